@@ -1,0 +1,412 @@
+/* model/backward.c - the backward pass: each job mirrors one of forward.c, in the opposite order.
+ *
+ * For a layer:  (C') gradient through the MLP for each block of tokens, then weight gradients of down and
+ * gate_up by rows of the weight; through the output projection; (B') attention for each sequence and head;
+ * (A') rope, head norms, q k v and the first norm, then weight gradients of o and q k v.
+ * Normed inputs and activations are recomputed rather than kept.  Gradients of vectors are summed within a
+ * block, then over blocks in order, so that the result does not depend on the number of threads. */
+#include <string.h>
+
+#include "base/size.h"
+#include "model/pass.h"
+
+enum { WEIGHT_ROWS = 256, WEIGHT_TOKENS = 256 };
+
+typedef struct back_job {
+    const rt_model *model;
+    rt_pass *pass;
+    const rt_batch *batch;
+    const rt_layout *layout;
+    size_t layer;
+    float *dx;     /* [T, d] gradient of the residual stream */
+    float *grads;
+} back_job;
+
+/* Where the partial sums of a block lie. */
+typedef struct vector_sums {
+    float *norm, *norm_bias, *post, *out_bias; /* [d] each */
+    float *bias;                               /* gate_up or qkv */
+    float *q_norm, *k_norm;                    /* [head_dim] */
+} vector_sums;
+
+static vector_sums sums_of(const back_job *job, size_t block, size_t bias_rows)
+{
+    const size_t d = job->model->config.n_embd, hd = job->model->config.head_dim;
+    float *at = job->pass->back.vector_sums + block * job->pass->back.sums_a_block;
+    return (vector_sums){.norm = at,
+                         .norm_bias = at + d,
+                         .post = at + 2 * d,
+                         .out_bias = at + 3 * d,
+                         .bias = at + 4 * d,
+                         .q_norm = at + 4 * d + bias_rows,
+                         .k_norm = at + 4 * d + bias_rows + hd};
+}
+
+static void clear_sums(const back_job *job, size_t block)
+{
+    memset(job->pass->back.vector_sums + block * job->pass->back.sums_a_block, 0,
+           job->pass->back.sums_a_block * sizeof(float));
+}
+
+/* grads of a vector += the blocks' sums at `offset`, in order. */
+static void reduce(const back_job *job, size_t offset, const rt_param *param)
+{
+    if (!param)
+        return;
+    const size_t blocks = rt_size_ceil_div(job->pass->n_tokens, job->pass->block);
+    for (size_t b = 0; b < blocks; b++)
+        job->model->ops->add(job->grads + param->offset,
+                             job->pass->back.vector_sums + b * job->pass->back.sums_a_block + offset, param->count);
+}
+
+static void reduce_role(const back_job *job, size_t offset, rt_role role)
+{
+    reduce(job, offset, rt_layout_role(job->layout, job->layer, role));
+}
+
+/* out [n, cols] = dy [n, rows] W [rows, cols] */
+static void through_weights(const rt_model *model, const rt_proj *proj, const void *dy, size_t n, float *out)
+{
+    const rt_gemm_spec spec = {.m = n,
+                               .n = proj->cols,
+                               .k = proj->rows,
+                               .lda = proj->rows,
+                               .ldb = proj->cols,
+                               .ldc = proj->cols,
+                               .ab = model->act,
+                               .c = RT_F32};
+    rt_gemm(&spec, dy, proj->w, out);
+}
+
+/* dx_row += the norm's gradient; h_row: the normed input again, in the activation type. */
+static void norm_backward(const back_job *job, float *dx_row, const float *dh, const float *x, const float *w,
+                          const float *bias, float mean, float r, const vector_sums *sums, void *h_row, float *room)
+{
+    const rt_model *model = job->model;
+    const size_t d = model->config.n_embd;
+    const float eps = (float)model->config.norm_eps;
+    float unused;
+    if (model->config.norm == RT_NORM_RMS) {
+        model->ops->rms_norm_backward(dx_row, sums->norm, dh, x, w, r, d);
+        if (h_row)
+            (void)model->ops->rms_norm(room, x, w, d, eps);
+    } else {
+        model->ops->layer_norm_backward(dx_row, sums->norm, sums->norm_bias, dh, x, w, mean, r, d);
+        if (h_row)
+            (void)model->ops->layer_norm(room, &unused, x, w, bias, d, eps);
+    }
+    if (h_row)
+        rt_act_store(model, h_row, room, d);
+}
+
+/* dy = the gradient before a post norm (or dx itself); stored as the operand of the products, and its bias summed. */
+static void leave_residual(const back_job *job, size_t row, const float *post, const float *y, float r, bool has_bias,
+                           const vector_sums *sums, float *room)
+{
+    const rt_model *model = job->model;
+    const size_t d = model->config.n_embd;
+    const float *dy = job->dx + row * d;
+    if (post) {
+        memset(room, 0, d * sizeof *room);
+        model->ops->rms_norm_backward(room, sums->post, dy, y + row * d, post, r, d);
+        dy = room;
+    }
+    if (has_bias)
+        model->ops->add(sums->out_bias, dy, d);
+    rt_act_store(model, rt_act_at_mut(model, job->pass->back.dx_act, row * d), dy, d);
+}
+
+/* ---- C': MLP ---- */
+
+size_t rt_backward_scratch(const rt_model *model, size_t block)
+{
+    const rt_model_config *c = &model->config;
+    const size_t q = c->n_heads * c->head_dim, wide = model->layers[0].gate_up.rows + model->layers[0].qkv.rows;
+    return block * 4 * (rt_size_max(c->n_ff, q) + c->n_embd) + (wide * 3 + c->n_ff + c->n_embd * 2 + q) * 8 + 8192;
+}
+
+static void mlp_backward_task(void *context, size_t index, unsigned thread)
+{
+    const back_job *job = context;
+    const rt_model *model = job->model;
+    rt_pass *pass = job->pass;
+    const rt_model_config *c = &model->config;
+    const rt_layer *layer = &model->layers[job->layer];
+    const rt_kept *kept = &pass->kept[job->layer];
+    const rt_back *back = &pass->back;
+    const size_t begin = index * pass->block, n = rt_size_min(pass->block, pass->n_tokens - begin);
+    const size_t d = c->n_embd, ff = c->n_ff, wide = layer->gate_up.rows;
+    rt_carver scratch = rt_pass_scratch(pass, thread);
+    float *dact = rt_carve(&scratch, n * ff, sizeof *dact), *dh = rt_carve(&scratch, n * d, sizeof *dh);
+    float *gate_up = rt_carve(&scratch, wide, sizeof *gate_up), *dgate_up = rt_carve(&scratch, wide, sizeof *dgate_up);
+    float *act = rt_carve(&scratch, ff, sizeof *act), *room = rt_carve(&scratch, d, sizeof *room);
+    clear_sums(job, index);
+    const vector_sums sums = sums_of(job, index, wide);
+    for (size_t i = begin; i < begin + n; i++)
+        leave_residual(job, i, layer->norm2_post, kept->down_out, kept->r2_post ? kept->r2_post[i] : 0,
+                       layer->down.bias != NULL, &sums, room);
+    through_weights(model, &layer->down, rt_act_at(model, back->dx_act, begin * d), n, dact);
+    for (size_t i = 0; i < n; i++) {
+        const size_t row = begin + i;
+        rt_act_load(model, gate_up, rt_act_at(model, kept->gate_up, row * wide), wide);
+        rt_activate_row(model, act, gate_up);
+        rt_act_store(model, rt_act_at_mut(model, back->act, row * ff), act, ff);
+        rt_activate_row_backward(model, dgate_up, dact + i * ff, gate_up);
+        if (layer->gate_up.bias)
+            model->ops->add(sums.bias, dgate_up, wide);
+        rt_act_store(model, rt_act_at_mut(model, back->dgate_up, row * wide), dgate_up, wide);
+    }
+    through_weights(model, &layer->gate_up, rt_act_at(model, back->dgate_up, begin * wide), n, dh);
+    for (size_t i = 0; i < n; i++) {
+        const size_t row = begin + i;
+        norm_backward(job, job->dx + row * d, dh + i * d, kept->x2 + row * d, layer->norm2, layer->norm2_bias,
+                      kept->mean2[row], kept->r2[row], &sums, rt_act_at_mut(model, back->h, row * d), room);
+    }
+}
+
+/* ---- weight gradients ---- */
+
+typedef struct weight_part { /* dW [rows, cols] += dyᵀ x over all tokens */
+    const void *dy, *x;
+    size_t rows, cols;
+    float *dw;
+} weight_part;
+
+typedef struct weight_job {
+    const rt_model *model;
+    size_t n_tokens, tasks_first; /* tasks of the first part */
+    weight_part parts[2];
+} weight_job;
+
+static void weight_task(void *context, size_t index, unsigned thread)
+{
+    (void)thread;
+    const weight_job *job = context;
+    const weight_part *part = &job->parts[index >= job->tasks_first];
+    const size_t begin = (index >= job->tasks_first ? index - job->tasks_first : index) * WEIGHT_ROWS;
+    const size_t rows = rt_size_min(WEIGHT_ROWS, part->rows - begin);
+    for (size_t t = 0; t < job->n_tokens; t += WEIGHT_TOKENS) {
+        const rt_gemm_spec spec = {.m = rows,
+                                   .n = part->cols,
+                                   .k = rt_size_min(WEIGHT_TOKENS, job->n_tokens - t),
+                                   .lda = part->rows,
+                                   .ldb = part->cols,
+                                   .ldc = part->cols,
+                                   .ab = job->model->act,
+                                   .c = RT_F32,
+                                   .a_transposed = true,
+                                   .accumulate = true};
+        rt_gemm(&spec, rt_act_at(job->model, part->dy, t * part->rows + begin),
+                rt_act_at(job->model, part->x, t * part->cols), part->dw + begin * part->cols);
+    }
+}
+
+static void weight_gradients(const back_job *job, const weight_part *first, const weight_part *second)
+{
+    weight_job work = {.model = job->model,
+                       .n_tokens = job->pass->n_tokens,
+                       .tasks_first = rt_size_ceil_div(first->rows, WEIGHT_ROWS),
+                       .parts = {*first, *second}};
+    rt_pool_run(job->model->pool, work.tasks_first + rt_size_ceil_div(second->rows, WEIGHT_ROWS), weight_task, &work);
+}
+
+static float *grad_of(const back_job *job, rt_role role)
+{
+    return job->grads + rt_layout_role(job->layout, job->layer, role)->offset;
+}
+
+static void mlp_backward(const back_job *job)
+{
+    const rt_model *model = job->model;
+    const rt_layer *layer = &model->layers[job->layer];
+    const rt_back *back = &job->pass->back;
+    const size_t d = model->config.n_embd, ff = model->config.n_ff;
+    rt_pool_run(model->pool, rt_size_ceil_div(job->pass->n_tokens, job->pass->block), mlp_backward_task,
+                (void *)(size_t)job);
+    reduce_role(job, 0, RT_ROLE_NORM2);
+    reduce_role(job, d, RT_ROLE_NORM2_BIAS);
+    reduce_role(job, 2 * d, RT_ROLE_NORM2_POST);
+    reduce_role(job, 3 * d, RT_ROLE_DOWN_BIAS);
+    reduce_role(job, 4 * d, model->config.gated_mlp ? RT_ROLE_GATE_BIAS : RT_ROLE_UP_BIAS);
+    if (model->config.gated_mlp)
+        reduce_role(job, 4 * d + ff, RT_ROLE_UP_BIAS);
+    const weight_part down = {back->dx_act, back->act, d, ff, grad_of(job, RT_ROLE_DOWN)};
+    const weight_part gate_up = {back->dgate_up, back->h, layer->gate_up.rows, d,
+                                 grad_of(job, model->config.gated_mlp ? RT_ROLE_GATE : RT_ROLE_UP)};
+    weight_gradients(job, &down, &gate_up);
+}
+
+/* ---- through the output projection ---- */
+
+static void output_backward_task(void *context, size_t index, unsigned thread)
+{
+    const back_job *job = context;
+    const rt_model *model = job->model;
+    rt_pass *pass = job->pass;
+    const rt_model_config *c = &model->config;
+    const rt_layer *layer = &model->layers[job->layer];
+    const rt_kept *kept = &pass->kept[job->layer];
+    const size_t begin = index * pass->block, n = rt_size_min(pass->block, pass->n_tokens - begin);
+    const size_t d = c->n_embd, hd = c->head_dim, q = c->n_heads * hd;
+    rt_carver scratch = rt_pass_scratch(pass, thread);
+    float *datt = rt_carve(&scratch, n * q, sizeof *datt), *room = rt_carve(&scratch, d, sizeof *room);
+    float *att = rt_carve(&scratch, q, sizeof *att);
+    clear_sums(job, index);
+    const vector_sums sums = sums_of(job, index, layer->qkv.rows);
+    for (size_t i = begin; i < begin + n; i++)
+        leave_residual(job, i, layer->norm1_post, kept->o_out, kept->r1_post ? kept->r1_post[i] : 0, layer->o.bias != NULL,
+                       &sums, room);
+    through_weights(model, &layer->o, rt_act_at(model, pass->back.dx_act, begin * d), n, datt);
+    for (size_t i = 0; i < n; i++) {
+        const size_t row = begin + i;
+        rt_act_load(model, att, rt_act_at(model, kept->att, row * q), q);
+        for (size_t h = 0; h < c->n_heads; h++)
+            pass->back.delta[h * pass->tokens_max + row] = (float)model->ops->dot(datt + i * q + h * hd, att + h * hd, hd);
+        rt_act_store(model, rt_act_at_mut(model, pass->back.datt, row * q), datt + i * q, q);
+    }
+}
+
+/* ---- B' ---- */
+
+static void attention_backward_task(void *context, size_t index, unsigned thread)
+{
+    const back_job *job = context;
+    const size_t heads = job->model->config.n_heads;
+    rt_attention_backward(job->model, job->pass, job->batch, job->layer, index / heads, index % heads, thread);
+}
+
+/* ---- A' ---- */
+
+/* The gradient of one token's q k v row, before rope, head norms and bias. */
+static void qkv_row_backward(const back_job *job, size_t row, const vector_sums *sums, float *dqkv, float *room)
+{
+    const rt_model *model = job->model;
+    const rt_pass *pass = job->pass;
+    const rt_model_config *c = &model->config;
+    const rt_kept *kept = &pass->kept[job->layer];
+    const size_t hd = c->head_dim, q = c->n_heads * hd, kv = c->n_heads_kv * hd, group = c->n_heads / c->n_heads_kv;
+    memcpy(dqkv, pass->back.dq + row * q, q * sizeof *dqkv);
+    memset(dqkv + q, 0, 2 * kv * sizeof *dqkv);
+    for (size_t h = 0; h < c->n_heads; h++) {
+        const size_t at = (h * pass->tokens_max + row) * hd;
+        model->ops->add(dqkv + q + h / group * hd, pass->back.dk + at, hd);
+        model->ops->add(dqkv + q + kv + h / group * hd, pass->back.dv + at, hd);
+    }
+    const rt_rope *rope = rt_layer_rope(model, job->layer);
+    const size_t heads = c->n_heads + c->n_heads_kv, angles = rope ? pass->position[row] * rope->half : 0;
+    for (size_t h = 0; rope && h < heads; h++)
+        model->ops->rope(dqkv + h * hd, rope->cosines + angles, rope->sines + angles, rope->half, -1.0f);
+    for (size_t h = 0; c->qk_norm && h < heads; h++) {
+        const bool is_q = h < c->n_heads;
+        memset(room, 0, hd * sizeof *room);
+        model->ops->rms_norm_backward(room, is_q ? sums->q_norm : sums->k_norm, dqkv + h * hd,
+                                      kept->qk_raw + (row * heads + h) * hd,
+                                      is_q ? model->layers[job->layer].q_norm : model->layers[job->layer].k_norm,
+                                      kept->qk_r[row * heads + h], hd);
+        memcpy(dqkv + h * hd, room, hd * sizeof *room);
+    }
+    if (model->layers[job->layer].qkv.bias)
+        model->ops->add(sums->bias, dqkv, q + 2 * kv);
+}
+
+static void qkv_backward_task(void *context, size_t index, unsigned thread)
+{
+    const back_job *job = context;
+    const rt_model *model = job->model;
+    rt_pass *pass = job->pass;
+    const rt_layer *layer = &model->layers[job->layer];
+    const rt_kept *kept = &pass->kept[job->layer];
+    const size_t begin = index * pass->block, n = rt_size_min(pass->block, pass->n_tokens - begin);
+    const size_t d = model->config.n_embd, rows = layer->qkv.rows;
+    rt_carver scratch = rt_pass_scratch(pass, thread);
+    float *dh = rt_carve(&scratch, n * d, sizeof *dh), *dqkv = rt_carve(&scratch, rows, sizeof *dqkv);
+    float *room = rt_carve(&scratch, rt_size_max(d, model->config.head_dim), sizeof *room);
+    const vector_sums sums = sums_of(job, index, rows); /* cleared by output_backward_task, which has summed into it */
+    for (size_t i = begin; i < begin + n; i++) {
+        qkv_row_backward(job, i, &sums, dqkv, room);
+        rt_act_store(model, rt_act_at_mut(model, pass->back.dqkv, i * rows), dqkv, rows);
+    }
+    through_weights(model, &layer->qkv, rt_act_at(model, pass->back.dqkv, begin * rows), n, dh);
+    for (size_t i = 0; i < n; i++) {
+        const size_t row = begin + i;
+        norm_backward(job, job->dx + row * d, dh + i * d, kept->x1 + row * d, layer->norm1, layer->norm1_bias,
+                      kept->mean1[row], kept->r1[row], &sums, rt_act_at_mut(model, pass->back.h, row * d), room);
+    }
+}
+
+static void attention_backward(const back_job *job)
+{
+    const rt_model *model = job->model;
+    const rt_model_config *c = &model->config;
+    const rt_layer *layer = &model->layers[job->layer];
+    const rt_back *back = &job->pass->back;
+    const size_t blocks = rt_size_ceil_div(job->pass->n_tokens, job->pass->block), d = c->n_embd, hd = c->head_dim;
+    const size_t q = c->n_heads * hd, kv = c->n_heads_kv * hd;
+    void *context = (void *)(size_t)job;
+    rt_pool_run(model->pool, blocks, output_backward_task, context);
+    rt_pool_run(model->pool, job->batch->n_segments * c->n_heads, attention_backward_task, context);
+    rt_pool_run(model->pool, blocks, qkv_backward_task, context);
+    reduce_role(job, 0, RT_ROLE_NORM1);
+    reduce_role(job, d, RT_ROLE_NORM1_BIAS);
+    reduce_role(job, 2 * d, RT_ROLE_NORM1_POST);
+    reduce_role(job, 3 * d, RT_ROLE_O_BIAS);
+    reduce_role(job, 4 * d, RT_ROLE_Q_BIAS);
+    reduce_role(job, 4 * d + q, RT_ROLE_K_BIAS);
+    reduce_role(job, 4 * d + q + kv, RT_ROLE_V_BIAS);
+    reduce_role(job, 4 * d + layer->qkv.rows, RT_ROLE_Q_NORM);
+    reduce_role(job, 4 * d + layer->qkv.rows + hd, RT_ROLE_K_NORM);
+    const weight_part o = {back->dx_act, job->pass->kept[job->layer].att, d, q, grad_of(job, RT_ROLE_O)};
+    const weight_part qkv = {back->dqkv, back->h, layer->qkv.rows, d, grad_of(job, RT_ROLE_Q)};
+    weight_gradients(job, &o, &qkv);
+}
+
+/* ---- the ends ---- */
+
+static void final_backward_task(void *context, size_t index, unsigned thread)
+{
+    const back_job *job = context;
+    const rt_model *model = job->model;
+    rt_pass *pass = job->pass;
+    const size_t begin = index * pass->block, n = rt_size_min(pass->block, pass->n_tokens - begin);
+    const size_t d = model->config.n_embd;
+    rt_carver scratch = rt_pass_scratch(pass, thread);
+    float *dy = rt_carve(&scratch, d, sizeof *dy);
+    clear_sums(job, index);
+    const vector_sums sums = sums_of(job, index, 0);
+    for (size_t row = begin; row < begin + n; row++) {
+        memcpy(dy, job->dx + row * d, d * sizeof *dy);
+        memset(job->dx + row * d, 0, d * sizeof *dy);
+        norm_backward(job, job->dx + row * d, dy, pass->x + row * d, model->norm, model->norm_bias, pass->mean[row],
+                      pass->r[row], &sums, NULL, NULL);
+    }
+}
+
+/* Serial: several tokens may share an id, and the order of the sums must not change. */
+static void embed_backward(const back_job *job)
+{
+    const rt_model *model = job->model;
+    const size_t d = model->config.n_embd;
+    float *embed = job->grads + rt_layout_global(job->layout, RT_GLOBAL_EMBED)->offset;
+    const rt_param *positions = rt_layout_global(job->layout, RT_GLOBAL_POSITIONS);
+    for (size_t t = 0; t < job->pass->n_tokens; t++) {
+        const float *dx = job->dx + t * d;
+        model->ops->axpy(embed + (size_t)job->batch->ids[t] * d, (float)model->config.embed_scale, dx, d);
+        if (positions)
+            model->ops->add(job->grads + positions->offset + job->pass->position[t] * d, dx, d);
+    }
+}
+
+void rt_backward(const rt_model *model, rt_pass *pass, const rt_batch *batch, const rt_layout *layout, float *dhidden,
+                 float *grads)
+{
+    back_job job = {model, pass, batch, layout, 0, dhidden, grads};
+    rt_pool_run(model->pool, rt_size_ceil_div(pass->n_tokens, pass->block), final_backward_task, &job);
+    reduce(&job, 0, rt_layout_global(layout, RT_GLOBAL_NORM));
+    reduce(&job, model->config.n_embd, rt_layout_global(layout, RT_GLOBAL_NORM_BIAS));
+    for (size_t l = model->config.n_layers; l-- > 0;) {
+        job.layer = l;
+        mlp_backward(&job);
+        attention_backward(&job);
+    }
+    embed_backward(&job);
+}

@@ -1,0 +1,380 @@
+/* model/load.c - makes a model that can run: from a weight file (frozen) or over trainable parameters.
+ *
+ * Projections that read the same input become one matrix.  In INT8 precision a group is packed when
+ * every part of it is stored in blocks that can be packed; otherwise it is held in bf16. */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/size.h"
+#include "model/decoder.h"
+#include "tensor/quant.h"
+
+static rt_status check_supported(const rt_model_config *config, rt_error *err)
+{
+    if (config->attention_softcap > 0)
+        return rt_error_set(err, RT_UNSUPPORTED, "attention logit soft-capping (family %s) is not supported",
+                            config->family);
+    return RT_OK;
+}
+
+static rt_status model_new(rt_model **out, const rt_model_config *config, rt_precision precision, rt_pool *pool,
+                           rt_error *err)
+{
+    *out = NULL;
+    if (check_supported(config, err) != RT_OK)
+        return err->status;
+    rt_model *model = calloc(1, sizeof *model);
+    rt_layer *layers = calloc(config->n_layers, sizeof *layers);
+    if (!model || !layers) {
+        free(model);
+        free(layers);
+        return rt_error_set(err, RT_NO_MEMORY, "no memory for a model of %zu layers", config->n_layers);
+    }
+    *model = (rt_model){.config = *config,
+                        .precision = precision,
+                        .act = precision == RT_PRECISION_F32 ? RT_F32 : RT_BF16,
+                        .layers = layers,
+                        .pool = pool,
+                        .ops = rt_ops_get()};
+    const rt_rope_config *configs[] = {&config->rope, &config->rope_local};
+    rt_rope **ropes[] = {&model->rope, &model->rope_local};
+    for (size_t i = 0; i < 2; i++) {
+        if (config->learned_positions || (i == 1 && !config->has_rope_local))
+            continue;
+        *ropes[i] = calloc(1, sizeof **ropes[i]);
+        if (!*ropes[i] || rt_rope_init(*ropes[i], configs[i], config->head_dim, config->n_context, err) != RT_OK) {
+            rt_model_close(model);
+            return rt_error_set(err, RT_NO_MEMORY, "no memory for a context of %zu tokens", config->n_context);
+        }
+    }
+    *out = model;
+    return RT_OK;
+}
+
+void rt_model_close(rt_model *model)
+{
+    if (!model)
+        return;
+    for (size_t i = 0; i < model->n_owned; i++)
+        rt_qmat_free(model->owned[i]);
+    rt_rope *ropes[] = {model->rope, model->rope_local};
+    for (size_t i = 0; i < 2; i++) {
+        if (ropes[i])
+            rt_rope_deinit(ropes[i]);
+        free(ropes[i]);
+    }
+    free(model->owned);
+    free(model->layers);
+    rt_arena_deinit(&model->arena);
+    free(model);
+}
+
+size_t rt_model_weight_bytes(const rt_model *model)
+{
+    size_t bytes = model->arena.used;
+    for (size_t i = 0; i < model->n_owned; i++)
+        bytes += rt_qmat_bytes(model->owned[i]);
+    return bytes;
+}
+
+/* What the projections of a layer are made of. */
+typedef struct group_parts {
+    rt_role weights[3], biases[3];
+    size_t count;
+} group_parts;
+
+enum { GROUP_QKV, GROUP_O, GROUP_GATE_UP, GROUP_DOWN, GROUP_COUNT };
+
+static group_parts parts_of(const rt_model_config *config, int group)
+{
+    switch (group) {
+    case GROUP_QKV:
+        return (group_parts){{RT_ROLE_Q, RT_ROLE_K, RT_ROLE_V}, {RT_ROLE_Q_BIAS, RT_ROLE_K_BIAS, RT_ROLE_V_BIAS}, 3};
+    case GROUP_O:
+        return (group_parts){{RT_ROLE_O}, {RT_ROLE_O_BIAS}, 1};
+    case GROUP_GATE_UP:
+        if (config->gated_mlp)
+            return (group_parts){{RT_ROLE_GATE, RT_ROLE_UP}, {RT_ROLE_GATE_BIAS, RT_ROLE_UP_BIAS}, 2};
+        return (group_parts){{RT_ROLE_UP}, {RT_ROLE_UP_BIAS}, 1};
+    default:
+        return (group_parts){{RT_ROLE_DOWN}, {RT_ROLE_DOWN_BIAS}, 1};
+    }
+}
+
+static rt_proj *group_of(rt_layer *layer, int group)
+{
+    rt_proj *const projections[] = {&layer->qkv, &layer->o, &layer->gate_up, &layer->down};
+    return projections[group];
+}
+
+/* ---- a view of parameters ---- */
+
+typedef struct param_view {
+    const rt_layout *layout;
+    const float *values;
+    const rt_bf16 *half; /* NULL in F32 */
+} param_view;
+
+static const float *view_vector(const param_view *view, const rt_param *p) { return p ? view->values + p->offset : NULL; }
+
+static const void *view_matrix(const param_view *view, const rt_param *p)
+{
+    return view->half ? (const void *)(view->half + p->offset) : (const void *)(view->values + p->offset);
+}
+
+static void view_layer(rt_layer *layer, size_t l, const rt_model_config *config, const param_view *view)
+{
+    const struct {
+        const float **to;
+        rt_role role;
+    } vectors[] = {
+        {&layer->norm1, RT_ROLE_NORM1},           {&layer->norm1_bias, RT_ROLE_NORM1_BIAS},
+        {&layer->q_norm, RT_ROLE_Q_NORM},         {&layer->k_norm, RT_ROLE_K_NORM},
+        {&layer->norm1_post, RT_ROLE_NORM1_POST}, {&layer->norm2, RT_ROLE_NORM2},
+        {&layer->norm2_bias, RT_ROLE_NORM2_BIAS}, {&layer->norm2_post, RT_ROLE_NORM2_POST},
+    };
+    for (size_t i = 0; i < sizeof vectors / sizeof vectors[0]; i++)
+        *vectors[i].to = view_vector(view, rt_layout_role(view->layout, l, vectors[i].role));
+    for (int g = 0; g < GROUP_COUNT; g++) {
+        const group_parts parts = parts_of(config, g);
+        rt_proj *proj = group_of(layer, g);
+        for (size_t i = 0; i < parts.count; i++)
+            proj->rows += rt_layout_role(view->layout, l, parts.weights[i])->rows;
+        const rt_param *first = rt_layout_role(view->layout, l, parts.weights[0]);
+        proj->cols = first->cols;
+        proj->w = view_matrix(view, first);
+        proj->bias = view_vector(view, rt_layout_role(view->layout, l, parts.biases[0]));
+    }
+}
+
+rt_status rt_model_view(rt_model **out, const rt_model_config *config, const rt_layout *layout,
+                        const float *values, const rt_bf16 *half, rt_precision precision, rt_pool *pool,
+                        rt_error *err)
+{
+    assert(precision != RT_PRECISION_INT8 && (precision == RT_PRECISION_F32 || half));
+    rt_model *model;
+    if (model_new(&model, config, precision, pool, err) != RT_OK)
+        return err->status;
+    const param_view view = {layout, values, precision == RT_PRECISION_F32 ? NULL : half};
+    for (size_t l = 0; l < config->n_layers; l++)
+        view_layer(&model->layers[l], l, config, &view);
+    const rt_param *embed = rt_layout_global(layout, RT_GLOBAL_EMBED), *head = rt_layout_global(layout, RT_GLOBAL_HEAD);
+    model->embed = view_matrix(&view, embed);
+    model->positions = view_vector(&view, rt_layout_global(layout, RT_GLOBAL_POSITIONS));
+    model->norm = view_vector(&view, rt_layout_global(layout, RT_GLOBAL_NORM));
+    model->norm_bias = view_vector(&view, rt_layout_global(layout, RT_GLOBAL_NORM_BIAS));
+    model->head = (rt_proj){.rows = embed->rows, .cols = embed->cols, .w = view_matrix(&view, head ? head : embed)};
+    *out = model;
+    return RT_OK;
+}
+
+/* ---- a frozen model ---- */
+
+typedef struct frozen {
+    rt_model *model;
+    const rt_weights *weights;
+    const rt_layout *layout;
+} frozen;
+
+static rt_status fetch(rt_canonical *out, const frozen *f, const rt_param *p, rt_error *err)
+{
+    const rt_status status =
+        p->layer == RT_NO_LAYER
+            ? rt_canonical_global(out, f->weights, &f->model->config, (rt_global)p->which, err)
+            : rt_canonical_layer(out, f->weights, &f->model->config, p->layer, (rt_role)p->which, err);
+    if (status != RT_OK)
+        return status;
+    if (out->rows != p->rows || out->cols != p->cols) {
+        char name[128];
+        rt_param_name(name, &f->model->config, p);
+        free(out->owned);
+        return rt_error_set(err, RT_MISMATCH, "%s: tensor %s has shape [%zu, %zu] where [%zu, %zu] is wanted",
+                            rt_weights_path(f->weights), name, out->rows, out->cols, p->rows, p->cols);
+    }
+    return RT_OK;
+}
+
+typedef struct widen_job {
+    const rt_canonical *tensor;
+    void *out;
+    rt_dtype to;
+    size_t rows_a_task, row_bytes;
+} widen_job;
+
+static void widen_task(void *context, size_t index, unsigned thread)
+{
+    (void)thread;
+    const widen_job *job = context;
+    const size_t cols = job->tensor->cols, begin = index * job->rows_a_task;
+    const size_t rows = rt_size_min(job->rows_a_task, job->tensor->rows - begin);
+    const unsigned char *from = (const unsigned char *)job->tensor->data + begin * job->row_bytes;
+    if (job->to == RT_F32)
+        rt_dequantise((float *)job->out + begin * cols, from, job->tensor->dtype, rows * cols);
+    else
+        rt_dequantise_bf16((rt_bf16 *)job->out + begin * cols, from, job->tensor->dtype, rows * cols);
+}
+
+static void widen_matrix(void *out, rt_dtype to, const rt_canonical *tensor, rt_pool *pool)
+{
+    widen_job job = {.tensor = tensor, .out = out, .to = to, .rows_a_task = 256};
+    (void)rt_dtype_bytes(&job.row_bytes, tensor->dtype, tensor->cols);
+    rt_pool_run(pool, rt_size_ceil_div(tensor->rows, job.rows_a_task), widen_task, &job);
+}
+
+static rt_status load_vector(const float **out, const frozen *f, const rt_param *p, rt_error *err)
+{
+    if (!p)
+        return RT_OK;
+    float *to = rt_arena_push_raw(&f->model->arena, p->count, sizeof(float));
+    assert(to);
+    *out = to;
+    rt_param at_zero = *p;
+    at_zero.offset = 0;
+    const rt_layout only = {.list = &at_zero, .count = 1, .total = p->count};
+    return rt_params_load(to, &only, &f->model->config, f->weights, &f->model->config, NULL, NULL, err);
+}
+
+static rt_status own_packed(rt_model *model, rt_qmat *mat, rt_error *err)
+{
+    rt_qmat **grown = realloc(model->owned, (model->n_owned + 1) * sizeof *grown);
+    if (!grown) {
+        rt_qmat_free(mat);
+        return rt_error_set(err, RT_NO_MEMORY, "no memory for the model's table");
+    }
+    model->owned = grown;
+    model->owned[model->n_owned++] = mat;
+    return RT_OK;
+}
+
+/* Loads the parts of a group, which follow each other, as packed blocks or as one widened matrix. */
+static rt_status load_group(rt_proj *proj, const frozen *f, const rt_param *const *parts, size_t count,
+                            rt_error *err)
+{
+    rt_model *model = f->model;
+    rt_canonical tensors[3] = {{0}};
+    rt_status status = RT_OK;
+    size_t n = 0;
+    bool pack = model->precision == RT_PRECISION_INT8;
+    for (; n < count && status == RT_OK; n++) {
+        status = fetch(&tensors[n], f, parts[n], err);
+        if (status != RT_OK)
+            break;
+        proj->rows += parts[n]->rows;
+        proj->cols = parts[n]->cols;
+        pack = pack && rt_qmat_can_pack(tensors[n].dtype, parts[n]->rows, parts[n]->cols);
+    }
+    if (status == RT_OK && pack) {
+        for (size_t i = 0; i < count && status == RT_OK; i++) {
+            rt_qmat *mat;
+            status = rt_qmat_pack(&mat, tensors[i].data, tensors[i].dtype, parts[i]->rows, parts[i]->cols, model->pool,
+                                  err);
+            if (status == RT_OK && (status = own_packed(model, mat, err)) == RT_OK)
+                proj->packed[proj->n_packed++] = mat;
+        }
+    } else if (status == RT_OK) {
+        const size_t size = rt_dtype_get(model->act)->block_bytes;
+        unsigned char *w = rt_arena_push_raw(&model->arena, proj->rows * proj->cols, size);
+        assert(w);
+        proj->w = w;
+        for (size_t i = 0; i < count; i++) {
+            widen_matrix(w, model->act, &tensors[i], model->pool);
+            w += parts[i]->count * size;
+        }
+    }
+    for (size_t i = 0; i < n; i++)
+        free(tensors[i].owned);
+    return status;
+}
+
+static rt_status load_layer(const frozen *f, size_t l, rt_error *err)
+{
+    rt_layer *layer = &f->model->layers[l];
+    const struct {
+        const float **to;
+        rt_role role;
+    } vectors[] = {
+        {&layer->norm1, RT_ROLE_NORM1},           {&layer->norm1_bias, RT_ROLE_NORM1_BIAS},
+        {&layer->q_norm, RT_ROLE_Q_NORM},         {&layer->k_norm, RT_ROLE_K_NORM},
+        {&layer->norm1_post, RT_ROLE_NORM1_POST}, {&layer->norm2, RT_ROLE_NORM2},
+        {&layer->norm2_bias, RT_ROLE_NORM2_BIAS}, {&layer->norm2_post, RT_ROLE_NORM2_POST},
+    };
+    for (size_t i = 0; i < sizeof vectors / sizeof vectors[0]; i++)
+        if (load_vector(vectors[i].to, f, rt_layout_role(f->layout, l, vectors[i].role), err) != RT_OK)
+            return err->status;
+    for (int g = 0; g < GROUP_COUNT; g++) {
+        const group_parts parts = parts_of(&f->model->config, g);
+        rt_proj *proj = group_of(layer, g);
+        const rt_param *params[3];
+        for (size_t i = 0; i < parts.count; i++)
+            params[i] = rt_layout_role(f->layout, l, parts.weights[i]);
+        if (load_group(proj, f, params, parts.count, err) != RT_OK)
+            return err->status;
+        /* biases of a group lie side by side, as its rows do */
+        float *bias = NULL;
+        for (size_t i = 0; i < parts.count; i++) {
+            const rt_param *b = rt_layout_role(f->layout, l, parts.biases[i]);
+            if (!b)
+                continue;
+            if (!bias)
+                bias = rt_arena_push_raw(&f->model->arena, proj->rows, sizeof(float));
+            assert(bias);
+            const float *values;
+            if (load_vector(&values, f, b, err) != RT_OK)
+                return err->status;
+            const size_t before = params[i]->offset - params[0]->offset;
+            memcpy(bias + before / params[0]->cols, values, b->count * sizeof *bias);
+        }
+        proj->bias = bias;
+    }
+    return RT_OK;
+}
+
+static rt_status load_outer(const frozen *f, rt_error *err)
+{
+    rt_model *model = f->model;
+    const rt_param *embed = rt_layout_global(f->layout, RT_GLOBAL_EMBED), *head = rt_layout_global(f->layout, RT_GLOBAL_HEAD);
+    rt_proj table = {0};
+    if (load_group(&table, f, &embed, 1, err) != RT_OK ||
+        load_vector(&model->positions, f, rt_layout_global(f->layout, RT_GLOBAL_POSITIONS), err) != RT_OK ||
+        load_vector(&model->norm, f, rt_layout_global(f->layout, RT_GLOBAL_NORM), err) != RT_OK ||
+        load_vector(&model->norm_bias, f, rt_layout_global(f->layout, RT_GLOBAL_NORM_BIAS), err) != RT_OK)
+        return err->status;
+    model->embed = table.w;
+    model->embed_packed = table.n_packed ? table.packed[0] : NULL;
+    if (!head) {
+        model->head = table;
+        return RT_OK;
+    }
+    return load_group(&model->head, f, &head, 1, err);
+}
+
+rt_status rt_model_open(rt_model **out, const rt_weights *weights, rt_precision precision, rt_pool *pool,
+                        rt_error *err)
+{
+    *out = NULL;
+    rt_model_config config;
+    rt_layout layout;
+    rt_model *model = NULL;
+    if (rt_model_config_read(&config, weights, err) != RT_OK || rt_layout_build(&layout, &config, err) != RT_OK)
+        return err->status;
+    rt_status status = model_new(&model, &config, precision, pool, err);
+    /* an upper bound: every value widened, and vectors twice; pages are touched only when used */
+    size_t bytes;
+    if (status == RT_OK && !rt_size_mul(layout.total, 2 * sizeof(float), &bytes))
+        status = rt_error_set(err, RT_NO_MEMORY, "%s: the model is too large", rt_weights_path(weights));
+    if (status == RT_OK)
+        status = rt_arena_init(&model->arena, bytes + layout.count * 64 + 4096, err);
+    const frozen f = {model, weights, &layout};
+    if (status == RT_OK)
+        status = load_outer(&f, err);
+    for (size_t l = 0; l < config.n_layers && status == RT_OK; l++)
+        status = load_layer(&f, l, err);
+    rt_layout_free(&layout);
+    if (status != RT_OK) {
+        rt_model_close(model);
+        return status;
+    }
+    *out = model;
+    return RT_OK;
+}
