@@ -1,0 +1,3 @@
+/* tensor/ref/quant_ref.c - the block decoders compiled for the target's baseline. */
+#define DECODERS rt_decoders_ref
+#include "tensor/quant_body.h"
