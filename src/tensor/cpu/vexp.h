@@ -72,14 +72,22 @@ RT_VINLINE rt_vf rt_vabs(rt_vf a) { return (rt_vf)((rt_vi)a & 0x7FFFFFFF); }
 /* mask ? a : 0, mask of whole lanes */
 RT_VINLINE rt_vf rt_vkeep(rt_vi mask, rt_vf a) { return (rt_vf)(mask & (rt_vi)a); }
 
+/* x - n ln 2.  With a fused multiply-add one constant is enough: it is off by 2e-9 of n. */
+RT_VINLINE rt_vf rt_vreduce(rt_vf x, rt_vf n)
+{
+#if defined(__FMA__)
+    return rt_vfma(n, rt_vset(-0.693147182f), x);
+#else
+    return (x - n * 0.693359375f) + n * 2.12194440e-4f; /* the first product is exact */
+#endif
+}
+
 /* e^x for x <= 88; 0 for x < -87 (no subnormals: they are slow); NaN stays NaN. */
 RT_VINLINE rt_vf rt_vexp(rt_vf x)
 {
     const rt_vf bias = rt_vset(12583039.0f); /* 1.5 * 2^23 + 127: rounds, and its low bits are the exponent */
     const rt_vf c = rt_vmax(rt_vset(-87.0f), x); /* this order keeps a NaN */
-    const rt_vf t = rt_vfma(c, rt_vset(1.44269504f), bias), n = t - bias;
-    const rt_vf r =
-        rt_vfma(n, rt_vset(1.90465421e-9f), rt_vfma(n, rt_vset(-0.693147182f), c)); /* ln 2 in two parts */
+    const rt_vf t = rt_vfma(c, rt_vset(1.44269504f), bias), r = rt_vreduce(c, t - bias);
     const rt_vf scale = (rt_vf)((rt_vu)t << 23);
     rt_vf p = rt_vfma(r, rt_vset(0.0013814318f), rt_vset(0.0083688516f));
     p = rt_vfma(p, r, rt_vset(0.0416684002f));
