@@ -52,6 +52,18 @@ typedef struct rt_ops {
     void (*softmax_again)(float *x, size_t n, float scale, float lse);
     /* ds = p (dp - delta) scale: gradient through the softmax of scaled scores; ds may be dp. */
     void (*softmax_backward)(float *ds, const float *p, const float *dp, float delta, float scale, size_t n);
+
+    /* Attention of one position for the `group` query heads that share a kv head.  q [group, head_dim];
+     * keys, values: n rows `ld` apart; scores [group] rows ld_scores apart.
+     * scores[g, t] = q[g] . keys[t];  out[g] = sum_t weights[g, t] values[t] (out [group, head_dim]). */
+    void (*scores_f32)(float *scores, size_t ld_scores, const void *q, size_t group, const void *keys, size_t ld,
+                       size_t n, size_t head_dim);
+    void (*scores_bf16)(float *scores, size_t ld_scores, const void *q, size_t group, const void *keys, size_t ld,
+                        size_t n, size_t head_dim);
+    void (*weigh_f32)(float *out, const float *weights, size_t ld_weights, size_t group, const void *values,
+                      size_t ld, size_t n, size_t head_dim);
+    void (*weigh_bf16)(float *out, const float *weights, size_t ld_weights, size_t group, const void *values,
+                       size_t ld, size_t n, size_t head_dim);
 } rt_ops;
 
 extern const rt_ops rt_ops_reference;

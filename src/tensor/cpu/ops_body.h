@@ -304,6 +304,62 @@ static void softmax_backward(float *ds, const float *p, const float *dp, float d
         ds[i] = p[i] * (dp[i] - delta) * scale;
 }
 
+/* 16 lanes over the head's dimensions; keys are read once for all query heads of the group. */
+#define SCORES_BODY(type, load)                                                                    \
+    const type *restrict k = keys;                                                                 \
+    const type *restrict queries = q;                                                              \
+    for (size_t t = 0; t < n; t++, k += ld) {                                                      \
+        for (size_t g = 0; g < group; g++) {                                                       \
+            const type *restrict row = queries + g * head_dim;                                     \
+            float lanes[LANES] = {0};                                                              \
+            size_t i = 0;                                                                          \
+            for (; i + LANES <= head_dim; i += LANES)                                              \
+                for (size_t j = 0; j < LANES; j++)                                                 \
+                    lanes[j] = __builtin_fmaf(load(row[i + j]), load(k[i + j]), lanes[j]);         \
+            for (size_t j = 0; i < head_dim; i++, j++)                                             \
+                lanes[j] = __builtin_fmaf(load(row[i]), load(k[i]), lanes[j]);                     \
+            scores[g * ld_scores + t] = lanes_sum(lanes);                                          \
+        }                                                                                          \
+    }
+#define WEIGH_BODY(type, load)                                                                     \
+    for (size_t i = 0; i < group * head_dim; i++)                                                  \
+        out[i] = 0;                                                                                \
+    const type *restrict v = values;                                                               \
+    for (size_t t = 0; t < n; t++, v += ld) {                                                      \
+        for (size_t g = 0; g < group; g++) {                                                       \
+            const float w = weights[g * ld_weights + t];                                           \
+            float *restrict to = out + g * head_dim;                                               \
+            for (size_t i = 0; i < head_dim; i++)                                                  \
+                to[i] = __builtin_fmaf(w, load(v[i]), to[i]);                                      \
+        }                                                                                          \
+    }
+#define LOAD_F32(x) (x)
+#define LOAD_BF16(x) bits_to_float((uint32_t)(x) << 16)
+
+static void scores_f32(float *restrict scores, size_t ld_scores, const void *q, size_t group, const void *keys,
+                       size_t ld, size_t n, size_t head_dim)
+{
+    SCORES_BODY(float, LOAD_F32)
+}
+
+static void scores_bf16(float *restrict scores, size_t ld_scores, const void *q, size_t group, const void *keys,
+                        size_t ld, size_t n, size_t head_dim)
+{
+    SCORES_BODY(rt_bf16, LOAD_BF16)
+}
+
+static void weigh_f32(float *restrict out, const float *restrict weights, size_t ld_weights, size_t group,
+                      const void *values, size_t ld, size_t n, size_t head_dim)
+{
+    WEIGH_BODY(float, LOAD_F32)
+}
+
+static void weigh_bf16(float *restrict out, const float *restrict weights, size_t ld_weights, size_t group,
+                       const void *values, size_t ld, size_t n, size_t head_dim)
+{
+    WEIGH_BODY(rt_bf16, LOAD_BF16)
+}
+
 const rt_ops OPS_TABLE = {
     .name = OPS_NAME,
     .to_bf16 = to_bf16,
@@ -329,4 +385,8 @@ const rt_ops OPS_TABLE = {
     .softmax = softmax,
     .softmax_again = softmax_again,
     .softmax_backward = softmax_backward,
+    .scores_f32 = scores_f32,
+    .scores_bf16 = scores_bf16,
+    .weigh_f32 = weigh_f32,
+    .weigh_bf16 = weigh_bf16,
 };

@@ -215,6 +215,56 @@ static void softmax_backward(float *ds, const float *p, const float *dp, float d
         ds[i] = p[i] * (dp[i] - delta) * scale;
 }
 
+static void scores_f32(float *scores, size_t ld_scores, const void *q, size_t group, const void *keys, size_t ld,
+                       size_t n, size_t head_dim)
+{
+    for (size_t g = 0; g < group; g++)
+        for (size_t t = 0; t < n; t++)
+            scores[g * ld_scores + t] =
+                (float)dot((const float *)q + g * head_dim, (const float *)keys + t * ld, head_dim);
+}
+
+static void scores_bf16(float *scores, size_t ld_scores, const void *q, size_t group, const void *keys, size_t ld,
+                        size_t n, size_t head_dim)
+{
+    for (size_t g = 0; g < group; g++) {
+        for (size_t t = 0; t < n; t++) {
+            double sum = 0;
+            for (size_t i = 0; i < head_dim; i++)
+                sum += (double)rt_bf16_to_f32(((const rt_bf16 *)q)[g * head_dim + i]) *
+                       (double)rt_bf16_to_f32(((const rt_bf16 *)keys)[t * ld + i]);
+            scores[g * ld_scores + t] = (float)sum;
+        }
+    }
+}
+
+static void weigh_f32(float *out, const float *weights, size_t ld_weights, size_t group, const void *values,
+                      size_t ld, size_t n, size_t head_dim)
+{
+    for (size_t g = 0; g < group; g++) {
+        for (size_t i = 0; i < head_dim; i++) {
+            double sum = 0;
+            for (size_t t = 0; t < n; t++)
+                sum += (double)weights[g * ld_weights + t] * (double)((const float *)values)[t * ld + i];
+            out[g * head_dim + i] = (float)sum;
+        }
+    }
+}
+
+static void weigh_bf16(float *out, const float *weights, size_t ld_weights, size_t group, const void *values,
+                       size_t ld, size_t n, size_t head_dim)
+{
+    for (size_t g = 0; g < group; g++) {
+        for (size_t i = 0; i < head_dim; i++) {
+            double sum = 0;
+            for (size_t t = 0; t < n; t++)
+                sum += (double)weights[g * ld_weights + t] *
+                       (double)rt_bf16_to_f32(((const rt_bf16 *)values)[t * ld + i]);
+            out[g * head_dim + i] = (float)sum;
+        }
+    }
+}
+
 const rt_ops rt_ops_reference = {
     .name = "reference",
     .to_bf16 = to_bf16,
@@ -240,4 +290,8 @@ const rt_ops rt_ops_reference = {
     .softmax = softmax,
     .softmax_again = softmax_again,
     .softmax_backward = softmax_backward,
+    .scores_f32 = scores_f32,
+    .scores_bf16 = scores_bf16,
+    .weigh_f32 = weigh_f32,
+    .weigh_bf16 = weigh_bf16,
 };
