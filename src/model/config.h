@@ -27,7 +27,7 @@ typedef struct rt_rope_config {
 } rt_rope_config;
 
 typedef struct rt_model_config {
-    char family[24];               /* "llama", "qwen2", ...: the model_type of config.json */
+    char family[24];               /* "llama", "qwen2", ...: the model_type of config.json; "gemma3" for both of its */
     size_t n_layers, n_embd, n_heads, n_heads_kv, head_dim, n_ff, n_vocab;
     size_t n_context;              /* longest sequence that the model was made for, tokens */
     rt_norm_kind norm;
