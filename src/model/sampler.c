@@ -3,21 +3,20 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/rng.h"
 #include "base/size.h"
+#include "tensor/ops.h"
 
 typedef struct candidate {
-    float logit;
+    float p;
     int32_t id;
 } candidate;
 
 struct rt_sampler {
     size_t n_vocab;
     candidate *candidates; /* [n_vocab] */
-    double *weights;       /* [n_vocab] */
-    float *own;            /* [n_vocab] the model's logits before penalties */
+    float *p;              /* [n_vocab] */
     uint16_t *counts;      /* [n_vocab], all zero between calls */
 };
 
@@ -48,11 +47,10 @@ rt_status rt_sampler_open(rt_sampler **out, size_t n_vocab, rt_error *err)
     if (s) {
         s->n_vocab = n_vocab;
         s->candidates = calloc(n_vocab, sizeof *s->candidates);
-        s->weights = calloc(n_vocab, sizeof *s->weights);
-        s->own = calloc(n_vocab, sizeof *s->own);
+        s->p = calloc(n_vocab, sizeof *s->p);
         s->counts = calloc(n_vocab, sizeof *s->counts);
     }
-    if (!s || !s->candidates || !s->weights || !s->own || !s->counts) {
+    if (!s || !s->candidates || !s->p || !s->counts) {
         rt_sampler_close(s);
         return rt_error_set(err, RT_NO_MEMORY, "no memory to sample from %zu ids", n_vocab);
     }
@@ -65,8 +63,7 @@ void rt_sampler_close(rt_sampler *s)
     if (!s)
         return;
     free(s->candidates);
-    free(s->weights);
-    free(s->own);
+    free(s->p);
     free(s->counts);
     free(s);
 }
@@ -97,58 +94,66 @@ static size_t arg_max(const float *logits, size_t n)
     return best;
 }
 
-static double log_sum_exp(const float *logits, size_t n, float top)
-{
-    double sum = 0;
-    for (size_t i = 0; i < n; i++)
-        sum += exp((double)(logits[i] - top));
-    return (double)top + log(sum);
-}
-
-static int by_logit(const void *a, const void *b)
+static int by_probability(const void *a, const void *b)
 {
     const candidate *x = a, *y = b;
-    if (x->logit != y->logit)
-        return x->logit < y->logit ? 1 : -1;
+    if (x->p != y->p)
+        return x->p < y->p ? 1 : -1;
     return (x->id > y->id) - (x->id < y->id);
 }
 
-/* Candidates in descending order: all, or those that can still matter. */
-static size_t collect(rt_sampler *s, const rt_sampling *how, const float *logits, float top)
+static double uniform_at(const rt_sampling *how, uint64_t stream, uint64_t position)
 {
-    /* below this a token's probability cannot reach min_p, or is lost in double rounding */
-    double floor = (double)top - 700 * how->temperature;
-    if (how->min_p > 0)
-        floor = fmax(floor, (double)top + how->temperature * log(how->min_p));
-    size_t n = 0;
-    for (size_t i = 0; i < s->n_vocab; i++)
-        if ((double)logits[i] >= floor)
-            s->candidates[n++] = (candidate){logits[i], (int32_t)i};
-    qsort(s->candidates, n, sizeof *s->candidates, by_logit);
-    return how->top_k ? rt_size_min(n, how->top_k) : n;
-}
-
-static int32_t draw(rt_sampler *s, const rt_sampling *how, size_t n, uint64_t stream, uint64_t position)
-{
-    double total = 0;
-    for (size_t i = 0; i < n; i++) {
-        s->weights[i] = exp(((double)s->candidates[i].logit - (double)s->candidates[0].logit) / how->temperature);
-        total += s->weights[i];
-    }
-    if (how->top_p < 1) {
-        const double enough = how->top_p * total;
-        double mass = 0;
-        size_t kept = 0;
-        while (kept < n && mass < enough)
-            mass += s->weights[kept++];
-        n = rt_size_max(kept, 1);
-        total = mass;
-    }
     rt_rng rng = rt_rng_make(how->seed, stream);
     rng.index = position * 4;
-    double left = rt_rng_uniform(&rng) * total;
+    return rt_rng_uniform(&rng);
+}
+
+/* All ids, in order of id: no filter needs them sorted. */
+static int32_t draw_plain(const rt_sampler *s, double u)
+{
+    double total = 0;
+    for (size_t i = 0; i < s->n_vocab; i++)
+        total += (double)s->p[i];
+    double left = u * total;
+    size_t last = 0;
+    for (size_t i = 0; i < s->n_vocab; i++) {
+        if (s->p[i] <= 0)
+            continue;
+        last = i;
+        left -= (double)s->p[i];
+        if (left < 0)
+            break;
+    }
+    return (int32_t)last;
+}
+
+/* top_k, top_p and min_p over ids in descending order.  Ids below 2^-53 of the largest are left out: they
+ * vanish in the sum. */
+static int32_t draw_filtered(rt_sampler *s, const rt_sampling *how, float top, double u)
+{
+    const double floor = (double)top * fmax(how->min_p, 0x1p-53);
+    size_t n = 0;
+    for (size_t i = 0; i < s->n_vocab; i++)
+        if ((double)s->p[i] >= floor)
+            s->candidates[n++] = (candidate){s->p[i], (int32_t)i};
+    qsort(s->candidates, n, sizeof *s->candidates, by_probability);
+    if (how->top_k)
+        n = rt_size_min(n, how->top_k);
+    double total = 0;
+    for (size_t i = 0; i < n; i++)
+        total += (double)s->candidates[i].p;
+    if (how->top_p < 1) { /* the mass of what top_k left */
+        double mass = 0;
+        size_t kept = 0;
+        while (kept < n && mass < how->top_p * total)
+            mass += (double)s->candidates[kept++].p;
+        n = kept;
+        total = mass;
+    }
+    double left = u * total;
     for (size_t i = 0; i + 1 < n; i++) {
-        left -= s->weights[i];
+        left -= (double)s->candidates[i].p;
         if (left < 0)
             return s->candidates[i].id;
     }
@@ -156,19 +161,17 @@ static int32_t draw(rt_sampler *s, const rt_sampling *how, size_t n, uint64_t st
 }
 
 int32_t rt_sample(rt_sampler *s, const rt_sampling *how, float *logits, const int32_t *seen, size_t n_seen,
-                  uint64_t stream, uint64_t position, double *logprob)
+                  uint64_t stream, uint64_t position)
 {
-    double lse = 0;
-    if (logprob) {
-        lse = log_sum_exp(logits, s->n_vocab, logits[arg_max(logits, s->n_vocab)]);
-        memcpy(s->own, logits, s->n_vocab * sizeof *logits);
-    }
     penalise(s, how, logits, seen, n_seen);
     const size_t best = arg_max(logits, s->n_vocab);
-    int32_t id = (int32_t)best;
-    if (how->temperature > 0)
-        id = draw(s, how, collect(s, how, logits, logits[best]), stream, position);
-    if (logprob)
-        *logprob = (double)s->own[id] - lse;
-    return id;
+    if (how->temperature == 0)
+        return (int32_t)best;
+    const float top = logits[best];
+    for (size_t i = 0; i < s->n_vocab; i++) /* so that the scaled maximum is 0 however large the logits are */
+        s->p[i] = logits[i] - top;
+    (void)rt_ops_get()->softmax(s->p, s->n_vocab, (float)(1 / how->temperature));
+    const double u = uniform_at(how, stream, position);
+    const bool filtered = how->top_k || how->top_p < 1 || how->min_p > 0;
+    return filtered ? draw_filtered(s, how, s->p[best], u) : draw_plain(s, u);
 }

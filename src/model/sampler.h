@@ -27,10 +27,9 @@ rt_status rt_sampling_check(const rt_sampling *sampling, rt_error *err);
 typedef struct rt_sampler rt_sampler; /* scratch for one vocabulary; one thread at a time */
 rt_status rt_sampler_open(rt_sampler **out, size_t n_vocab, rt_error *err);
 void rt_sampler_close(rt_sampler *sampler);
-/* logits [n_vocab] are changed.  seen [n_seen]: ids so far, for the penalties.  stream: which sequence;
- * position: which token of it.  *logprob (may be NULL): log-probability under the model's own distribution at
- * temperature 1, before penalties. */
+/* logits [n_vocab] are changed by the penalties.  seen [n_seen]: ids so far.  stream: which sequence; position:
+ * which token of it. */
 int32_t rt_sample(rt_sampler *sampler, const rt_sampling *sampling, float *logits, const int32_t *seen, size_t n_seen,
-                  uint64_t stream, uint64_t position, double *logprob);
+                  uint64_t stream, uint64_t position);
 
 #endif

@@ -1,0 +1,246 @@
+/* student/data_read.c - documents from files: JSONL rows of several forms, or plain text. */
+#include <stdlib.h>
+#include <string.h>
+#include <zstd.h>
+
+#include "base/file.h"
+#include "base/size.h"
+#include "student/data.h"
+
+static const size_t file_bytes_max = (size_t)4 << 30;
+
+static bool ends_with(const char *text, const char *end)
+{
+    const size_t n = strlen(text), m = strlen(end);
+    return n >= m && strcmp(text + n - m, end) == 0;
+}
+
+/* Unpacks zstd as a stream, growing with what really comes out: a header's claim is not trusted. */
+static rt_status unpack(rt_text *out, const char *data, size_t size, const char *path, rt_error *err)
+{
+    ZSTD_DStream *stream = ZSTD_createDStream();
+    if (!stream)
+        return rt_error_set(err, RT_NO_MEMORY, "%.300s: no memory to unpack", path);
+    ZSTD_inBuffer in = {data, size, 0};
+    static const size_t piece = 1 << 17;
+    char *room = malloc(piece);
+    size_t left = 1;
+    rt_status status = room ? RT_OK : rt_error_set(err, RT_NO_MEMORY, "%.300s: no memory to unpack", path);
+    while (status == RT_OK && in.pos < in.size) {
+        ZSTD_outBuffer to = {room, piece, 0};
+        left = ZSTD_decompressStream(stream, &to, &in);
+        if (ZSTD_isError(left))
+            status = rt_error_set(err, RT_CORRUPT, "%.300s: not a whole zstd file: %s", path, ZSTD_getErrorName(left));
+        rt_text_append(out, room, to.pos);
+        if (out->failed)
+            status = rt_error_set(err, RT_NO_MEMORY, "%.300s: unpacks to more than %zu bytes", path, out->size_max);
+    }
+    if (status == RT_OK && left != 0)
+        status = rt_error_set(err, RT_CORRUPT, "%.300s: the zstd stream ends early", path);
+    free(room);
+    (void)ZSTD_freeDStream(stream);
+    return status;
+}
+
+typedef struct reader {
+    rt_documents *docs;
+    const rt_tokenizer *tokenizer;
+    const rt_chat_template *chat_template;
+    const rt_document_options *options;
+    rt_token_list ids;
+} reader;
+
+static rt_status encode(reader *r, const char *text, size_t size, bool special, rt_error *err)
+{
+    return rt_tokenizer_encode(r->tokenizer, text, size, special, &r->ids, err);
+}
+
+/* Long text becomes several documents. */
+static rt_status add_text(reader *r, const char *text, size_t size, rt_error *err)
+{
+    r->ids.count = 0;
+    if (encode(r, text, size, false, err) != RT_OK)
+        return err->status;
+    for (size_t at = 0; at < r->ids.count; at += r->options->tokens_max) {
+        const size_t n = rt_size_min(r->options->tokens_max, r->ids.count - at);
+        if (rt_documents_add(r->docs, r->ids.ids + at, NULL, n, err) != RT_OK)
+            return err->status;
+    }
+    return RT_OK;
+}
+
+rt_status rt_render_prompt(const rt_tokenizer *tokenizer, const rt_chat_template *chat_template, const json_t *messages,
+                           rt_token_list *out, rt_error *err)
+{
+    rt_text text = {0};
+    rt_status status = RT_OK;
+    if (chat_template) {
+        const char *names[] = {"bos_token", "eos_token"};
+        const int32_t ids[] = {rt_tokenizer_bos(tokenizer), rt_tokenizer_eos(tokenizer)};
+        json_t *variables = json_pack("{s:O, s:b}", "messages", messages, "add_generation_prompt", 1);
+        for (size_t i = 0; variables && i < 2; i++) {
+            size_t size = 0;
+            const char *bytes = ids[i] >= 0 ? rt_tokenizer_token_bytes(tokenizer, ids[i], &size) : "";
+            (void)json_object_set_new(variables, names[i], json_stringn(bytes, size));
+        }
+        status = variables ? rt_chat_template_render(chat_template, variables, &text, err)
+                           : rt_error_set(err, RT_NO_MEMORY, "no memory for the chat template's variables");
+        json_decref(variables);
+    } else {
+        size_t i;
+        json_t *message;
+        json_array_foreach(messages, i, message)
+        {
+            const json_t *content = json_object_get(message, "content");
+            if (json_is_string(content))
+                rt_text_append(&text, json_string_value(content), json_string_length(content));
+        }
+    }
+    if (status == RT_OK && text.failed)
+        status = rt_error_set(err, RT_NO_MEMORY, "the prompt is too long");
+    if (status == RT_OK)
+        status = rt_tokenizer_encode(tokenizer, text.data ? text.data : "", text.size, chat_template != NULL, out, err);
+    rt_text_deinit(&text);
+    return status;
+}
+
+/* The token that ends an answer: the template's end of turn where there is one, else eos. */
+static int32_t end_token(const rt_tokenizer *tokenizer) { return rt_tokenizer_eos(tokenizer); }
+
+static rt_status add_answer(reader *r, const json_t *messages, const json_t *completion, bool finished, rt_error *err)
+{
+    r->ids.count = 0;
+    if (rt_render_prompt(r->tokenizer, r->chat_template, messages, &r->ids, err) != RT_OK)
+        return err->status;
+    const size_t prompt = r->ids.count;
+    if (encode(r, json_string_value(completion), json_string_length(completion), false, err) != RT_OK)
+        return err->status;
+    const int32_t end = end_token(r->tokenizer);
+    size_t n = r->ids.count;
+    const bool ended = finished && end >= 0;
+    int32_t *ids = malloc((n + 1) * sizeof *ids);
+    uint8_t *mask = malloc(n + 1);
+    rt_status status = RT_OK;
+    if (!ids || !mask) {
+        status = rt_error_set(err, RT_NO_MEMORY, "no memory for an answer of %zu tokens", n);
+    } else {
+        memcpy(ids, r->ids.ids, n * sizeof *ids);
+        if (ended)
+            ids[n++] = end;
+        memset(mask, r->options->loss_on_all, rt_size_min(prompt, n));
+        memset(mask + prompt, 1, n - prompt);
+        if (n > r->options->tokens_max) {
+            n = r->options->tokens_max;
+            r->docs->n_cut++;
+        }
+        if (n > prompt || r->options->loss_on_all)
+            status = rt_documents_add(r->docs, ids, mask, n, err);
+    }
+    free(ids);
+    free(mask);
+    return status;
+}
+
+static const json_t *string_of(const json_t *row, const char *key)
+{
+    const json_t *value = json_object_get(row, key);
+    return json_is_string(value) ? value : NULL;
+}
+
+static rt_status add_messages(reader *r, const json_t *messages, rt_error *err)
+{
+    const size_t n = json_array_size(messages);
+    const json_t *last = n ? json_array_get(messages, n - 1) : NULL;
+    const json_t *content = last ? string_of(last, "content") : NULL, *role = last ? string_of(last, "role") : NULL;
+    if (!content || !role || strcmp(json_string_value(role), "assistant") != 0 || n < 2)
+        return rt_error_set(err, RT_INVALID, "\"messages\" must end with an assistant's message that has text");
+    json_t *before = json_array();
+    for (size_t i = 0; before && i + 1 < n; i++)
+        (void)json_array_append(before, json_array_get(messages, i));
+    const rt_status status = before ? add_answer(r, before, content, true, err)
+                                    : rt_error_set(err, RT_NO_MEMORY, "no memory for the messages");
+    json_decref(before);
+    return status;
+}
+
+static rt_status add_row(reader *r, const json_t *row, rt_error *err)
+{
+    const json_t *messages = json_object_get(row, "messages"), *text = string_of(row, "text");
+    const json_t *prompt = string_of(row, "prompt"), *completion = string_of(row, "completion");
+    if (!prompt) {
+        prompt = string_of(row, "instruction");
+        if (!completion)
+            completion = string_of(row, "output");
+    }
+    if (json_is_array(messages) && !completion)
+        return add_messages(r, messages, err);
+    if (completion && (prompt || json_is_array(messages))) {
+        const json_t *reason = string_of(row, "finish_reason");
+        const bool finished = !reason || strcmp(json_string_value(reason), "stop") == 0;
+        json_t *made = json_is_array(messages)
+                           ? json_incref((json_t *)(size_t)messages)
+                           : json_pack("[{s:s, s:O}]", "role", "user", "content", prompt);
+        const rt_status status = made ? add_answer(r, made, completion, finished, err)
+                                      : rt_error_set(err, RT_NO_MEMORY, "no memory for the messages");
+        json_decref(made);
+        return status;
+    }
+    if (text)
+        return add_text(r, json_string_value(text), json_string_length(text), err);
+    return rt_error_set(err, RT_INVALID,
+                        "a row needs \"text\", \"prompt\" and \"completion\", or \"messages\"; this one has none of them");
+}
+
+static rt_status add_lines(reader *r, const char *data, size_t size, rt_error *err)
+{
+    size_t line = 0;
+    for (size_t at = 0; at < size;) {
+        const char *newline = memchr(data + at, '\n', size - at);
+        const size_t n = newline ? (size_t)(newline - (data + at)) : size - at;
+        line++;
+        char where[32];
+        (void)snprintf(where, sizeof where, "line %zu", line);
+        if (n && !(n == 1 && data[at] == '\r')) {
+            json_error_t json_err;
+            json_t *row = json_loadb(data + at, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &json_err);
+            if (!row)
+                return rt_error_set(err, RT_CORRUPT, "line %zu: not JSON: %.120s", line, json_err.text);
+            const rt_status status = json_is_object(row) ? add_row(r, row, err)
+                                                         : rt_error_set(err, RT_INVALID, "a row must be an object");
+            json_decref(row);
+            if (status != RT_OK)
+                return rt_error_within(err, where);
+        }
+        at += n + 1;
+    }
+    return RT_OK;
+}
+
+rt_status rt_documents_read(rt_documents *docs, const char *path, const rt_tokenizer *tokenizer,
+                            const rt_chat_template *chat_template, const rt_document_options *options, rt_error *err)
+{
+    reader r = {docs, tokenizer, chat_template, options, {0}};
+    char *data;
+    size_t size;
+    if (rt_file_read(&data, &size, path, file_bytes_max, err) != RT_OK)
+        return err->status;
+    rt_text text = {.size_max = file_bytes_max};
+    rt_status status = RT_OK;
+    const bool packed = ends_with(path, ".zst");
+    if (packed)
+        status = unpack(&text, data, size, path, err);
+    const char *content = packed ? (text.data ? text.data : "") : data;
+    const size_t content_size = packed ? text.size : size, before = docs->n_docs;
+    if (status == RT_OK) {
+        const bool plain = ends_with(path, ".txt") || ends_with(path, ".txt.zst");
+        status = plain ? add_text(&r, content, content_size, err) : add_lines(&r, content, content_size, err);
+        if (status == RT_OK && docs->n_docs == before)
+            status = rt_error_set(err, RT_INVALID, "there is no text in it to learn from");
+        if (status != RT_OK)
+            (void)rt_error_within(err, path);
+    }
+    rt_token_list_deinit(&r.ids);
+    rt_text_deinit(&text);
+    free(data);
+    return status;
+}

@@ -1,0 +1,224 @@
+/* student/trainer.c - see trainer.h. */
+#include "student/trainer.h"
+
+#include <assert.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/size.h"
+
+enum { UPDATE_RANGE = 1 << 17 };
+
+typedef struct rt_update_range {
+    size_t begin, end;
+    bool decay;
+} rt_update_range;
+
+static rt_status list_ranges(rt_trainer *t, rt_error *err)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < t->layout.count; i++)
+        count += rt_size_ceil_div(t->layout.list[i].count, UPDATE_RANGE);
+    t->ranges = calloc(count, sizeof *t->ranges);
+    t->norm_chunks = calloc(rt_norm_chunks(t->layout.total), sizeof *t->norm_chunks);
+    if (!t->ranges || !t->norm_chunks)
+        return rt_error_set(err, RT_NO_MEMORY, "no memory for the optimiser's table");
+    for (size_t i = 0; i < t->layout.count; i++) {
+        const rt_param *p = &t->layout.list[i];
+        for (size_t at = 0; at < p->count; at += UPDATE_RANGE)
+            t->ranges[t->n_ranges++] = (rt_update_range){
+                p->offset + at, p->offset + rt_size_min(p->count, at + UPDATE_RANGE), p->cols > 0};
+    }
+    return RT_OK;
+}
+
+static rt_status take_arrays(rt_trainer *t, rt_error *err)
+{
+    const size_t total = t->layout.total, tokens = t->options.tokens_max, d = t->config.n_embd;
+    size_t bytes = 0, part;
+    if (!rt_size_mul(total, 4 * sizeof(float) + sizeof(rt_bf16), &part) || !rt_size_add(bytes, part, &bytes) ||
+        !rt_size_mul(tokens, d * sizeof(float) + sizeof(rt_loss_stats), &part) ||
+        !rt_size_add(bytes, part + 4096, &bytes))
+        return rt_error_set(err, RT_NO_MEMORY, "the student is too large");
+    if (rt_arena_init(&t->arena, bytes, err) != RT_OK)
+        return err->status;
+    t->values = rt_arena_push_raw(&t->arena, total, sizeof(float));
+    t->m = rt_arena_push_raw(&t->arena, total, sizeof(float));
+    t->v = rt_arena_push_raw(&t->arena, total, sizeof(float));
+    t->grads = rt_arena_push_raw(&t->arena, total, sizeof(float));
+    if (t->options.precision == RT_PRECISION_BF16)
+        t->half = rt_arena_push_raw(&t->arena, total, sizeof(rt_bf16));
+    t->dhidden = rt_arena_push_raw(&t->arena, tokens * d, sizeof(float));
+    t->stats = rt_arena_push_raw(&t->arena, tokens, sizeof *t->stats);
+    assert(t->stats);
+    return RT_OK;
+}
+
+rt_status rt_trainer_open(rt_trainer **out, const rt_model_config *config, const rt_model *teacher,
+                          const rt_trainer_options *options, rt_pool *pool, rt_error *err)
+{
+    *out = NULL;
+    if (options->precision == RT_PRECISION_INT8)
+        return rt_error_set(err, RT_INVALID, "a student trains in bf16 or f32; int8 is for teachers");
+    if (rt_loss_mix_check(&options->mix, err) != RT_OK)
+        return err->status;
+    if (rt_loss_mix_needs_teacher(&options->mix) && !teacher)
+        return rt_error_set(err, RT_INVALID, "the objective needs a teacher and there is none");
+    rt_trainer *t = calloc(1, sizeof *t);
+    if (!t)
+        return rt_error_set(err, RT_NO_MEMORY, "no memory for a trainer");
+    t->options = *options;
+    t->config = *config;
+    t->pool = pool;
+    t->teacher = rt_loss_mix_needs_teacher(&options->mix) ? teacher : NULL;
+    if (rt_layout_build(&t->layout, config, err) != RT_OK || take_arrays(t, err) != RT_OK || list_ranges(t, err) != RT_OK ||
+        rt_model_view(&t->student, config, &t->layout, t->values, t->half, options->precision, pool, err) != RT_OK ||
+        rt_pass_open(&t->pass, t->student, options->tokens_max, true, err) != RT_OK ||
+        (t->teacher && rt_pass_open(&t->teacher_pass, t->teacher, options->tokens_max, false, err) != RT_OK) ||
+        rt_head_open(&t->head, t->student, t->teacher, true, err) != RT_OK) {
+        rt_trainer_close(t);
+        return err->status;
+    }
+    *out = t;
+    return RT_OK;
+}
+
+void rt_trainer_close(rt_trainer *t)
+{
+    if (!t)
+        return;
+    rt_head_close(t->head);
+    rt_pass_close(t->pass);
+    rt_pass_close(t->teacher_pass);
+    rt_model_close(t->student);
+    rt_layout_free(&t->layout);
+    rt_arena_deinit(&t->arena);
+    free(t->ranges);
+    free(t->norm_chunks);
+    free(t);
+}
+
+size_t rt_trainer_bytes(const rt_trainer *t)
+{
+    size_t bytes = t->arena.used + rt_pass_bytes(t->student, t->options.tokens_max, true);
+    if (t->teacher)
+        bytes += rt_pass_bytes(t->teacher, t->options.tokens_max, false);
+    return bytes + rt_head_bytes(t->student, t->teacher, true);
+}
+
+static void sync_task(void *context, size_t index, unsigned thread)
+{
+    (void)thread;
+    const rt_trainer *t = context;
+    const rt_update_range *r = &t->ranges[index];
+    t->student->ops->to_bf16(t->half + r->begin, t->values + r->begin, r->end - r->begin);
+}
+
+void rt_trainer_sync(rt_trainer *t)
+{
+    if (t->half)
+        rt_pool_run(t->pool, t->n_ranges, sync_task, t);
+}
+
+static void add_stats(rt_trainer *t, const rt_head_rows *rows)
+{
+    for (size_t i = 0; i < rows->n; i++) {
+        t->sum.kl_forward += t->stats[i].kl_forward;
+        t->sum.kl_reverse += t->stats[i].kl_reverse;
+        if (rows->labels[i] >= 0) {
+            t->sum.nll += t->stats[i].nll_student;
+            t->sum.labelled++;
+        }
+    }
+    t->sum.rows += rows->n;
+}
+
+rt_status rt_trainer_accumulate(rt_trainer *t, const rt_batch *batch, const rt_head_rows *rows, rt_error *err)
+{
+    if (t->teacher)
+        rt_forward(t->teacher, t->teacher_pass, batch, NULL, NULL);
+    rt_forward(t->student, t->pass, batch, NULL, NULL);
+    const rt_param *head = rt_layout_global(&t->layout, RT_GLOBAL_HEAD);
+    if (!head)
+        head = rt_layout_global(&t->layout, RT_GLOBAL_EMBED);
+    double loss;
+    if (rt_head_run(t->head, t->pass, t->teacher_pass, &t->options.mix, rows, batch->n_tokens, t->dhidden,
+                    t->grads + head->offset, t->stats, NULL, NULL, &loss, err) != RT_OK) {
+        char where[64];
+        (void)snprintf(where, sizeof where, "step %llu", (unsigned long long)t->step + 1);
+        return rt_error_within(err, where);
+    }
+    t->sum.loss += loss;
+    add_stats(t, rows);
+    rt_backward(t->student, t->pass, batch, &t->layout, t->dhidden, t->grads);
+    return RT_OK;
+}
+
+static void norm_task(void *context, size_t index, unsigned thread)
+{
+    (void)thread;
+    rt_trainer *t = context;
+    t->norm_chunks[index] = rt_norm_chunk(t->grads, t->layout.total, index);
+}
+
+typedef struct update_job {
+    rt_trainer *t;
+    rt_adamw_step decayed, plain;
+} update_job;
+
+static void update_task(void *context, size_t index, unsigned thread)
+{
+    (void)thread;
+    const update_job *job = context;
+    rt_trainer *t = job->t;
+    const rt_update_range *r = &t->ranges[index];
+    rt_adamw_update(r->decay ? &job->decayed : &job->plain, t->grads, t->values, t->m, t->v, t->half, r->begin, r->end);
+    memset(t->grads + r->begin, 0, (r->end - r->begin) * sizeof *t->grads);
+}
+
+static rt_status name_bad_tensor(const rt_trainer *t, rt_error *err)
+{
+    for (size_t i = 0; i < t->layout.count; i++) {
+        const rt_param *p = &t->layout.list[i];
+        for (size_t k = 0; k < p->count; k++) {
+            if (isfinite(t->grads[p->offset + k]))
+                continue;
+            char name[128];
+            rt_param_name(name, &t->config, p);
+            return rt_error_set(err, RT_NOT_FINITE, "step %llu: the gradient of %s is not finite; lower the learning rate",
+                                (unsigned long long)t->step + 1, name);
+        }
+    }
+    return rt_error_set(err, RT_NOT_FINITE, "step %llu: the gradient's norm overflows; lower the learning rate",
+                        (unsigned long long)t->step + 1);
+}
+
+rt_status rt_trainer_update(rt_trainer *t, rt_step_report *report, rt_error *err)
+{
+    const size_t chunks = rt_norm_chunks(t->layout.total);
+    rt_pool_run(t->pool, chunks, norm_task, t);
+    const double norm = rt_norm_total(t->norm_chunks, chunks);
+    if (!isfinite(norm))
+        return name_bad_tensor(t, err);
+    const double factor = rt_schedule_at(&t->options.schedule, t->step);
+    rt_adamw_options plain = t->options.adamw;
+    plain.weight_decay = 0;
+    const double clip = rt_clip_factor(norm, t->options.clip);
+    update_job job = {t, rt_adamw_step_make(&t->options.adamw, t->step + 1, factor, clip),
+                      rt_adamw_step_make(&plain, t->step + 1, factor, clip)};
+    rt_pool_run(t->pool, t->n_ranges, update_task, &job);
+    t->step++;
+    const double rows = (double)t->sum.rows;
+    *report = (rt_step_report){.step = t->step,
+                               .rows = t->sum.rows,
+                               .loss = t->sum.loss,
+                               .kl_forward = t->sum.kl_forward / rows,
+                               .kl_reverse = t->sum.kl_reverse / rows,
+                               .nll = t->sum.nll / (double)t->sum.labelled,
+                               .grad_norm = norm,
+                               .lr = t->options.adamw.lr * factor};
+    memset(&t->sum, 0, sizeof t->sum);
+    return RT_OK;
+}
