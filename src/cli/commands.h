@@ -1,0 +1,17 @@
+/* cli/commands.h - the one list of commands: X(name, summary) stands for cmd_<name> in cmd_<name>.c.
+ *
+ * The order is that of `retort help`. */
+#ifndef RT_CLI_COMMANDS_H
+#define RT_CLI_COMMANDS_H
+
+#define CLI_COMMAND_MAP(X)                                                                                   \
+    X(doctor, "this machine: cores, instruction sets, memory, rates, libraries")                             \
+    X(completion, "print a completion script for bash or zsh")                                               \
+    X(help, "show the commands, or how one is used")                                                         \
+    X(version, "print the version")
+
+#define CLI_COMMAND_PROTOTYPE(name, summary) int cmd_##name(int argc, char **argv);
+CLI_COMMAND_MAP(CLI_COMMAND_PROTOTYPE)
+#undef CLI_COMMAND_PROTOTYPE
+
+#endif
