@@ -15,7 +15,7 @@
 #include "model/gguf_value.h"
 #include "model/weights_parts.h"
 
-enum { KEY_MAX = 65535, ALIGNMENT_DEFAULT = 32, ALIGNMENT_MAX = 1 << 20, MARK_STEP = RT_GGUF_MARK_STEP };
+enum { KEY_MAX = 65535, MARK_STEP = RT_GGUF_MARK_STEP };
 
 typedef struct reader {
     const unsigned char *data;
@@ -230,9 +230,9 @@ static rt_status read_meta(reader *r, rt_meta_list *meta, uint64_t count)
         rt_meta entry = {0};
         if (!take_string(r, &entry.key, &entry.key_size, "a metadata key"))
             return r->err->status;
-        if (entry.key_size == 0 || entry.key_size > KEY_MAX)
+        if (entry.key_size == 0 || entry.key_size > KEY_MAX || memchr(entry.key, '\0', entry.key_size))
             return rt_error_set(r->err, RT_CORRUPT,
-                                "byte %zu: a metadata key has %zu bytes; 1 to %d are valid", r->at,
+                                "byte %zu: a metadata key has %zu bytes (1 to %d are valid) or a NUL", r->at,
                                 entry.key_size, KEY_MAX);
         if (!grow_meta(meta) || !rt_name_index_add(&meta->index, entry.key, entry.key_size))
             return rt_error_set(r->err, RT_NO_MEMORY, "no memory for %zu metadata entries", meta->count + 1);
@@ -252,15 +252,15 @@ static rt_status read_meta(reader *r, rt_meta_list *meta, uint64_t count)
 
 static rt_status read_alignment(const rt_weights *weights, size_t *out, rt_error *err)
 {
-    uint64_t alignment = ALIGNMENT_DEFAULT;
+    uint64_t alignment = RT_GGUF_ALIGNMENT;
     size_t position;
     static const char key[] = "general.alignment";
     if (rt_name_index_find(&weights->meta.index, key, sizeof key - 1, &position) &&
         !rt_weights_meta_u64(weights, key, &alignment))
         return rt_error_set(err, RT_CORRUPT, "%s is not a whole number", key);
-    if (alignment == 0 || alignment > ALIGNMENT_MAX || (alignment & (alignment - 1)) != 0)
+    if (alignment == 0 || alignment > RT_GGUF_ALIGNMENT_MAX || (alignment & (alignment - 1)) != 0)
         return rt_error_set(err, RT_CORRUPT, "%s is %llu; a power of two up to %d is valid", key,
-                            (unsigned long long)alignment, ALIGNMENT_MAX);
+                            (unsigned long long)alignment, RT_GGUF_ALIGNMENT_MAX);
     *out = alignment;
     return RT_OK;
 }

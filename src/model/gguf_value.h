@@ -4,7 +4,11 @@
 
 #include "model/weights.h"
 
-enum { RT_GGUF_MARK_STEP = 32 }; /* an array of strings is indexed at each 32nd */
+enum {
+    RT_GGUF_MARK_STEP = 32,         /* an array of strings is indexed at each 32nd */
+    RT_GGUF_ALIGNMENT = 32,         /* of the data, unless general.alignment says other */
+    RT_GGUF_ALIGNMENT_MAX = 1 << 20 /* a power of two */
+};
 
 static inline size_t rt_meta_type_bytes(rt_meta_type type) /* 0: strings and arrays */
 {
