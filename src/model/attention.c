@@ -40,7 +40,8 @@ typedef struct head_view { /* one kv head's rows, and the products' common numbe
 static head_view view_of(const rt_model *model, const rt_pass *pass)
 {
     const rt_model_config *c = &model->config;
-    return (head_view){model, c->head_dim, c->n_heads * c->head_dim, c->n_heads_kv * c->head_dim, pass->score_ld};
+    return (head_view){model, c->head_dim, c->n_heads * c->head_dim, c->n_heads_kv * c->head_dim,
+                       pass->score_ld};
 }
 
 /* scores [QUERY_BLOCK, n_keys] = rows (ld_rows apart) times keysᵀ */
@@ -102,8 +103,8 @@ size_t rt_attention_scratch(const rt_model *model, size_t score_ld)
     return QUERY_BLOCK * (score_ld * (4 + rt_act_size(model)) + model->config.head_dim * 4) + 1024;
 }
 
-void *rt_segment_keys(const rt_model *model, const rt_pass *pass, const rt_batch *batch, size_t layer, size_t segment,
-                      bool values)
+void *rt_segment_keys(const rt_model *model, const rt_pass *pass, const rt_batch *batch, size_t layer,
+                      size_t segment, bool values)
 {
     const rt_segment *s = &batch->segments[segment];
     const size_t ld = model->config.n_heads_kv * model->config.head_dim;
@@ -113,7 +114,8 @@ void *rt_segment_keys(const rt_model *model, const rt_pass *pass, const rt_batch
 }
 
 /* Turns a row of scores into probabilities in the activation type; keys that the row does not see get 0. */
-static float finish_row(const rt_model *model, void *out, float *scores, size_t low, size_t high, size_t n_keys)
+static float finish_row(const rt_model *model, void *out, float *scores, size_t low, size_t high,
+                        size_t n_keys)
 {
     memset(scores, 0, low * sizeof *scores);
     const float lse = model->ops->softmax(scores + low, high - low, (float)model->config.attention_scale);
@@ -123,8 +125,8 @@ static float finish_row(const rt_model *model, void *out, float *scores, size_t 
     return lse;
 }
 
-void rt_attention_block(const rt_model *model, rt_pass *pass, const rt_batch *batch, size_t layer, size_t query,
-                        size_t head_kv, unsigned thread)
+void rt_attention_block(const rt_model *model, rt_pass *pass, const rt_batch *batch, size_t layer,
+                        size_t query, size_t head_kv, unsigned thread)
 {
     const rt_model_config *c = &model->config;
     const rt_query_task task = pass->queries[query];
@@ -134,8 +136,10 @@ void rt_attention_block(const rt_model *model, rt_pass *pass, const rt_batch *ba
     const size_t window = c->window[layer], first = segment->position + (task.row - segment->begin);
     const key_range range = keys_of(window, first, task.count);
     const size_t key_at = range.begin * v.ld_kv + head_kv * v.head_dim;
-    const void *keys = rt_act_at(model, rt_segment_keys(model, pass, batch, layer, task.segment, false), key_at);
-    const void *values = rt_act_at(model, rt_segment_keys(model, pass, batch, layer, task.segment, true), key_at);
+    const void *keys =
+        rt_act_at(model, rt_segment_keys(model, pass, batch, layer, task.segment, false), key_at);
+    const void *values =
+        rt_act_at(model, rt_segment_keys(model, pass, batch, layer, task.segment, true), key_at);
     rt_carver scratch = rt_pass_scratch(pass, thread);
     float *scores = rt_carve(&scratch, QUERY_BLOCK * v.score_ld, 4);
     void *weights = model->act == RT_F32 ? scores : rt_carve(&scratch, QUERY_BLOCK * v.score_ld, 2);
@@ -157,7 +161,8 @@ void rt_attention_block(const rt_model *model, rt_pass *pass, const rt_batch *ba
         }
         weigh_rows(&v, out, weights, values, range.padded);
         for (size_t r = 0; r < task.count; r++)
-            rt_act_store(model, rt_act_at_mut(model, kept->att, q_at + r * v.ld_q), out + r * v.head_dim, v.head_dim);
+            rt_act_store(model, rt_act_at_mut(model, kept->att, q_at + r * v.ld_q), out + r * v.head_dim,
+                         v.head_dim);
     }
 }
 
@@ -170,10 +175,10 @@ size_t rt_attention_backward_scratch(const rt_model *model, size_t score_ld)
 }
 
 typedef struct backward_tiles {
-    float *scores, *dp;   /* [QUERY_BLOCK, score_ld] */
-    void *p, *ds;         /* the same in the activation type */
-    float *dq;            /* [QUERY_BLOCK, head_dim] */
-    float *dk, *dv;       /* [keys of the segment, padded; head_dim] */
+    float *scores, *dp; /* [QUERY_BLOCK, score_ld] */
+    void *p, *ds;       /* the same in the activation type */
+    float *dq;          /* [QUERY_BLOCK, head_dim] */
+    float *dk, *dv;     /* [keys of the segment, padded; head_dim] */
 } backward_tiles;
 
 static backward_tiles carve_tiles(rt_carver *scratch, const head_view *v)
@@ -191,8 +196,8 @@ static backward_tiles carve_tiles(rt_carver *scratch, const head_view *v)
 }
 
 /* Probabilities and score gradients of one row; both zero where the row sees nothing. */
-static void row_backward(const rt_model *model, const backward_tiles *t, size_t at, float lse, float delta, size_t low,
-                         size_t high, size_t n_keys)
+static void row_backward(const rt_model *model, const backward_tiles *t, size_t at, float lse, float delta,
+                         size_t low, size_t high, size_t n_keys)
 {
     float *p = t->scores + at, *dp = t->dp + at;
     const float scale = (float)model->config.attention_scale;
@@ -208,8 +213,8 @@ static void row_backward(const rt_model *model, const backward_tiles *t, size_t 
     }
 }
 
-void rt_attention_backward(const rt_model *model, rt_pass *pass, const rt_batch *batch, size_t layer, size_t segment,
-                           size_t head, unsigned thread)
+void rt_attention_backward(const rt_model *model, rt_pass *pass, const rt_batch *batch, size_t layer,
+                           size_t segment, size_t head, unsigned thread)
 {
     const rt_model_config *c = &model->config;
     const rt_segment *s = &batch->segments[segment];
@@ -236,7 +241,8 @@ void rt_attention_backward(const rt_model *model, rt_pass *pass, const rt_batch 
             if (r < count)
                 row_range(window, first + r, range.begin, &low, &high);
             const size_t at = lse_at + row + (r < count ? r : 0);
-            row_backward(model, &t, r * v.score_ld, kept->lse[at], pass->back.delta[at], low, high, range.padded);
+            row_backward(model, &t, r * v.score_ld, kept->lse[at], pass->back.delta[at], low, high,
+                         range.padded);
         }
         spread_rows(&v, t.dv + range.begin * hd, t.p, datt, v.ld_q, range.padded);
         spread_rows(&v, t.dk + range.begin * hd, t.ds, q, v.ld_q, range.padded);
@@ -267,9 +273,11 @@ void rt_attention_token(const rt_model *model, rt_pass *pass, const rt_batch *ba
     const size_t q_at = row * c->n_heads * hd + head_kv * group * hd;
     const void *q = rt_act_at(model, pass->kept[layer].q, q_at);
     const bool plain = model->act == RT_F32;
-    (plain ? model->ops->scores_f32 : model->ops->scores_bf16)(scores, pass->score_ld, q, group, keys, ld, n, hd);
+    (plain ? model->ops->scores_f32 : model->ops->scores_bf16)(scores, pass->score_ld, q, group, keys, ld, n,
+                                                               hd);
     for (size_t g = 0; g < group; g++)
         (void)model->ops->softmax(scores + g * pass->score_ld, n, (float)c->attention_scale);
-    (plain ? model->ops->weigh_f32 : model->ops->weigh_bf16)(out, scores, pass->score_ld, group, values, ld, n, hd);
+    (plain ? model->ops->weigh_f32 : model->ops->weigh_bf16)(out, scores, pass->score_ld, group, values, ld,
+                                                             n, hd);
     rt_act_store(model, rt_act_at_mut(model, pass->kept[layer].att, q_at), out, group * hd);
 }

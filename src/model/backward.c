@@ -18,7 +18,7 @@ typedef struct back_job {
     const rt_batch *batch;
     const rt_layout *layout;
     size_t layer;
-    float *dx;     /* [T, d] gradient of the residual stream */
+    float *dx; /* [T, d] gradient of the residual stream */
     float *grads;
 } back_job;
 
@@ -56,7 +56,8 @@ static void reduce(const back_job *job, size_t offset, const rt_param *param)
     const size_t blocks = rt_size_ceil_div(job->pass->n_tokens, job->pass->block);
     for (size_t b = 0; b < blocks; b++)
         job->model->ops->add(job->grads + param->offset,
-                             job->pass->back.vector_sums + b * job->pass->back.sums_a_block + offset, param->count);
+                             job->pass->back.vector_sums + b * job->pass->back.sums_a_block + offset,
+                             param->count);
 }
 
 static void reduce_role(const back_job *job, size_t offset, rt_role role)
@@ -80,7 +81,8 @@ static void through_weights(const rt_model *model, const rt_proj *proj, const vo
 
 /* dx_row += the norm's gradient; h_row: the normed input again, in the activation type. */
 static void norm_backward(const back_job *job, float *dx_row, const float *dh, const float *x, const float *w,
-                          const float *bias, float mean, float r, const vector_sums *sums, void *h_row, float *room)
+                          const float *bias, float mean, float r, const vector_sums *sums, void *h_row,
+                          float *room)
 {
     const rt_model *model = job->model;
     const size_t d = model->config.n_embd;
@@ -99,9 +101,10 @@ static void norm_backward(const back_job *job, float *dx_row, const float *dh, c
         rt_act_store(model, h_row, room, d);
 }
 
-/* dy = the gradient before a post norm (or dx itself); stored as the operand of the products, and its bias summed. */
-static void leave_residual(const back_job *job, size_t row, const float *post, const float *y, float r, bool has_bias,
-                           const vector_sums *sums, float *room)
+/* dy = the gradient before a post norm (or dx itself); stored as the operand of the products, and its bias
+ * summed. */
+static void leave_residual(const back_job *job, size_t row, const float *post, const float *y, float r,
+                           bool has_bias, const vector_sums *sums, float *room)
 {
     const rt_model *model = job->model;
     const size_t d = model->config.n_embd;
@@ -121,8 +124,10 @@ static void leave_residual(const back_job *job, size_t row, const float *post, c
 size_t rt_backward_scratch(const rt_model *model, size_t block)
 {
     const rt_model_config *c = &model->config;
-    const size_t q = c->n_heads * c->head_dim, wide = model->layers[0].gate_up.rows + model->layers[0].qkv.rows;
-    return block * 4 * (rt_size_max(c->n_ff, q) + c->n_embd) + (wide * 3 + c->n_ff + c->n_embd * 2 + q) * 8 + 8192;
+    const size_t q = c->n_heads * c->head_dim,
+                 wide = model->layers[0].gate_up.rows + model->layers[0].qkv.rows;
+    return block * 4 * (rt_size_max(c->n_ff, q) + c->n_embd) + (wide * 3 + c->n_ff + c->n_embd * 2 + q) * 8 +
+           8192;
 }
 
 static void mlp_backward_task(void *context, size_t index, unsigned thread)
@@ -138,7 +143,8 @@ static void mlp_backward_task(void *context, size_t index, unsigned thread)
     const size_t d = c->n_embd, ff = c->n_ff, wide = layer->gate_up.rows;
     rt_carver scratch = rt_pass_scratch(pass, thread);
     float *dact = rt_carve(&scratch, n * ff, sizeof *dact), *dh = rt_carve(&scratch, n * d, sizeof *dh);
-    float *gate_up = rt_carve(&scratch, wide, sizeof *gate_up), *dgate_up = rt_carve(&scratch, wide, sizeof *dgate_up);
+    float *gate_up = rt_carve(&scratch, wide, sizeof *gate_up),
+          *dgate_up = rt_carve(&scratch, wide, sizeof *dgate_up);
     float *act = rt_carve(&scratch, ff, sizeof *act), *room = rt_carve(&scratch, d, sizeof *room);
     clear_sums(job, index);
     const vector_sums sums = sums_of(job, index, wide);
@@ -207,7 +213,8 @@ static void weight_gradients(const back_job *job, const weight_part *first, cons
                        .n_tokens = job->pass->n_tokens,
                        .tasks_first = rt_size_ceil_div(first->rows, WEIGHT_ROWS),
                        .parts = {*first, *second}};
-    rt_pool_run(job->model->pool, work.tasks_first + rt_size_ceil_div(second->rows, WEIGHT_ROWS), weight_task, &work);
+    rt_pool_run(job->model->pool, work.tasks_first + rt_size_ceil_div(second->rows, WEIGHT_ROWS), weight_task,
+                &work);
 }
 
 static float *grad_of(const back_job *job, rt_role role)
@@ -254,14 +261,15 @@ static void output_backward_task(void *context, size_t index, unsigned thread)
     clear_sums(job, index);
     const vector_sums sums = sums_of(job, index, layer->qkv.rows);
     for (size_t i = begin; i < begin + n; i++)
-        leave_residual(job, i, layer->norm1_post, kept->o_out, kept->r1_post ? kept->r1_post[i] : 0, layer->o.bias != NULL,
-                       &sums, room);
+        leave_residual(job, i, layer->norm1_post, kept->o_out, kept->r1_post ? kept->r1_post[i] : 0,
+                       layer->o.bias != NULL, &sums, room);
     through_weights(model, &layer->o, rt_act_at(model, pass->back.dx_act, begin * d), n, datt);
     for (size_t i = 0; i < n; i++) {
         const size_t row = begin + i;
         rt_act_load(model, att, rt_act_at(model, kept->att, row * q), q);
         for (size_t h = 0; h < c->n_heads; h++)
-            pass->back.delta[h * pass->tokens_max + row] = (float)model->ops->dot(datt + i * q + h * hd, att + h * hd, hd);
+            pass->back.delta[h * pass->tokens_max + row] =
+                (float)model->ops->dot(datt + i * q + h * hd, att + h * hd, hd);
         rt_act_store(model, rt_act_at_mut(model, pass->back.datt, row * q), datt + i * q, q);
     }
 }
@@ -272,19 +280,22 @@ static void attention_backward_task(void *context, size_t index, unsigned thread
 {
     const back_job *job = context;
     const size_t heads = job->model->config.n_heads;
-    rt_attention_backward(job->model, job->pass, job->batch, job->layer, index / heads, index % heads, thread);
+    rt_attention_backward(job->model, job->pass, job->batch, job->layer, index / heads, index % heads,
+                          thread);
 }
 
 /* ---- A' ---- */
 
 /* The gradient of one token's q k v row, before rope, head norms and bias. */
-static void qkv_row_backward(const back_job *job, size_t row, const vector_sums *sums, float *dqkv, float *room)
+static void qkv_row_backward(const back_job *job, size_t row, const vector_sums *sums, float *dqkv,
+                             float *room)
 {
     const rt_model *model = job->model;
     const rt_pass *pass = job->pass;
     const rt_model_config *c = &model->config;
     const rt_kept *kept = &pass->kept[job->layer];
-    const size_t hd = c->head_dim, q = c->n_heads * hd, kv = c->n_heads_kv * hd, group = c->n_heads / c->n_heads_kv;
+    const size_t hd = c->head_dim, q = c->n_heads * hd, kv = c->n_heads_kv * hd,
+                 group = c->n_heads / c->n_heads_kv;
     memcpy(dqkv, pass->back.dq + row * q, q * sizeof *dqkv);
     memset(dqkv + q, 0, 2 * kv * sizeof *dqkv);
     for (size_t h = 0; h < c->n_heads; h++) {
@@ -299,10 +310,10 @@ static void qkv_row_backward(const back_job *job, size_t row, const vector_sums 
     for (size_t h = 0; c->qk_norm && h < heads; h++) {
         const bool is_q = h < c->n_heads;
         memset(room, 0, hd * sizeof *room);
-        model->ops->rms_norm_backward(room, is_q ? sums->q_norm : sums->k_norm, dqkv + h * hd,
-                                      kept->qk_raw + (row * heads + h) * hd,
-                                      is_q ? model->layers[job->layer].q_norm : model->layers[job->layer].k_norm,
-                                      kept->qk_r[row * heads + h], hd);
+        model->ops->rms_norm_backward(
+            room, is_q ? sums->q_norm : sums->k_norm, dqkv + h * hd, kept->qk_raw + (row * heads + h) * hd,
+            is_q ? model->layers[job->layer].q_norm : model->layers[job->layer].k_norm,
+            kept->qk_r[row * heads + h], hd);
         memcpy(dqkv + h * hd, room, hd * sizeof *room);
     }
     if (model->layers[job->layer].qkv.bias)
@@ -321,7 +332,8 @@ static void qkv_backward_task(void *context, size_t index, unsigned thread)
     rt_carver scratch = rt_pass_scratch(pass, thread);
     float *dh = rt_carve(&scratch, n * d, sizeof *dh), *dqkv = rt_carve(&scratch, rows, sizeof *dqkv);
     float *room = rt_carve(&scratch, rt_size_max(d, model->config.head_dim), sizeof *room);
-    const vector_sums sums = sums_of(job, index, rows); /* cleared by output_backward_task, which has summed into it */
+    const vector_sums sums =
+        sums_of(job, index, rows); /* cleared by output_backward_task, which has summed into it */
     for (size_t i = begin; i < begin + n; i++) {
         qkv_row_backward(job, i, &sums, dqkv, room);
         rt_act_store(model, rt_act_at_mut(model, pass->back.dqkv, i * rows), dqkv, rows);
@@ -330,7 +342,8 @@ static void qkv_backward_task(void *context, size_t index, unsigned thread)
     for (size_t i = 0; i < n; i++) {
         const size_t row = begin + i;
         norm_backward(job, job->dx + row * d, dh + i * d, kept->x1 + row * d, layer->norm1, layer->norm1_bias,
-                      kept->mean1[row], kept->r1[row], &sums, rt_act_at_mut(model, pass->back.h, row * d), room);
+                      kept->mean1[row], kept->r1[row], &sums, rt_act_at_mut(model, pass->back.h, row * d),
+                      room);
     }
 }
 
@@ -340,7 +353,8 @@ static void attention_backward(const back_job *job)
     const rt_model_config *c = &model->config;
     const rt_layer *layer = &model->layers[job->layer];
     const rt_back *back = &job->pass->back;
-    const size_t blocks = rt_size_ceil_div(job->pass->n_tokens, job->pass->block), d = c->n_embd, hd = c->head_dim;
+    const size_t blocks = rt_size_ceil_div(job->pass->n_tokens, job->pass->block), d = c->n_embd,
+                 hd = c->head_dim;
     const size_t q = c->n_heads * hd, kv = c->n_heads_kv * hd;
     void *context = (void *)(size_t)job;
     rt_pool_run(model->pool, blocks, output_backward_task, context);
@@ -376,28 +390,31 @@ static void final_backward_task(void *context, size_t index, unsigned thread)
     for (size_t row = begin; row < begin + n; row++) {
         memcpy(dy, job->dx + row * d, d * sizeof *dy);
         memset(job->dx + row * d, 0, d * sizeof *dy);
-        norm_backward(job, job->dx + row * d, dy, pass->x + row * d, model->norm, model->norm_bias, pass->mean[row],
-                      pass->r[row], &sums, NULL, NULL);
+        norm_backward(job, job->dx + row * d, dy, pass->x + row * d, model->norm, model->norm_bias,
+                      pass->mean[row], pass->r[row], &sums, NULL, NULL);
     }
 }
 
-/* Serial: several tokens may share an id, and the order of the sums must not change. */
+/* Serial: several tokens may share an id, and the order of the sums must not change.  The look-up of the
+ * padding token learns nothing, as in transformers (padding_idx); gpt2 has no such rule. */
 static void embed_backward(const back_job *job)
 {
     const rt_model *model = job->model;
     const size_t d = model->config.n_embd;
     float *embed = job->grads + rt_layout_global(job->layout, RT_GLOBAL_EMBED)->offset;
     const rt_param *positions = rt_layout_global(job->layout, RT_GLOBAL_POSITIONS);
+    const int32_t pad = positions ? -1 : model->config.pad_id;
     for (size_t t = 0; t < job->pass->n_tokens; t++) {
         const float *dx = job->dx + t * d;
-        model->ops->axpy(embed + (size_t)job->batch->ids[t] * d, (float)model->config.embed_scale, dx, d);
+        if (job->batch->ids[t] != pad)
+            model->ops->axpy(embed + (size_t)job->batch->ids[t] * d, (float)model->config.embed_scale, dx, d);
         if (positions)
             model->ops->add(job->grads + positions->offset + job->pass->position[t] * d, dx, d);
     }
 }
 
-void rt_backward(const rt_model *model, rt_pass *pass, const rt_batch *batch, const rt_layout *layout, float *dhidden,
-                 float *grads)
+void rt_backward(const rt_model *model, rt_pass *pass, const rt_batch *batch, const rt_layout *layout,
+                 float *dhidden, float *grads)
 {
     back_job job = {model, pass, batch, layout, 0, dhidden, grads};
     rt_pool_run(model->pool, rt_size_ceil_div(pass->n_tokens, pass->block), final_backward_task, &job);

@@ -13,8 +13,9 @@
 typedef struct rt_chat_template rt_chat_template;
 rt_status rt_chat_template_parse(rt_chat_template **out, const char *source, rt_error *err);
 void rt_chat_template_free(rt_chat_template *chat_template);
-/* variables: an object {messages, add_generation_prompt, bos_token, eos_token, tools, ...}. Appends to out. */
-rt_status rt_chat_template_render(const rt_chat_template *chat_template, const json_t *variables, rt_text *out,
-                                  rt_error *err);
+/* variables: an object {messages, add_generation_prompt, bos_token, eos_token, tools, ...}. Appends to out.
+ */
+rt_status rt_chat_template_render(const rt_chat_template *chat_template, const json_t *variables,
+                                  rt_text *out, rt_error *err);
 
 #endif

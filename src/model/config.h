@@ -19,63 +19,70 @@ typedef enum rt_rope_scaling { RT_ROPE_PLAIN, RT_ROPE_LINEAR, RT_ROPE_LLAMA3, RT
 typedef struct rt_rope_config {
     double theta;
     rt_rope_scaling scaling;
-    double factor;                 /* linear, llama3, yarn */
+    double factor;                            /* linear, llama3, yarn */
     double low_freq_factor, high_freq_factor; /* llama3 */
-    double beta_fast, beta_slow;   /* yarn; 32 and 1 by default */
-    double attention_factor;       /* yarn: cos and sin are multiplied by it; 0: 0.1 ln(factor) + 1 */
-    size_t original_context;       /* llama3, yarn */
+    double beta_fast, beta_slow;              /* yarn; 32 and 1 by default */
+    double attention_factor; /* yarn: cos and sin are multiplied by it; 0: 0.1 ln(factor) + 1 */
+    size_t original_context; /* llama3, yarn */
 } rt_rope_config;
 
 typedef struct rt_model_config {
-    char family[24];               /* "llama", "qwen2", ...: the model_type of config.json; "gemma3" for both of its */
+    char family[24]; /* "llama", "qwen2", ...: the model_type of config.json; "gemma3" for both of its */
     size_t n_layers, n_embd, n_heads, n_heads_kv, head_dim, n_ff, n_vocab;
-    size_t n_context;              /* longest sequence that the model was made for, tokens */
+    size_t n_context; /* longest sequence that the model was made for, tokens */
     rt_norm_kind norm;
     double norm_eps;
-    bool norm_plus_one;            /* gemma: the weight file holds w - 1 */
-    bool post_norms;               /* gemma: a norm after attention and after the MLP, before the residual */
-    bool qk_norm;                  /* RMS norm on each head of q and k before rope */
+    bool norm_plus_one; /* gemma: the weight file holds w - 1 */
+    bool post_norms;    /* gemma: a norm after attention and after the MLP, before the residual */
+    bool qk_norm;       /* RMS norm on each head of q and k before rope */
     bool bias_qkv, bias_o, bias_mlp;
-    bool gated_mlp;                /* down(act(gate) * up), else down(act(up)) */
-    bool learned_positions;        /* gpt2: position embeddings [n_context, n_embd] and no rope */
-    bool tied;                     /* the head is the embedding */
-    bool conv1d;                   /* gpt2 in safetensors: linear weights stored [in, out], fused qkv */
+    bool gated_mlp;         /* down(act(gate) * up), else down(act(up)) */
+    bool learned_positions; /* gpt2: position embeddings [n_context, n_embd] and no rope */
+    bool tied;              /* the head is the embedding */
+    bool conv1d;            /* gpt2 in safetensors: linear weights stored [in, out], fused qkv */
     rt_act_kind act;
-    double attention_scale;        /* of the scores; 1/sqrt(head_dim) unless the family says other */
-    double embed_scale;            /* gemma: sqrt(n_embd), else 1 */
+    double attention_scale; /* of the scores; 1/sqrt(head_dim) unless the family says other */
+    double embed_scale;     /* gemma: sqrt(n_embd), else 1 */
     double attention_softcap, logit_softcap; /* 0: none */
-    rt_rope_config rope, rope_local; /* rope_local: layers with a window, where has_rope_local */
+    rt_rope_config rope, rope_local;         /* rope_local: layers with a window, where has_rope_local */
     bool has_rope_local;
-    size_t window[RT_LAYERS_MAX];  /* tokens that a query sees, itself included; 0: all before it */
-    int bos_id, eos_id, pad_id;    /* -1: none */
+    size_t window[RT_LAYERS_MAX]; /* tokens that a query sees, itself included; 0: all before it */
+    int bos_id, eos_id, pad_id;   /* -1: none */
 } rt_model_config;
 
 /* Reads and checks the configuration of an opened weight file; every size is checked for sense
  * (heads divide, head_dim even, no product overflows) before anything is made from it. */
 rt_status rt_model_config_read(rt_model_config *out, const rt_weights *weights, rt_error *err);
 /* From a parsed config.json (`where` names it in errors). */
-rt_status rt_model_config_from_json(rt_model_config *out, const json_t *json, const char *where, rt_error *err);
+rt_status rt_model_config_from_json(rt_model_config *out, const json_t *json, const char *where,
+                                    rt_error *err);
 /* A config.json in the way of transformers, for a student folder; the caller owns the result. */
 json_t *rt_model_config_to_json(const rt_model_config *config);
 size_t rt_model_config_parameters(const rt_model_config *config); /* a tied embedding counts once */
 
 /* The roles of a layer's tensors, in the order of the forward pass. */
-#define RT_ROLE_MAP(X)                                                                      \
-    X(NORM1, "attention norm") X(NORM1_BIAS, "attention norm bias")                         \
-    X(Q, "query") X(Q_BIAS, "query bias") X(K, "key") X(K_BIAS, "key bias")                 \
-    X(V, "value") X(V_BIAS, "value bias") X(Q_NORM, "query norm") X(K_NORM, "key norm")     \
-    X(O, "attention output") X(O_BIAS, "attention output bias") X(NORM1_POST, "norm after attention") \
-    X(NORM2, "mlp norm") X(NORM2_BIAS, "mlp norm bias")                                     \
-    X(GATE, "mlp gate") X(GATE_BIAS, "mlp gate bias") X(UP, "mlp up") X(UP_BIAS, "mlp up bias") \
-    X(DOWN, "mlp down") X(DOWN_BIAS, "mlp down bias") X(NORM2_POST, "norm after mlp")
+#define RT_ROLE_MAP(X)                                                                                       \
+    X(NORM1, "attention norm")                                                                               \
+    X(NORM1_BIAS, "attention norm bias") X(Q, "query") X(Q_BIAS, "query bias") X(K, "key")                   \
+        X(K_BIAS, "key bias") X(V, "value") X(V_BIAS, "value bias") X(Q_NORM, "query norm")                  \
+            X(K_NORM, "key norm") X(O, "attention output") X(O_BIAS, "attention output bias")                \
+                X(NORM1_POST, "norm after attention") X(NORM2, "mlp norm") X(NORM2_BIAS, "mlp norm bias")    \
+                    X(GATE, "mlp gate") X(GATE_BIAS, "mlp gate bias") X(UP, "mlp up")                        \
+                        X(UP_BIAS, "mlp up bias") X(DOWN, "mlp down") X(DOWN_BIAS, "mlp down bias")          \
+                            X(NORM2_POST, "norm after mlp")
 typedef enum rt_role {
 #define RT_ROLE_ENUM(name, text) RT_ROLE_##name,
     RT_ROLE_MAP(RT_ROLE_ENUM)
 #undef RT_ROLE_ENUM
-    RT_ROLE_COUNT
+        RT_ROLE_COUNT
 } rt_role;
 typedef enum rt_global { /* tensors outside the layers */
-    RT_GLOBAL_EMBED, RT_GLOBAL_POSITIONS, RT_GLOBAL_NORM, RT_GLOBAL_NORM_BIAS, RT_GLOBAL_HEAD, RT_GLOBAL_COUNT
+                         RT_GLOBAL_EMBED,
+                         RT_GLOBAL_POSITIONS,
+                         RT_GLOBAL_NORM,
+                         RT_GLOBAL_NORM_BIAS,
+                         RT_GLOBAL_HEAD,
+                         RT_GLOBAL_COUNT
 } rt_global;
 
 /* Shape [rows, cols] of a role or global under a configuration (cols 0: a vector of `rows`; rows 0:
@@ -86,9 +93,9 @@ void rt_global_shape(const rt_model_config *config, rt_global global, size_t *ro
 /* A tensor as the decoder wants it: canonical layout ([out, in] rows, rotate-half rope order, qkv apart). */
 typedef struct rt_canonical {
     rt_dtype dtype;
-    size_t rows, cols;        /* cols 0: a vector */
-    const void *data;         /* points into the map where possible, else into `owned` */
-    void *owned;              /* free() it; NULL when data points into the map */
+    size_t rows, cols; /* cols 0: a vector */
+    const void *data;  /* points into the map where possible, else into `owned` */
+    void *owned;       /* free() it; NULL when data points into the map */
 } rt_canonical;
 /* Fetches one tensor in canonical layout, whatever the file's names and layout are: GGUF's permuted
  * rows of llama's q and k are put back (whole rows move, blocks stay as they are), gpt2's fused and

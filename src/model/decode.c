@@ -22,9 +22,10 @@ static void mul_task(void *context, size_t index, unsigned thread)
 {
     (void)thread;
     const mul_job *job = context;
-    const size_t begin = index * job->rows_a_task, end = rt_size_min(begin + job->rows_a_task, job->proj->rows);
-    rt_proj_mul(job->model, job->proj, job->operand, job->ld, job->n, begin, end, job->out + begin, job->ldo, RT_F32,
-                job->add);
+    const size_t begin = index * job->rows_a_task,
+                 end = rt_size_min(begin + job->rows_a_task, job->proj->rows);
+    rt_proj_mul(job->model, job->proj, job->operand, job->ld, job->n, begin, end, job->out + begin, job->ldo,
+                RT_F32, job->add);
 }
 
 /* Rows a task: a multiple of the packed interleave, so that every task owns whole groups of each part. */
@@ -43,8 +44,8 @@ static bool parts_are_aligned(const rt_proj *proj)
     return true;
 }
 
-static void project(const rt_model *model, const rt_proj *proj, const void *operand, size_t ld, size_t n, float *out,
-                    size_t ldo, bool add)
+static void project(const rt_model *model, const rt_proj *proj, const void *operand, size_t ld, size_t n,
+                    float *out, size_t ldo, bool add)
 {
     mul_job job = {model, proj, operand, ld, n, task_rows(model, proj), ldo, out, add};
     if (!parts_are_aligned(proj))
@@ -67,8 +68,8 @@ static void token_task(void *context, size_t index, unsigned thread)
 }
 
 /* x += proj(rows) + bias, through the post norm where there is one; `room` holds n rows of d. */
-static void project_into(const rt_model *model, const rt_proj *proj, const float *rows, size_t n, void *operand_room,
-                         float *x, float *room, const float *post)
+static void project_into(const rt_model *model, const rt_proj *proj, const float *rows, size_t n,
+                         void *operand_room, float *x, float *room, const float *post)
 {
     const size_t d = model->config.n_embd;
     size_t ld;
@@ -118,7 +119,8 @@ static void small_layer(const token_job *job)
     project_into(model, &layer->down, narrow, n, pass->operand, x, wide, layer->norm2_post);
 }
 
-void rt_forward_small(const rt_model *model, rt_pass *pass, const rt_batch *batch, rt_tap_fn tap, void *tap_context)
+void rt_forward_small(const rt_model *model, rt_pass *pass, const rt_batch *batch, rt_tap_fn tap,
+                      void *tap_context)
 {
     token_job job = {model, pass, batch, 0};
     for (size_t l = 0; l < model->config.n_layers; l++) {
@@ -131,7 +133,8 @@ void rt_forward_small(const rt_model *model, rt_pass *pass, const rt_batch *batc
 
 /* ---- logits ---- */
 
-static const void *head_operand(const rt_model *model, const rt_pass *pass, size_t row, size_t n, void *room, size_t *ld)
+static const void *head_operand(const rt_model *model, const rt_pass *pass, size_t row, size_t n, void *room,
+                                size_t *ld)
 {
     const size_t d = model->config.n_embd;
     if (rt_proj_is_packed(&model->head))
@@ -147,18 +150,20 @@ static void finish_logits(const rt_model *model, float *out, size_t ld, size_t n
             model->ops->softcap(out + i * ld, (float)model->config.logit_softcap, count);
 }
 
-void rt_head_logits(const rt_model *model, const rt_pass *pass, size_t row, size_t n, size_t id_begin, size_t id_end,
-                    float *out, size_t ld, unsigned thread)
+void rt_head_logits(const rt_model *model, const rt_pass *pass, size_t row, size_t n, size_t id_begin,
+                    size_t id_end, float *out, size_t ld, unsigned thread)
 {
     const bool packed = rt_proj_is_packed(&model->head);
-    const size_t step = packed ? TOKEN_BLOCK_PACKED : n; /* the packed operand of so many rows fits in scratch */
+    const size_t step =
+        packed ? TOKEN_BLOCK_PACKED : n; /* the packed operand of so many rows fits in scratch */
     for (size_t at = 0; at < n; at += step) {
         const size_t rows = rt_size_min(step, n - at);
         rt_carver scratch = rt_pass_scratch(pass, thread);
         void *room = packed ? rt_carve(&scratch, rt_proj_operand_bytes(model, &model->head, rows), 1) : NULL;
         size_t ld_operand;
         const void *operand = head_operand(model, pass, row + at, rows, room, &ld_operand);
-        rt_proj_mul(model, &model->head, operand, ld_operand, rows, id_begin, id_end, out + at * ld, ld, RT_F32, false);
+        rt_proj_mul(model, &model->head, operand, ld_operand, rows, id_begin, id_end, out + at * ld, ld,
+                    RT_F32, false);
     }
     finish_logits(model, out, ld, n, id_end - id_begin);
 }
@@ -176,8 +181,8 @@ static void logits_task(void *context, size_t index, unsigned thread)
     const logits_job *job = context;
     const size_t vocab = job->model->config.n_vocab, begin = index * HEAD_TILE;
     const size_t end = rt_size_min(begin + HEAD_TILE, vocab);
-    rt_proj_mul(job->model, &job->model->head, job->operand, job->ld, job->n, begin, end, job->out + begin, vocab, RT_F32,
-                false);
+    rt_proj_mul(job->model, &job->model->head, job->operand, job->ld, job->n, begin, end, job->out + begin,
+                vocab, RT_F32, false);
     finish_logits(job->model, job->out + begin, vocab, job->n, end - begin);
 }
 

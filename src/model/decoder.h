@@ -17,7 +17,8 @@
 typedef enum rt_precision {
     RT_PRECISION_F32,  /* all in float32: for comparison with references */
     RT_PRECISION_BF16, /* weights and activations between ops bf16, sums and residual stream float32 */
-    RT_PRECISION_INT8  /* quantised blocks times activations rounded to int8 where the file has blocks, else as BF16 */
+    RT_PRECISION_INT8 /* quantised blocks times activations rounded to int8 where the file has blocks, else as
+                         BF16 */
 } rt_precision;
 
 /* One projection, or several that read the same input: y = W x + b with W [rows, cols]. */
@@ -26,7 +27,7 @@ typedef struct rt_proj {
     const void *w;      /* [rows, cols] in the model's activation type; NULL when packed */
     rt_qmat *packed[3]; /* row blocks in order, when INT8 */
     size_t n_packed;
-    const float *bias;  /* [rows] or NULL */
+    const float *bias; /* [rows] or NULL */
 } rt_proj;
 
 typedef struct rt_layer {
@@ -37,18 +38,18 @@ typedef struct rt_layer {
 typedef struct rt_model {
     rt_model_config config;
     rt_precision precision;
-    rt_dtype act;              /* of activations between ops: F32, else BF16 */
-    rt_layer *layers;          /* [n_layers] */
-    const void *embed;         /* [n_vocab, n_embd] in the activation type; NULL when packed */
+    rt_dtype act;      /* of activations between ops: F32, else BF16 */
+    rt_layer *layers;  /* [n_layers] */
+    const void *embed; /* [n_vocab, n_embd] in the activation type; NULL when packed */
     rt_qmat *embed_packed;
-    const float *positions;    /* [n_context, n_embd], learned positions only */
+    const float *positions; /* [n_context, n_embd], learned positions only */
     const float *norm, *norm_bias;
     rt_proj head;
     rt_rope *rope, *rope_local; /* NULL: learned positions; no local base */
-    rt_pool *pool;             /* borrowed */
+    rt_pool *pool;              /* borrowed */
     const rt_ops *ops;
-    rt_arena arena;            /* weights of a frozen model */
-    rt_qmat **owned;           /* packed matrices to free */
+    rt_arena arena;  /* weights of a frozen model */
+    rt_qmat **owned; /* packed matrices to free */
     size_t n_owned;
 } rt_model;
 
@@ -64,11 +65,11 @@ void rt_model_close(rt_model *model);
 size_t rt_model_weight_bytes(const rt_model *model); /* memory that the weights take */
 
 typedef struct rt_segment {
-    size_t begin, count;  /* rows of the batch */
-    size_t position;      /* of its first token in the sequence */
-    void *k, *v;          /* position 0 of layer 0, in the activation type, rows of n_heads_kv * head_dim.
-                             NULL: the pass keeps keys and values itself (positions start at 0 then). */
-    size_t layer_stride;  /* elements from a layer's keys to the next layer's */
+    size_t begin, count; /* rows of the batch */
+    size_t position;     /* of its first token in the sequence */
+    void *k, *v;         /* position 0 of layer 0, in the activation type, rows of n_heads_kv * head_dim.
+                            NULL: the pass keeps keys and values itself (positions start at 0 then). */
+    size_t layer_stride; /* elements from a layer's keys to the next layer's */
 } rt_segment;
 
 /* Keys and values are read in blocks of this many positions: a cache has room for its capacity rounded
@@ -76,9 +77,9 @@ typedef struct rt_segment {
 enum { RT_KEY_BLOCK = 64 };
 
 typedef struct rt_batch {
-    const int32_t *ids;          /* [n_tokens], each < n_vocab */
+    const int32_t *ids; /* [n_tokens], each < n_vocab */
     size_t n_tokens;
-    const rt_segment *segments;  /* cover the rows in order */
+    const rt_segment *segments; /* cover the rows in order */
     size_t n_segments;
 } rt_batch;
 
@@ -93,7 +94,8 @@ size_t rt_pass_bytes(const rt_model *model, size_t tokens_max, bool keep);
 typedef void (*rt_tap_fn)(void *context, size_t layer, const float *x, size_t n_tokens);
 
 /* Runs the layers.  Then rt_pass_hidden gives the final normed states. */
-void rt_forward(const rt_model *model, rt_pass *pass, const rt_batch *batch, rt_tap_fn tap, void *tap_context);
+void rt_forward(const rt_model *model, rt_pass *pass, const rt_batch *batch, rt_tap_fn tap,
+                void *tap_context);
 /* Final states after the last norm [n_tokens, n_embd] float32. */
 const float *rt_pass_hidden(const rt_pass *pass);
 /* The same in the activation type, as the head reads them. */

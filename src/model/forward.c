@@ -60,7 +60,8 @@ static void head_norms(const rt_model *model, rt_pass *pass, size_t layer, size_
     }
 }
 
-void rt_qkv_finish(const rt_model *model, rt_pass *pass, const rt_batch *batch, size_t layer, size_t row, float *qkv)
+void rt_qkv_finish(const rt_model *model, rt_pass *pass, const rt_batch *batch, size_t layer, size_t row,
+                   float *qkv)
 {
     const rt_model_config *c = &model->config;
     const size_t hd = c->head_dim, q = c->n_heads * hd, kv = c->n_heads_kv * hd;
@@ -72,14 +73,17 @@ void rt_qkv_finish(const rt_model *model, rt_pass *pass, const rt_batch *batch, 
     const rt_rope *rope = rt_layer_rope(model, layer);
     const size_t position = pass->position[row];
     for (size_t h = 0; rope && h < c->n_heads + c->n_heads_kv; h++)
-        model->ops->rope(qkv + h * hd, rope->cosines + position * rope->half, rope->sines + position * rope->half,
-                         rope->half, 1.0f);
+        model->ops->rope(qkv + h * hd, rope->cosines + position * rope->half,
+                         rope->sines + position * rope->half, rope->half, 1.0f);
     const size_t segment = pass->segment[row];
     rt_act_store(model, rt_act_at_mut(model, pass->kept[layer].q, row * q), qkv, q);
-    rt_act_store(model, rt_act_at_mut(model, rt_segment_keys(model, pass, batch, layer, segment, false), position * kv),
-                 qkv + q, kv);
-    rt_act_store(model, rt_act_at_mut(model, rt_segment_keys(model, pass, batch, layer, segment, true), position * kv),
-                 qkv + q + kv, kv);
+    rt_act_store(
+        model,
+        rt_act_at_mut(model, rt_segment_keys(model, pass, batch, layer, segment, false), position * kv),
+        qkv + q, kv);
+    rt_act_store(
+        model, rt_act_at_mut(model, rt_segment_keys(model, pass, batch, layer, segment, true), position * kv),
+        qkv + q + kv, kv);
 }
 
 static void qkv_task(void *context, size_t index, unsigned thread)
@@ -118,8 +122,8 @@ static void attention_task(void *context, size_t index, unsigned thread)
 /* ---- C: output projection and MLP ---- */
 
 /* x += y, through a norm of its own where the family has one; y [n, d] is kept for the backward pass then. */
-static void join_residual(const rt_model *model, float *x, float *y, size_t n, const float *bias, const float *post,
-                          float *keep_y, float *keep_r)
+static void join_residual(const rt_model *model, float *x, float *y, size_t n, const float *bias,
+                          const float *post, float *keep_y, float *keep_r)
 {
     const size_t d = model->config.n_embd;
     for (size_t i = 0; i < n; i++) {
@@ -138,8 +142,8 @@ static void join_residual(const rt_model *model, float *x, float *y, size_t n, c
 }
 
 /* x += proj(operand) + bias; straight into x where nothing stands between. */
-static void project_into(const rt_model *model, const rt_proj *proj, const void *operand, size_t ld, size_t n, float *x,
-                         float *room, const float *post, float *keep_y, float *keep_r)
+static void project_into(const rt_model *model, const rt_proj *proj, const void *operand, size_t ld, size_t n,
+                         float *x, float *room, const float *post, float *keep_y, float *keep_r)
 {
     const size_t d = model->config.n_embd;
     if (!post && !proj->bias) {
@@ -156,8 +160,8 @@ typedef struct block_rows { /* scratch of a block of n tokens in job C */
 } block_rows;
 
 /* gate_up rows of the block -> act rows as down's operand. */
-static const void *activate_block(const layer_job *job, const block_rows *rows, const void *operand, size_t ld, size_t begin,
-                                  size_t n, size_t *ld_out)
+static const void *activate_block(const layer_job *job, const block_rows *rows, const void *operand,
+                                  size_t ld, size_t begin, size_t n, size_t *ld_out)
 {
     const rt_model *model = job->model;
     const rt_layer *layer = &model->layers[job->layer];
@@ -167,7 +171,8 @@ static const void *activate_block(const layer_job *job, const block_rows *rows, 
     const bool direct = kept && model->act == RT_BF16; /* the product writes what is kept */
     float *out = rows->wide;
     if (direct)
-        rt_proj_mul(model, gate_up, operand, ld, n, 0, wide, (rt_bf16 *)kept + begin * wide, wide, RT_BF16, false);
+        rt_proj_mul(model, gate_up, operand, ld, n, 0, wide, (rt_bf16 *)kept + begin * wide, wide, RT_BF16,
+                    false);
     else
         rt_proj_mul(model, gate_up, operand, ld, n, 0, wide, out, wide, RT_F32, false);
     float *act = rows->act;
@@ -195,8 +200,8 @@ static const void *activate_block(const layer_job *job, const block_rows *rows, 
 }
 
 /* The attention's rows as the operand of the output projection. */
-static const void *attention_operand(const rt_model *model, const rt_proj *o, const void *att, size_t n, float *wide,
-                                     void *room, size_t *ld)
+static const void *attention_operand(const rt_model *model, const rt_proj *o, const void *att, size_t n,
+                                     float *wide, void *room, size_t *ld)
 {
     *ld = o->cols;
     if (!rt_proj_is_packed(o))
@@ -215,13 +220,15 @@ static void mlp_task(void *context, size_t index, unsigned thread)
     const rt_model_config *c = &model->config;
     const rt_layer *layer = &model->layers[job->layer];
     rt_kept *kept = &pass->kept[job->layer];
-    const size_t begin = index * pass->block, n = rt_size_min(pass->block, pass->n_tokens - begin), d = c->n_embd;
+    const size_t begin = index * pass->block, n = rt_size_min(pass->block, pass->n_tokens - begin),
+                 d = c->n_embd;
     const size_t widest = rt_size_max(rt_size_max(layer->gate_up.rows, layer->o.cols), d);
     rt_carver scratch = rt_pass_scratch(pass, thread);
     block_rows rows;
     rows.h = rt_carve(&scratch, rt_size_max(n * d, c->n_ff), sizeof(float));
     rows.wide = rt_carve(&scratch, n * widest, sizeof(float));
-    size_t room = rt_size_max(rt_proj_operand_bytes(model, &layer->o, n), rt_proj_operand_bytes(model, &layer->gate_up, n));
+    size_t room = rt_size_max(rt_proj_operand_bytes(model, &layer->o, n),
+                              rt_proj_operand_bytes(model, &layer->gate_up, n));
     room = rt_size_max(room, rt_proj_operand_bytes(model, &layer->down, n));
     rows.room = rt_carve(&scratch, room, 1);
     rows.act = rt_carve(&scratch, n * c->n_ff, sizeof(float));
@@ -231,17 +238,19 @@ static void mlp_task(void *context, size_t index, unsigned thread)
     if (x2 != kept->x1 + begin * d)
         memcpy(x2, kept->x1 + begin * d, n * d * sizeof *x2);
     size_t ld;
-    const void *att = attention_operand(model, &layer->o, rt_act_at(model, kept->att, begin * layer->o.cols), n, rows.wide,
-                                        rows.room, &ld);
+    const void *att = attention_operand(model, &layer->o, rt_act_at(model, kept->att, begin * layer->o.cols),
+                                        n, rows.wide, rows.room, &ld);
     project_into(model, &layer->o, att, ld, n, x2, rows.wide, layer->norm1_post,
                  kept->o_out ? kept->o_out + begin * d : NULL, kept->r1_post ? kept->r1_post + begin : NULL);
-    rt_norm_rows(model, rows.h, x2, layer->norm2, layer->norm2_bias, n, kept->mean2 + begin, kept->r2 + begin);
+    rt_norm_rows(model, rows.h, x2, layer->norm2, layer->norm2_bias, n, kept->mean2 + begin,
+                 kept->r2 + begin);
     const void *operand = rt_proj_operand(model, &layer->gate_up, rows.h, d, n, rows.room, &ld);
     operand = activate_block(job, &rows, operand, ld, begin, n, &ld);
     if (next != x2)
         memcpy(next, x2, n * d * sizeof *x2);
     project_into(model, &layer->down, operand, ld, n, next, rows.wide, layer->norm2_post,
-                 kept->down_out ? kept->down_out + begin * d : NULL, kept->r2_post ? kept->r2_post + begin : NULL);
+                 kept->down_out ? kept->down_out + begin * d : NULL,
+                 kept->r2_post ? kept->r2_post + begin : NULL);
 }
 
 /* ---- the whole pass ---- */
@@ -253,8 +262,8 @@ static void final_task(void *context, size_t index, unsigned thread)
     rt_pass *pass = job->pass;
     const size_t begin = index * pass->block, n = rt_size_min(pass->block, pass->n_tokens - begin);
     const size_t d = job->model->config.n_embd;
-    rt_norm_rows(job->model, pass->hidden + begin * d, pass->x + begin * d, job->model->norm, job->model->norm_bias, n,
-                 pass->mean + begin, pass->r + begin);
+    rt_norm_rows(job->model, pass->hidden + begin * d, pass->x + begin * d, job->model->norm,
+                 job->model->norm_bias, n, pass->mean + begin, pass->r + begin);
     if (job->model->act != RT_F32)
         job->model->ops->to_bf16((rt_bf16 *)pass->hidden_act + begin * d, pass->hidden + begin * d, n * d);
 }

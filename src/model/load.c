@@ -18,8 +18,8 @@ static rt_status check_supported(const rt_model_config *config, rt_error *err)
     return RT_OK;
 }
 
-static rt_status model_new(rt_model **out, const rt_model_config *config, rt_precision precision, rt_pool *pool,
-                           rt_error *err)
+static rt_status model_new(rt_model **out, const rt_model_config *config, rt_precision precision,
+                           rt_pool *pool, rt_error *err)
 {
     *out = NULL;
     if (check_supported(config, err) != RT_OK)
@@ -43,9 +43,11 @@ static rt_status model_new(rt_model **out, const rt_model_config *config, rt_pre
         if (config->learned_positions || (i == 1 && !config->has_rope_local))
             continue;
         *ropes[i] = calloc(1, sizeof **ropes[i]);
-        if (!*ropes[i] || rt_rope_init(*ropes[i], configs[i], config->head_dim, config->n_context, err) != RT_OK) {
+        if (!*ropes[i] ||
+            rt_rope_init(*ropes[i], configs[i], config->head_dim, config->n_context, err) != RT_OK) {
             rt_model_close(model);
-            return rt_error_set(err, RT_NO_MEMORY, "no memory for a context of %zu tokens", config->n_context);
+            return rt_error_set(err, RT_NO_MEMORY, "no memory for a context of %zu tokens",
+                                config->n_context);
         }
     }
     *out = model;
@@ -90,7 +92,8 @@ static group_parts parts_of(const rt_model_config *config, int group)
 {
     switch (group) {
     case GROUP_QKV:
-        return (group_parts){{RT_ROLE_Q, RT_ROLE_K, RT_ROLE_V}, {RT_ROLE_Q_BIAS, RT_ROLE_K_BIAS, RT_ROLE_V_BIAS}, 3};
+        return (group_parts){
+            {RT_ROLE_Q, RT_ROLE_K, RT_ROLE_V}, {RT_ROLE_Q_BIAS, RT_ROLE_K_BIAS, RT_ROLE_V_BIAS}, 3};
     case GROUP_O:
         return (group_parts){{RT_ROLE_O}, {RT_ROLE_O_BIAS}, 1};
     case GROUP_GATE_UP:
@@ -116,7 +119,10 @@ typedef struct param_view {
     const rt_bf16 *half; /* NULL in F32 */
 } param_view;
 
-static const float *view_vector(const param_view *view, const rt_param *p) { return p ? view->values + p->offset : NULL; }
+static const float *view_vector(const param_view *view, const rt_param *p)
+{
+    return p ? view->values + p->offset : NULL;
+}
 
 static const void *view_matrix(const param_view *view, const rt_param *p)
 {
@@ -159,12 +165,14 @@ rt_status rt_model_view(rt_model **out, const rt_model_config *config, const rt_
     const param_view view = {layout, values, precision == RT_PRECISION_F32 ? NULL : half};
     for (size_t l = 0; l < config->n_layers; l++)
         view_layer(&model->layers[l], l, config, &view);
-    const rt_param *embed = rt_layout_global(layout, RT_GLOBAL_EMBED), *head = rt_layout_global(layout, RT_GLOBAL_HEAD);
+    const rt_param *embed = rt_layout_global(layout, RT_GLOBAL_EMBED),
+                   *head = rt_layout_global(layout, RT_GLOBAL_HEAD);
     model->embed = view_matrix(&view, embed);
     model->positions = view_vector(&view, rt_layout_global(layout, RT_GLOBAL_POSITIONS));
     model->norm = view_vector(&view, rt_layout_global(layout, RT_GLOBAL_NORM));
     model->norm_bias = view_vector(&view, rt_layout_global(layout, RT_GLOBAL_NORM_BIAS));
-    model->head = (rt_proj){.rows = embed->rows, .cols = embed->cols, .w = view_matrix(&view, head ? head : embed)};
+    model->head =
+        (rt_proj){.rows = embed->rows, .cols = embed->cols, .w = view_matrix(&view, head ? head : embed)};
     *out = model;
     return RT_OK;
 }
@@ -267,8 +275,8 @@ static rt_status load_group(rt_proj *proj, const frozen *f, const rt_param *cons
     if (status == RT_OK && pack) {
         for (size_t i = 0; i < count && status == RT_OK; i++) {
             rt_qmat *mat;
-            status = rt_qmat_pack(&mat, tensors[i].data, tensors[i].dtype, parts[i]->rows, parts[i]->cols, model->pool,
-                                  err);
+            status = rt_qmat_pack(&mat, tensors[i].data, tensors[i].dtype, parts[i]->rows, parts[i]->cols,
+                                  model->pool, err);
             if (status == RT_OK && (status = own_packed(model, mat, err)) == RT_OK)
                 proj->packed[proj->n_packed++] = mat;
         }
@@ -333,7 +341,8 @@ static rt_status load_layer(const frozen *f, size_t l, rt_error *err)
 static rt_status load_outer(const frozen *f, rt_error *err)
 {
     rt_model *model = f->model;
-    const rt_param *embed = rt_layout_global(f->layout, RT_GLOBAL_EMBED), *head = rt_layout_global(f->layout, RT_GLOBAL_HEAD);
+    const rt_param *embed = rt_layout_global(f->layout, RT_GLOBAL_EMBED),
+                   *head = rt_layout_global(f->layout, RT_GLOBAL_HEAD);
     rt_proj table = {0};
     if (load_group(&table, f, &embed, 1, err) != RT_OK ||
         load_vector(&model->positions, f, rt_layout_global(f->layout, RT_GLOBAL_POSITIONS), err) != RT_OK ||
@@ -356,7 +365,8 @@ rt_status rt_model_open(rt_model **out, const rt_weights *weights, rt_precision 
     rt_model_config config;
     rt_layout layout;
     rt_model *model = NULL;
-    if (rt_model_config_read(&config, weights, err) != RT_OK || rt_layout_build(&layout, &config, err) != RT_OK)
+    if (rt_model_config_read(&config, weights, err) != RT_OK ||
+        rt_layout_build(&layout, &config, err) != RT_OK)
         return err->status;
     rt_status status = model_new(&model, &config, precision, pool, err);
     /* an upper bound: every value widened, and vectors twice; pages are touched only when used */

@@ -18,12 +18,14 @@ typedef struct placed_role {
 } placed_role;
 
 static const placed_role order[] = {
-    {RT_ROLE_NORM1, true},      {RT_ROLE_NORM1_BIAS, true}, {RT_ROLE_Q, true},          {RT_ROLE_K, false},
-    {RT_ROLE_V, false},         {RT_ROLE_Q_BIAS, true},     {RT_ROLE_K_BIAS, false},    {RT_ROLE_V_BIAS, false},
-    {RT_ROLE_Q_NORM, true},     {RT_ROLE_K_NORM, true},     {RT_ROLE_O, true},          {RT_ROLE_O_BIAS, true},
-    {RT_ROLE_NORM1_POST, true}, {RT_ROLE_NORM2, true},      {RT_ROLE_NORM2_BIAS, true}, {RT_ROLE_GATE, true},
-    {RT_ROLE_UP, false},        {RT_ROLE_GATE_BIAS, true},  {RT_ROLE_UP_BIAS, false},   {RT_ROLE_DOWN, true},
-    {RT_ROLE_DOWN_BIAS, true},  {RT_ROLE_NORM2_POST, true},
+    {RT_ROLE_NORM1, true},      {RT_ROLE_NORM1_BIAS, true}, {RT_ROLE_Q, true},
+    {RT_ROLE_K, false},         {RT_ROLE_V, false},         {RT_ROLE_Q_BIAS, true},
+    {RT_ROLE_K_BIAS, false},    {RT_ROLE_V_BIAS, false},    {RT_ROLE_Q_NORM, true},
+    {RT_ROLE_K_NORM, true},     {RT_ROLE_O, true},          {RT_ROLE_O_BIAS, true},
+    {RT_ROLE_NORM1_POST, true}, {RT_ROLE_NORM2, true},      {RT_ROLE_NORM2_BIAS, true},
+    {RT_ROLE_GATE, true},       {RT_ROLE_UP, false},        {RT_ROLE_GATE_BIAS, true},
+    {RT_ROLE_UP_BIAS, false},   {RT_ROLE_DOWN, true},       {RT_ROLE_DOWN_BIAS, true},
+    {RT_ROLE_NORM2_POST, true},
 };
 enum { ORDER_COUNT = sizeof order / sizeof order[0] };
 static const rt_global globals_first[] = {RT_GLOBAL_EMBED, RT_GLOBAL_POSITIONS};
@@ -39,8 +41,8 @@ static bool place(rt_layout *layout, size_t layer, int which, size_t rows, size_
     if (!rt_size_mul(rows, cols ? cols : 1, &count) || !rt_size_add(offset, count, &layout->total) ||
         layout->total > SIZE_MAX / 64)
         return false;
-    layout->list[layout->count++] =
-        (rt_param){.layer = layer, .which = which, .offset = offset, .rows = rows, .cols = cols, .count = count};
+    layout->list[layout->count++] = (rt_param){
+        .layer = layer, .which = which, .offset = offset, .rows = rows, .cols = cols, .count = count};
     return true;
 }
 
@@ -145,16 +147,18 @@ static rt_status load_one(const load_job *job, const rt_param *p, rt_error *err)
     if (p->layer == RT_NO_LAYER)
         status = rt_canonical_global(&tensor, job->weights, job->file_config, (rt_global)p->which, err);
     else
-        status = rt_canonical_layer(&tensor, job->weights, job->file_config,
-                                    job->layer_map ? job->layer_map[p->layer] : p->layer, (rt_role)p->which, err);
+        status =
+            rt_canonical_layer(&tensor, job->weights, job->file_config,
+                               job->layer_map ? job->layer_map[p->layer] : p->layer, (rt_role)p->which, err);
     if (status != RT_OK)
         return status;
     char name[128];
     rt_param_name(name, job->config, p);
     float *out = job->values + p->offset;
     if (tensor.rows != p->rows || tensor.cols != p->cols) {
-        status = rt_error_set(err, RT_MISMATCH, "%s: tensor %s is [%zu, %zu] in the file, [%zu, %zu] wanted",
-                              rt_weights_path(job->weights), name, tensor.rows, tensor.cols, p->rows, p->cols);
+        status =
+            rt_error_set(err, RT_MISMATCH, "%s: tensor %s is [%zu, %zu] in the file, [%zu, %zu] wanted",
+                         rt_weights_path(job->weights), name, tensor.rows, tensor.cols, p->rows, p->cols);
     } else {
         rt_dequantise(out, tensor.data, tensor.dtype, p->count);
         if (job->file_config->norm_plus_one && is_norm(p)) /* the decoder multiplies by 1 + w */
@@ -176,8 +180,8 @@ static void load_task(void *context, size_t index, unsigned thread)
 }
 
 rt_status rt_params_load(float *values, const rt_layout *layout, const rt_model_config *config,
-                         const rt_weights *weights, const rt_model_config *file_config, const size_t *layer_map,
-                         rt_pool *pool, rt_error *err)
+                         const rt_weights *weights, const rt_model_config *file_config,
+                         const size_t *layer_map, rt_pool *pool, rt_error *err)
 {
     rt_error *errors = calloc(layout->count, sizeof *errors);
     if (!errors)

@@ -13,7 +13,7 @@
 #define RT_NO_LAYER SIZE_MAX
 
 typedef struct rt_param {
-    size_t layer;      /* RT_NO_LAYER: `which` is an rt_global, else an rt_role */
+    size_t layer; /* RT_NO_LAYER: `which` is an rt_global, else an rt_role */
     int which;
     size_t offset;     /* elements */
     size_t rows, cols; /* cols 0: a vector of `rows` */
@@ -23,7 +23,7 @@ typedef struct rt_param {
 typedef struct rt_layout {
     rt_param *list; /* in order of offset */
     size_t count;
-    size_t total;   /* elements, a multiple of 64 */
+    size_t total; /* elements, a multiple of 64 */
 } rt_layout;
 
 rt_status rt_layout_build(rt_layout *out, const rt_model_config *config, rt_error *err);
@@ -38,8 +38,8 @@ void rt_param_name(char out[128], const rt_model_config *config, const rt_param 
  * the same); `file_config` is the file's own configuration.  A tensor with a non-finite value is an
  * RT_NOT_FINITE that names it. */
 rt_status rt_params_load(float *values, const rt_layout *layout, const rt_model_config *config,
-                         const rt_weights *weights, const rt_model_config *file_config, const size_t *layer_map,
-                         rt_pool *pool, rt_error *err);
+                         const rt_weights *weights, const rt_model_config *file_config,
+                         const size_t *layer_map, rt_pool *pool, rt_error *err);
 /* Random start as transformers does it: N(0, 0.02²) for matrices, 1 for norms, 0 for biases. */
 void rt_params_init(float *values, const rt_layout *layout, const rt_model_config *config, uint64_t seed);
 

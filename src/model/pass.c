@@ -13,7 +13,8 @@ static size_t widest_rows(const rt_model *model)
     size_t out = 0;
     for (size_t l = 0; l < model->config.n_layers; l++) {
         const rt_layer *layer = &model->layers[l];
-        out = most(out, most(most(layer->qkv.rows, layer->gate_up.rows), most(layer->o.rows, layer->down.rows)));
+        out = most(out,
+                   most(most(layer->qkv.rows, layer->gate_up.rows), most(layer->o.rows, layer->down.rows)));
     }
     return out;
 }
@@ -170,7 +171,8 @@ rt_status rt_pass_open(rt_pass **out, const rt_model *model, size_t tokens_max, 
     pass->kept = kept;
     taker count = {0};
     const size_t context = keep ? rt_size_min(tokens_max, model->config.n_context) : model->config.n_context;
-    if (!shape_pass(pass, model, tokens_max, keep, context) || (take_all(&count, pass, model), count.overflow)) {
+    if (!shape_pass(pass, model, tokens_max, keep, context) ||
+        (take_all(&count, pass, model), count.overflow)) {
         rt_pass_close(pass);
         return rt_error_set(err, RT_NO_MEMORY, "a batch of %zu tokens is too large", tokens_max);
     }
@@ -272,14 +274,14 @@ void rt_proj_mul(const rt_model *model, const rt_proj *proj, const void *operand
         const size_t rows = rt_qmat_rows(proj->packed[i]);
         const size_t begin = most(row_begin, first), end = rt_size_min(row_end, first + rows);
         if (begin < end) /* y is indexed by the part's own row number */
-            rt_qmat_mul((float *)out + (begin - row_begin) - (begin - first), ldo, proj->packed[i], begin - first,
-                        end - first, operand, n, add);
+            rt_qmat_mul((float *)out + (begin - row_begin) - (begin - first), ldo, proj->packed[i],
+                        begin - first, end - first, operand, n, add);
         first += rows;
     }
 }
 
-void rt_norm_rows(const rt_model *model, float *out, const float *x, const float *w, const float *bias, size_t n,
-                  float *mean, float *r)
+void rt_norm_rows(const rt_model *model, float *out, const float *x, const float *w, const float *bias,
+                  size_t n, float *mean, float *r)
 {
     const size_t d = model->config.n_embd;
     const float eps = (float)model->config.norm_eps;
@@ -313,8 +315,8 @@ void rt_activate_row_backward(const rt_model *model, float *dgate_up, const floa
     const rt_ops *ops = model->ops;
     const bool silu = c->act == RT_ACT_SILU;
     if (c->gated_mlp)
-        (silu ? ops->silu_gate_backward : ops->gelu_gate_backward)(dgate_up, dgate_up + c->n_ff, dout, gate_up,
-                                                                   gate_up + c->n_ff, c->n_ff);
+        (silu ? ops->silu_gate_backward : ops->gelu_gate_backward)(dgate_up, dgate_up + c->n_ff, dout,
+                                                                   gate_up, gate_up + c->n_ff, c->n_ff);
     else
         (silu ? ops->silu_backward : ops->gelu_backward)(dgate_up, dout, gate_up, c->n_ff);
 }

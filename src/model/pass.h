@@ -6,26 +6,26 @@
 #include "model/decoder.h"
 
 enum {
-    TOKEN_BLOCK = 128,      /* rows that go through a layer together, in one task, while they are in cache */
+    TOKEN_BLOCK = 128, /* rows that go through a layer together, in one task, while they are in cache */
     TOKEN_BLOCK_PACKED = 64,
-    QUERY_BLOCK = 64,       /* rows of an attention task */
-    KEY_PIECE = 256,        /* keys a product: fixed, so that few kernels are compiled */
-    SMALL_BATCH = 32,       /* up to this many tokens, rows of the weights are shared out instead of tokens */
-    HEAD_TILE = 1024        /* ids a task when logits are made */
+    QUERY_BLOCK = 64, /* rows of an attention task */
+    KEY_PIECE = 256,  /* keys a product: fixed, so that few kernels are compiled */
+    SMALL_BATCH = 32, /* up to this many tokens, rows of the weights are shared out instead of tokens */
+    HEAD_TILE = 1024  /* ids a task when logits are made */
 };
 
 /* What one layer leaves behind; without `keep` all layers share one. T = tokens_max. */
 typedef struct rt_kept {
-    float *x1, *x2;         /* [T, d] residual stream before attention, before the MLP */
+    float *x1, *x2;                 /* [T, d] residual stream before attention, before the MLP */
     float *mean1, *r1, *mean2, *r2; /* [T] of the two norms */
-    void *q;                /* [T + QUERY_BLOCK, heads * head_dim] after norm and rope */
-    void *k, *v;            /* [T + KEY_BLOCK, heads_kv * head_dim] */
-    void *att;              /* [T + QUERY_BLOCK, heads * head_dim] */
-    float *lse;             /* [heads, T] */
-    void *gate_up;          /* [T, rows of gate_up]; NULL without keep */
-    float *qk_raw;          /* [T, (heads + heads_kv) * head_dim] before qk_norm, keep and qk_norm only */
-    float *qk_r;            /* [T, heads + heads_kv] */
-    float *o_out, *down_out;/* [T, d] before the post norms, keep and post_norms only */
+    void *q;                        /* [T + QUERY_BLOCK, heads * head_dim] after norm and rope */
+    void *k, *v;                    /* [T + KEY_BLOCK, heads_kv * head_dim] */
+    void *att;                      /* [T + QUERY_BLOCK, heads * head_dim] */
+    float *lse;                     /* [heads, T] */
+    void *gate_up;                  /* [T, rows of gate_up]; NULL without keep */
+    float *qk_raw;           /* [T, (heads + heads_kv) * head_dim] before qk_norm, keep and qk_norm only */
+    float *qk_r;             /* [T, heads + heads_kv] */
+    float *o_out, *down_out; /* [T, d] before the post norms, keep and post_norms only */
     float *r1_post, *r2_post;
 } rt_kept;
 
@@ -35,16 +35,16 @@ typedef struct rt_query_task { /* rows [row, row + count) of the batch, in segme
 
 /* Buffers of the backward pass, one layer at a time. */
 typedef struct rt_back {
-    void *dx_act;           /* [T, d] gradient of the residual stream, activation type */
-    void *act;              /* [T, n_ff] input of down */
-    void *dgate_up;         /* [T, rows of gate_up] */
-    void *h;                /* [T, d] normed input */
-    void *datt;             /* [T + QUERY_BLOCK, heads * head_dim] */
-    float *delta;           /* [heads, T] */
-    float *dq;              /* [T, heads * head_dim] */
-    float *dk, *dv;         /* [heads, T, head_dim]: one of each query head, summed over the group later */
-    void *dqkv;             /* [T, rows of qkv] */
-    float *vector_sums;     /* [blocks, sums_a_block]: partial gradients of vectors */
+    void *dx_act;       /* [T, d] gradient of the residual stream, activation type */
+    void *act;          /* [T, n_ff] input of down */
+    void *dgate_up;     /* [T, rows of gate_up] */
+    void *h;            /* [T, d] normed input */
+    void *datt;         /* [T + QUERY_BLOCK, heads * head_dim] */
+    float *delta;       /* [heads, T] */
+    float *dq;          /* [T, heads * head_dim] */
+    float *dk, *dv;     /* [heads, T, head_dim]: one of each query head, summed over the group later */
+    void *dqkv;         /* [T, rows of qkv] */
+    float *vector_sums; /* [blocks, sums_a_block]: partial gradients of vectors */
     size_t sums_a_block;
 } rt_back;
 
@@ -53,22 +53,22 @@ struct rt_pass {
     size_t n_layers;
     bool keep;
     rt_arena arena;
-    rt_kept *kept;          /* [n_layers] */
-    float *x;               /* [T, d] residual stream after the last layer */
-    float *hidden;          /* [T, d] */
+    rt_kept *kept; /* [n_layers] */
+    float *x;      /* [T, d] residual stream after the last layer */
+    float *hidden; /* [T, d] */
     void *hidden_act;
-    float *mean, *r;        /* [T] of the last norm */
+    float *mean, *r;              /* [T] of the last norm */
     uint32_t *position, *segment; /* [T] */
-    rt_query_task *queries; /* [n_queries] */
+    rt_query_task *queries;       /* [n_queries] */
     size_t n_queries, queries_max;
-    size_t score_ld;        /* elements from row to row of score scratch; grows with the longest context */
+    size_t score_ld; /* elements from row to row of score scratch; grows with the longest context */
     unsigned n_threads;
     unsigned char *scratch; /* [n_threads][scratch_bytes] */
     size_t scratch_bytes;
-    float *wide;            /* [SMALL_BATCH, widest projection]: decode's shared rows */
-    void *operand;          /* decode's shared operand */
+    float *wide;   /* [SMALL_BATCH, widest projection]: decode's shared rows */
+    void *operand; /* decode's shared operand */
     rt_back back;
-    size_t n_tokens;        /* of the last forward */
+    size_t n_tokens; /* of the last forward */
 };
 
 /* Hands out pieces of a thread's scratch; asserts that they fit. */
@@ -97,36 +97,40 @@ const void *rt_proj_operand(const rt_model *model, const rt_proj *proj, const fl
                             void *room, size_t *ld_out);
 size_t rt_proj_operand_bytes(const rt_model *model, const rt_proj *proj, size_t n);
 static inline bool rt_proj_is_packed(const rt_proj *proj) { return proj->n_packed > 0; }
-/* out[i * ldo + r] (=|+=) W[row_begin + r, :] . operand[i, :], r < row_end - row_begin, no bias.  out_type BF16 only for unpacked bf16. */
+/* out[i * ldo + r] (=|+=) W[row_begin + r, :] . operand[i, :], r < row_end - row_begin, no bias.  out_type
+ * BF16 only for unpacked bf16. */
 void rt_proj_mul(const rt_model *model, const rt_proj *proj, const void *operand, size_t ld, size_t n,
                  size_t row_begin, size_t row_end, void *out, size_t ldo, rt_dtype out_type, bool add);
 
 /* A norm of n rows: out float32; mean and r may be NULL. */
-void rt_norm_rows(const rt_model *model, float *out, const float *x, const float *w, const float *bias, size_t n,
-                  float *mean, float *r);
+void rt_norm_rows(const rt_model *model, float *out, const float *x, const float *w, const float *bias,
+                  size_t n, float *mean, float *r);
 /* act(gate) * up, or act(up) without a gate, for one row in float32. */
 void rt_activate_row(const rt_model *model, float *out, const float *gate_up);
-void rt_activate_row_backward(const rt_model *model, float *dgate_up, const float *dout, const float *gate_up);
+void rt_activate_row_backward(const rt_model *model, float *dgate_up, const float *dout,
+                              const float *gate_up);
 
 const rt_rope *rt_layer_rope(const rt_model *model, size_t layer);
 /* Bias, head norms and rope of one token's q k v row (in place), kept where asked; writes q, k, v. */
-void rt_qkv_finish(const rt_model *model, rt_pass *pass, const rt_batch *batch, size_t layer, size_t row, float *qkv);
-void *rt_segment_keys(const rt_model *model, const rt_pass *pass, const rt_batch *batch, size_t layer, size_t segment,
-                      bool values);
+void rt_qkv_finish(const rt_model *model, rt_pass *pass, const rt_batch *batch, size_t layer, size_t row,
+                   float *qkv);
+void *rt_segment_keys(const rt_model *model, const rt_pass *pass, const rt_batch *batch, size_t layer,
+                      size_t segment, bool values);
 
 /* Attention of one query block and one kv head. */
-void rt_attention_block(const rt_model *model, rt_pass *pass, const rt_batch *batch, size_t layer, size_t query,
-                        size_t head_kv, unsigned thread);
+void rt_attention_block(const rt_model *model, rt_pass *pass, const rt_batch *batch, size_t layer,
+                        size_t query, size_t head_kv, unsigned thread);
 size_t rt_attention_scratch(const rt_model *model, size_t score_ld);
 /* One token, one kv head: for decoding. */
 void rt_attention_token(const rt_model *model, rt_pass *pass, const rt_batch *batch, size_t layer, size_t row,
                         size_t head_kv, unsigned thread);
 /* dq, and dk dv of one query head over one segment. */
-void rt_attention_backward(const rt_model *model, rt_pass *pass, const rt_batch *batch, size_t layer, size_t segment,
-                           size_t head, unsigned thread);
+void rt_attention_backward(const rt_model *model, rt_pass *pass, const rt_batch *batch, size_t layer,
+                           size_t segment, size_t head, unsigned thread);
 size_t rt_attention_backward_scratch(const rt_model *model, size_t score_ld);
 size_t rt_backward_scratch(const rt_model *model, size_t block);
 
-void rt_forward_small(const rt_model *model, rt_pass *pass, const rt_batch *batch, rt_tap_fn tap, void *tap_context);
+void rt_forward_small(const rt_model *model, rt_pass *pass, const rt_batch *batch, rt_tap_fn tap,
+                      void *tap_context);
 
 #endif

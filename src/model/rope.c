@@ -53,7 +53,9 @@ void rt_rope_frequencies(double *frequency, double *factor, const rt_rope_config
     }
     if (c->scaling == RT_ROPE_YARN) {
         yarn_frequencies(frequency, c, head_dim);
-        *factor = c->attention_factor > 0 ? c->attention_factor : c->factor > 1 ? 0.1 * log(c->factor) + 1 : 1;
+        *factor = c->attention_factor > 0 ? c->attention_factor
+                  : c->factor > 1         ? 0.1 * log(c->factor) + 1
+                                          : 1;
     }
 }
 
@@ -89,7 +91,8 @@ void rt_rope_prepare(rt_rope *rope, size_t n)
     if (atomic_load_explicit(&rope->n_ready, memory_order_acquire) >= n)
         return;
     (void)pthread_mutex_lock(&rope->lock);
-    const size_t from = atomic_load(&rope->n_ready), to = rt_size_min(rt_size_round_up(n, 256), rope->n_positions);
+    const size_t from = atomic_load(&rope->n_ready),
+                 to = rt_size_min(rt_size_round_up(n, 256), rope->n_positions);
     for (size_t p = from; p < to; p++) {
         for (size_t i = 0; i < rope->half; i++) {
             const double angle = (double)p * rope->frequency[i];

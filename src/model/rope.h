@@ -10,12 +10,12 @@
 #include "model/config.h"
 
 typedef struct rt_rope {
-    size_t half;                 /* head_dim / 2 */
-    size_t n_positions;          /* capacity */
-    atomic_size_t n_ready;       /* rows that are computed */
-    float *cosines, *sines;      /* [n_positions, half]; attention_factor is multiplied in */
-    double *frequency;           /* [half] */
-    double factor;               /* of cosines and sines */
+    size_t half;            /* head_dim / 2 */
+    size_t n_positions;     /* capacity */
+    atomic_size_t n_ready;  /* rows that are computed */
+    float *cosines, *sines; /* [n_positions, half]; attention_factor is multiplied in */
+    double *frequency;      /* [half] */
+    double factor;          /* of cosines and sines */
     rt_arena arena;
     pthread_mutex_t lock;
 } rt_rope;

@@ -34,7 +34,8 @@ rt_status rt_sampling_check(const rt_sampling *s, rt_error *err)
     if (!(s->min_p >= 0 && s->min_p <= 1))
         return rt_error_set(err, RT_INVALID, "min_p %g is not in 0..1", s->min_p);
     if (!(s->repetition_penalty > 0 && s->repetition_penalty <= 100))
-        return rt_error_set(err, RT_INVALID, "repetition_penalty %g is not in (0, 100]", s->repetition_penalty);
+        return rt_error_set(err, RT_INVALID, "repetition_penalty %g is not in (0, 100]",
+                            s->repetition_penalty);
     if (!(fabs(s->frequency_penalty) <= 100 && fabs(s->presence_penalty) <= 100))
         return rt_error_set(err, RT_INVALID, "a penalty is not in -100..100");
     return RT_OK;

@@ -1,7 +1,7 @@
 /* model/session.c - see session.h.
  *
- * The cache is [layers][slots][positions][kv heads * head_dim], keys and values apart; positions are rounded up
- * to whole key blocks, which attention reads in full. */
+ * The cache is [layers][slots][positions][kv heads * head_dim], keys and values apart; positions are rounded
+ * up to whole key blocks, which attention reads in full. */
 #include "model/session.h"
 
 #include <stdlib.h>
@@ -23,7 +23,8 @@ struct rt_session {
     size_t *rows;         /* [max(n_slots, PREFILL_TOKENS)] */
 };
 
-rt_status rt_session_open(rt_session **out, const rt_model *model, size_t n_slots, size_t n_positions, rt_error *err)
+rt_status rt_session_open(rt_session **out, const rt_model *model, size_t n_slots, size_t n_positions,
+                          rt_error *err)
 {
     *out = NULL;
     const rt_model_config *c = &model->config;
@@ -32,7 +33,8 @@ rt_status rt_session_open(rt_session **out, const rt_model *model, size_t n_slot
     rt_session *s = calloc(1, sizeof *s);
     if (!s || n_slots == 0) {
         free(s);
-        return rt_error_set(err, n_slots ? RT_NO_MEMORY : RT_INVALID, "a session needs a slot and some memory");
+        return rt_error_set(err, n_slots ? RT_NO_MEMORY : RT_INVALID,
+                            "a session needs a slot and some memory");
     }
     *s = (rt_session){.model = model,
                       .n_slots = n_slots,
@@ -44,12 +46,13 @@ rt_status rt_session_open(rt_session **out, const rt_model *model, size_t n_slot
     s->segments = calloc(n_slots, sizeof *s->segments);
     s->rows = calloc(tokens, sizeof *s->rows);
     bool fits = s->lengths && s->segments && s->rows && rt_size_mul(s->padded, s->row, &half) &&
-                rt_size_mul(half, n_slots, &half) && rt_size_mul(half, c->n_layers * rt_act_size(model), &half) &&
-                half < SIZE_MAX / 4;
+                rt_size_mul(half, n_slots, &half) &&
+                rt_size_mul(half, c->n_layers * rt_act_size(model), &half) && half < SIZE_MAX / 4;
     if (!fits || rt_arena_init(&s->cache, 2 * half + 128, err) != RT_OK) {
         rt_session_close(s);
-        return rt_error_set(err, RT_NO_MEMORY, "no memory for the keys and values of %zu sequences of %zu tokens",
-                            n_slots, n_positions);
+        return rt_error_set(err, RT_NO_MEMORY,
+                            "no memory for the keys and values of %zu sequences of %zu tokens", n_slots,
+                            n_positions);
     }
     s->keys = rt_arena_push_raw(&s->cache, half, 1);
     s->values = rt_arena_push_raw(&s->cache, half, 1);
@@ -100,19 +103,21 @@ static rt_status check(const rt_session *s, size_t slot, const int32_t *ids, siz
     if (n == 0)
         return rt_error_set(err, RT_INVALID, "there is no token to run: the text is empty");
     if (n > s->n_positions - s->lengths[slot])
-        return rt_error_set(err, RT_INVALID,
-                            "the sequence would have %zu tokens, %zu more than the context of %zu; shorten it or raise "
-                            "the context",
-                            s->lengths[slot] + n, s->lengths[slot] + n - s->n_positions, s->n_positions);
+        return rt_error_set(
+            err, RT_INVALID,
+            "the sequence would have %zu tokens, %zu more than the context of %zu; shorten it or raise "
+            "the context",
+            s->lengths[slot] + n, s->lengths[slot] + n - s->n_positions, s->n_positions);
     for (size_t i = 0; i < n; i++)
         if (ids[i] < 0 || (size_t)ids[i] >= s->model->config.n_vocab)
-            return rt_error_set(err, RT_INVALID, "token id %d is outside the model's vocabulary of %zu", (int)ids[i],
-                                s->model->config.n_vocab);
+            return rt_error_set(err, RT_INVALID, "token id %d is outside the model's vocabulary of %zu",
+                                (int)ids[i], s->model->config.n_vocab);
     return RT_OK;
 }
 
 /* logits: NULL, or for the last token ([n_vocab]), or for every token when all is true. */
-static rt_status append(rt_session *s, size_t slot, const int32_t *ids, size_t n, bool all, float *logits, rt_error *err)
+static rt_status append(rt_session *s, size_t slot, const int32_t *ids, size_t n, bool all, float *logits,
+                        rt_error *err)
 {
     if (check(s, slot, ids, n, err) != RT_OK)
         return err->status;
@@ -133,17 +138,20 @@ static rt_status append(rt_session *s, size_t slot, const int32_t *ids, size_t n
     return RT_OK;
 }
 
-rt_status rt_session_prefill(rt_session *session, size_t slot, const int32_t *ids, size_t n, float *logits, rt_error *err)
+rt_status rt_session_prefill(rt_session *session, size_t slot, const int32_t *ids, size_t n, float *logits,
+                             rt_error *err)
 {
     return append(session, slot, ids, n, false, logits, err);
 }
 
-rt_status rt_session_score(rt_session *session, size_t slot, const int32_t *ids, size_t n, float *out, rt_error *err)
+rt_status rt_session_score(rt_session *session, size_t slot, const int32_t *ids, size_t n, float *out,
+                           rt_error *err)
 {
     return append(session, slot, ids, n, true, out, err);
 }
 
-rt_status rt_session_decode(rt_session *s, const size_t *slots, const int32_t *ids, size_t n, float *logits, rt_error *err)
+rt_status rt_session_decode(rt_session *s, const size_t *slots, const int32_t *ids, size_t n, float *logits,
+                            rt_error *err)
 {
     if (n == 0 || n > s->n_slots)
         return rt_error_set(err, RT_INVALID, "%zu tokens for %zu slots", n, s->n_slots);

@@ -7,10 +7,11 @@
 
 typedef struct rt_session rt_session;
 /* n_slots sequences of at most n_positions tokens each (0: the model's context). */
-rt_status rt_session_open(rt_session **out, const rt_model *model, size_t n_slots, size_t n_positions, rt_error *err);
+rt_status rt_session_open(rt_session **out, const rt_model *model, size_t n_slots, size_t n_positions,
+                          rt_error *err);
 void rt_session_close(rt_session *session);
-size_t rt_session_capacity(const rt_session *session);             /* positions a slot */
-size_t rt_session_length(const rt_session *session, size_t slot);  /* tokens in it */
+size_t rt_session_capacity(const rt_session *session);            /* positions a slot */
+size_t rt_session_length(const rt_session *session, size_t slot); /* tokens in it */
 /* Forgets all but the first n tokens of a slot; n <= length. */
 void rt_session_truncate(rt_session *session, size_t slot, size_t n);
 /* Appends n > 0 tokens to a slot; logits [n_vocab] of the last one, or NULL.  RT_INVALID when the slot would
@@ -18,9 +19,10 @@ void rt_session_truncate(rt_session *session, size_t slot, size_t n);
 rt_status rt_session_prefill(rt_session *session, size_t slot, const int32_t *ids, size_t n, float *logits,
                              rt_error *err);
 /* Appends one token to each of n different slots; logits [n, n_vocab]. */
-rt_status rt_session_decode(rt_session *session, const size_t *slots, const int32_t *ids, size_t n, float *logits,
-                            rt_error *err);
+rt_status rt_session_decode(rt_session *session, const size_t *slots, const int32_t *ids, size_t n,
+                            float *logits, rt_error *err);
 /* Logits of every one of the n tokens appended: out [n, n_vocab] (scoring). */
-rt_status rt_session_score(rt_session *session, size_t slot, const int32_t *ids, size_t n, float *out, rt_error *err);
+rt_status rt_session_score(rt_session *session, size_t slot, const int32_t *ids, size_t n, float *out,
+                           rt_error *err);
 
 #endif

@@ -25,11 +25,11 @@ void rt_token_list_deinit(rt_token_list *list);
 
 /* Appends the ids of `text` (any bytes).  parse_special: special tokens in the text become one id, else
  * they are plain text.  No BOS or EOS is added. */
-rt_status rt_tokenizer_encode(const rt_tokenizer *tokenizer, const char *text, size_t size, bool parse_special,
-                              rt_token_list *out, rt_error *err);
+rt_status rt_tokenizer_encode(const rt_tokenizer *tokenizer, const char *text, size_t size,
+                              bool parse_special, rt_token_list *out, rt_error *err);
 /* Appends the bytes of the ids; skip_special drops control tokens.  Ids out of range are an error. */
-rt_status rt_tokenizer_decode(const rt_tokenizer *tokenizer, const int32_t *ids, size_t count, bool skip_special,
-                              rt_text *out, rt_error *err);
+rt_status rt_tokenizer_decode(const rt_tokenizer *tokenizer, const int32_t *ids, size_t count,
+                              bool skip_special, rt_text *out, rt_error *err);
 /* The bytes that one token stands for (borrowed; for streaming and constrained decoding). */
 const char *rt_tokenizer_token_bytes(const rt_tokenizer *tokenizer, int32_t id, size_t *size);
 

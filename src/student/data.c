@@ -31,7 +31,8 @@ static bool grow(void **data, size_t *capacity, size_t need, size_t size)
     return true;
 }
 
-rt_status rt_documents_add(rt_documents *docs, const int32_t *ids, const uint8_t *mask, size_t n, rt_error *err)
+rt_status rt_documents_add(rt_documents *docs, const int32_t *ids, const uint8_t *mask, size_t n,
+                           rt_error *err)
 {
     if (n < 2) /* nothing to predict */
         return RT_OK;
@@ -44,7 +45,8 @@ rt_status rt_documents_add(rt_documents *docs, const int32_t *ids, const uint8_t
     ok = ok && grow(&new_begins, &docs->docs_capacity, docs->n_docs + 2, sizeof *docs->begins);
     docs->begins = new_begins;
     if (!ok)
-        return rt_error_set(err, RT_NO_MEMORY, "no memory for %zu tokens of training text", docs->n_tokens + n);
+        return rt_error_set(err, RT_NO_MEMORY, "no memory for %zu tokens of training text",
+                            docs->n_tokens + n);
     memcpy(docs->ids + docs->n_tokens, ids, n * sizeof *ids);
     if (mask)
         memcpy(docs->mask + docs->n_tokens, mask, n);
@@ -60,9 +62,12 @@ rt_status rt_documents_add(rt_documents *docs, const int32_t *ids, const uint8_t
 
 /* ---- dealing ---- */
 
-rt_status rt_dealer_init(rt_dealer *dealer, const rt_documents *docs, uint64_t seed, size_t tokens_max, rt_error *err)
+rt_status rt_dealer_init(rt_dealer *dealer, const rt_documents *docs, uint64_t seed, size_t tokens_max,
+                         rt_error *err)
 {
-    *dealer = (rt_dealer){.docs = docs, .seed = seed, .tokens_max = tokens_max / BATCH_STEP * BATCH_STEP,
+    *dealer = (rt_dealer){.docs = docs,
+                          .seed = seed,
+                          .tokens_max = tokens_max / BATCH_STEP * BATCH_STEP,
                           .epoch_shuffled = UINT64_MAX};
     if (!docs->n_docs || !docs->n_targets)
         return rt_error_set(err, RT_INVALID, "the training text has no token to learn from");

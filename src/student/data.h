@@ -1,9 +1,9 @@
 /* student/data.h - training text: documents as token ids with a loss mask, and how they are packed.
  *
- * A row of a JSONL file is {"text"}, {"prompt", "completion"} (with "finish_reason": "stop" the answer's end token
- * is learnt too) or {"messages"} whose last one is the assistant's; "instruction" and "output" are taken as prompt and
- * completion.  A prompt is put into the model's chat template when it has one.  The mask belongs to the token that
- * is predicted. */
+ * A row of a JSONL file is {"text"}, {"prompt", "completion"} (with "finish_reason": "stop" the answer's end
+ * token is learnt too) or {"messages"} whose last one is the assistant's; "instruction" and "output" are
+ * taken as prompt and completion.  A prompt is put into the model's chat template when it has one.  The mask
+ * belongs to the token that is predicted. */
 #ifndef RT_STUDENT_DATA_H
 #define RT_STUDENT_DATA_H
 
@@ -13,30 +13,32 @@
 #include "student/head.h"
 
 typedef struct rt_documents {
-    int32_t *ids;       /* all documents end to end */
-    uint8_t *mask;      /* 1: this token is a target */
+    int32_t *ids;  /* all documents end to end */
+    uint8_t *mask; /* 1: this token is a target */
     size_t n_tokens, capacity;
-    size_t *begins;     /* [n_docs + 1] */
+    size_t *begins; /* [n_docs + 1] */
     size_t n_docs, docs_capacity;
-    size_t n_cut;       /* documents that were cut at the sequence length */
+    size_t n_cut; /* documents that were cut at the sequence length */
     size_t n_targets;
 } rt_documents;
 
 typedef struct rt_document_options {
-    size_t tokens_max;   /* of a document; longer text is split, longer answers are cut and counted */
-    bool loss_on_all;    /* else on the answer's tokens only (plain text: all) */
+    size_t tokens_max; /* of a document; longer text is split, longer answers are cut and counted */
+    bool loss_on_all;  /* else on the answer's tokens only (plain text: all) */
 } rt_document_options;
 
 void rt_documents_deinit(rt_documents *docs);
 /* Appends one document; mask NULL: every token is a target. */
-rt_status rt_documents_add(rt_documents *docs, const int32_t *ids, const uint8_t *mask, size_t n, rt_error *err);
+rt_status rt_documents_add(rt_documents *docs, const int32_t *ids, const uint8_t *mask, size_t n,
+                           rt_error *err);
 /* Renders a prompt (or messages) with the tokenizer's own template, ready for the answer. Appends ids. */
-rt_status rt_render_prompt(const rt_tokenizer *tokenizer, const rt_chat_template *chat_template, const json_t *messages,
-                           rt_token_list *out, rt_error *err);
-/* Reads a JSONL (or .jsonl.zst) file, or a plain .txt one.  chat_template NULL: prompts are used as they are.  Errors name
- * file, line and what is wrong; a file without a usable row is RT_INVALID. */
+rt_status rt_render_prompt(const rt_tokenizer *tokenizer, const rt_chat_template *chat_template,
+                           const json_t *messages, rt_token_list *out, rt_error *err);
+/* Reads a JSONL (or .jsonl.zst) file, or a plain .txt one.  chat_template NULL: prompts are used as they are.
+ * Errors name file, line and what is wrong; a file without a usable row is RT_INVALID. */
 rt_status rt_documents_read(rt_documents *docs, const char *path, const rt_tokenizer *tokenizer,
-                            const rt_chat_template *chat_template, const rt_document_options *options, rt_error *err);
+                            const rt_chat_template *chat_template, const rt_document_options *options,
+                            rt_error *err);
 
 /* Deals documents into batches: shuffled anew in each epoch by (seed, epoch), packed end to end, no loss
  * across a border.  The state is `cursor` alone: batch after batch is a function of seed and cursor. */
@@ -58,7 +60,8 @@ typedef struct rt_deal { /* one micro-batch; arrays sized for tokens_max */
     rt_head_rows targets; /* scales are 1 until the caller sets them */
 } rt_deal;
 
-rt_status rt_dealer_init(rt_dealer *dealer, const rt_documents *docs, uint64_t seed, size_t tokens_max, rt_error *err);
+rt_status rt_dealer_init(rt_dealer *dealer, const rt_documents *docs, uint64_t seed, size_t tokens_max,
+                         rt_error *err);
 void rt_dealer_deinit(rt_dealer *dealer);
 rt_status rt_deal_init(rt_deal *deal, size_t tokens_max, rt_error *err);
 void rt_deal_deinit(rt_deal *deal);

@@ -30,10 +30,12 @@ static rt_status unpack(rt_text *out, const char *data, size_t size, const char 
         ZSTD_outBuffer to = {room, piece, 0};
         left = ZSTD_decompressStream(stream, &to, &in);
         if (ZSTD_isError(left))
-            status = rt_error_set(err, RT_CORRUPT, "%.300s: not a whole zstd file: %s", path, ZSTD_getErrorName(left));
+            status = rt_error_set(err, RT_CORRUPT, "%.300s: not a whole zstd file: %s", path,
+                                  ZSTD_getErrorName(left));
         rt_text_append(out, room, to.pos);
         if (out->failed)
-            status = rt_error_set(err, RT_NO_MEMORY, "%.300s: unpacks to more than %zu bytes", path, out->size_max);
+            status = rt_error_set(err, RT_NO_MEMORY, "%.300s: unpacks to more than %zu bytes", path,
+                                  out->size_max);
     }
     if (status == RT_OK && left != 0)
         status = rt_error_set(err, RT_CORRUPT, "%.300s: the zstd stream ends early", path);
@@ -69,8 +71,8 @@ static rt_status add_text(reader *r, const char *text, size_t size, rt_error *er
     return RT_OK;
 }
 
-rt_status rt_render_prompt(const rt_tokenizer *tokenizer, const rt_chat_template *chat_template, const json_t *messages,
-                           rt_token_list *out, rt_error *err)
+rt_status rt_render_prompt(const rt_tokenizer *tokenizer, const rt_chat_template *chat_template,
+                           const json_t *messages, rt_token_list *out, rt_error *err)
 {
     rt_text text = {0};
     rt_status status = RT_OK;
@@ -99,7 +101,8 @@ rt_status rt_render_prompt(const rt_tokenizer *tokenizer, const rt_chat_template
     if (status == RT_OK && text.failed)
         status = rt_error_set(err, RT_NO_MEMORY, "the prompt is too long");
     if (status == RT_OK)
-        status = rt_tokenizer_encode(tokenizer, text.data ? text.data : "", text.size, chat_template != NULL, out, err);
+        status = rt_tokenizer_encode(tokenizer, text.data ? text.data : "", text.size, chat_template != NULL,
+                                     out, err);
     rt_text_deinit(&text);
     return status;
 }
@@ -107,7 +110,8 @@ rt_status rt_render_prompt(const rt_tokenizer *tokenizer, const rt_chat_template
 /* The token that ends an answer: the template's end of turn where there is one, else eos. */
 static int32_t end_token(const rt_tokenizer *tokenizer) { return rt_tokenizer_eos(tokenizer); }
 
-static rt_status add_answer(reader *r, const json_t *messages, const json_t *completion, bool finished, rt_error *err)
+static rt_status add_answer(reader *r, const json_t *messages, const json_t *completion, bool finished,
+                            rt_error *err)
 {
     r->ids.count = 0;
     if (rt_render_prompt(r->tokenizer, r->chat_template, messages, &r->ids, err) != RT_OK)
@@ -151,9 +155,11 @@ static rt_status add_messages(reader *r, const json_t *messages, rt_error *err)
 {
     const size_t n = json_array_size(messages);
     const json_t *last = n ? json_array_get(messages, n - 1) : NULL;
-    const json_t *content = last ? string_of(last, "content") : NULL, *role = last ? string_of(last, "role") : NULL;
+    const json_t *content = last ? string_of(last, "content") : NULL,
+                 *role = last ? string_of(last, "role") : NULL;
     if (!content || !role || strcmp(json_string_value(role), "assistant") != 0 || n < 2)
-        return rt_error_set(err, RT_INVALID, "\"messages\" must end with an assistant's message that has text");
+        return rt_error_set(err, RT_INVALID,
+                            "\"messages\" must end with an assistant's message that has text");
     json_t *before = json_array();
     for (size_t i = 0; before && i + 1 < n; i++)
         (void)json_array_append(before, json_array_get(messages, i));
@@ -177,9 +183,8 @@ static rt_status add_row(reader *r, const json_t *row, rt_error *err)
     if (completion && (prompt || json_is_array(messages))) {
         const json_t *reason = string_of(row, "finish_reason");
         const bool finished = !reason || strcmp(json_string_value(reason), "stop") == 0;
-        json_t *made = json_is_array(messages)
-                           ? json_incref((json_t *)(size_t)messages)
-                           : json_pack("[{s:s, s:O}]", "role", "user", "content", prompt);
+        json_t *made = json_is_array(messages) ? json_incref((json_t *)(size_t)messages)
+                                               : json_pack("[{s:s, s:O}]", "role", "user", "content", prompt);
         const rt_status status = made ? add_answer(r, made, completion, finished, err)
                                       : rt_error_set(err, RT_NO_MEMORY, "no memory for the messages");
         json_decref(made);
@@ -187,8 +192,9 @@ static rt_status add_row(reader *r, const json_t *row, rt_error *err)
     }
     if (text)
         return add_text(r, json_string_value(text), json_string_length(text), err);
-    return rt_error_set(err, RT_INVALID,
-                        "a row needs \"text\", \"prompt\" and \"completion\", or \"messages\"; this one has none of them");
+    return rt_error_set(
+        err, RT_INVALID,
+        "a row needs \"text\", \"prompt\" and \"completion\", or \"messages\"; this one has none of them");
 }
 
 static rt_status add_lines(reader *r, const char *data, size_t size, rt_error *err)
@@ -205,8 +211,9 @@ static rt_status add_lines(reader *r, const char *data, size_t size, rt_error *e
             json_t *row = json_loadb(data + at, n, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &json_err);
             if (!row)
                 return rt_error_set(err, RT_CORRUPT, "line %zu: not JSON: %.120s", line, json_err.text);
-            const rt_status status = json_is_object(row) ? add_row(r, row, err)
-                                                         : rt_error_set(err, RT_INVALID, "a row must be an object");
+            const rt_status status = json_is_object(row)
+                                         ? add_row(r, row, err)
+                                         : rt_error_set(err, RT_INVALID, "a row must be an object");
             json_decref(row);
             if (status != RT_OK)
                 return rt_error_within(err, where);
@@ -217,7 +224,8 @@ static rt_status add_lines(reader *r, const char *data, size_t size, rt_error *e
 }
 
 rt_status rt_documents_read(rt_documents *docs, const char *path, const rt_tokenizer *tokenizer,
-                            const rt_chat_template *chat_template, const rt_document_options *options, rt_error *err)
+                            const rt_chat_template *chat_template, const rt_document_options *options,
+                            rt_error *err)
 {
     reader r = {docs, tokenizer, chat_template, options, {0}};
     char *data;

@@ -1,9 +1,9 @@
 /* student/head.c - see head.h.
  *
- * Jobs of a chunk: (1) logits, shared out by tiles of ids; (2) loss and gradient, by rows; (3) by groups of ids:
- * dweight rows of the group += Gᵀ h, and the group's part of dh = G W; (4) the parts of dh summed in order.
- * The number of groups is fixed, so sums do not depend on the number of threads.  The chunk's rows are padded
- * with zero rows to a multiple of ROW_STEP, so that few shapes of products occur. */
+ * Jobs of a chunk: (1) logits, shared out by tiles of ids; (2) loss and gradient, by rows; (3) by groups of
+ * ids: dweight rows of the group += Gᵀ h, and the group's part of dh = G W; (4) the parts of dh summed in
+ * order. The number of groups is fixed, so sums do not depend on the number of threads.  The chunk's rows are
+ * padded with zero rows to a multiple of ROW_STEP, so that few shapes of products occur. */
 #include "student/head.h"
 
 #include <assert.h>
@@ -19,13 +19,13 @@ enum { ROW_STEP = 32, GROUPS = 8 };
 struct rt_head {
     const rt_model *student, *teacher;
     bool with_gradient;
-    size_t shared;                    /* ids that both models have: pads past them get no gradient */
+    size_t shared; /* ids that both models have: pads past them get no gradient */
     rt_arena arena;
-    float *hidden_s, *hidden_t;       /* [CHUNK, d] rows picked, float32 */
-    void *operand_s, *operand_t;      /* the same as operands of the products */
-    float *logits_s, *logits_t;       /* [CHUNK, n_vocab]; gradients replace the student's, row by row */
-    float *parts;                     /* [GROUPS, CHUNK, d] */
-    unsigned char *work;              /* [threads][work_bytes] */
+    float *hidden_s, *hidden_t;  /* [CHUNK, d] rows picked, float32 */
+    void *operand_s, *operand_t; /* the same as operands of the products */
+    float *logits_s, *logits_t;  /* [CHUNK, n_vocab]; gradients replace the student's, row by row */
+    float *parts;                /* [GROUPS, CHUNK, d] */
+    unsigned char *work;         /* [threads][work_bytes] */
     size_t work_bytes, loss_bytes;
 };
 
@@ -51,7 +51,8 @@ static bool take_all(rt_head *head, rt_arena *arena, size_t *bytes)
     *bytes = 0;
     for (size_t i = 0; i < sizeof wants / sizeof wants[0]; i++) {
         *bytes += rt_size_round_up(wants[i].count * wants[i].size, 64);
-        if (arena && wants[i].count && !(*wants[i].to = rt_arena_push_raw(arena, wants[i].count, wants[i].size)))
+        if (arena && wants[i].count &&
+            !(*wants[i].to = rt_arena_push_raw(arena, wants[i].count, wants[i].size)))
             return false;
     }
     return true;
@@ -107,8 +108,8 @@ typedef struct chunk {
     void *row_context;
 } chunk;
 
-static const void *pick_rows(const chunk *c, const rt_model *model, const rt_pass *pass, float *hidden, void *room,
-                             size_t *ld)
+static const void *pick_rows(const chunk *c, const rt_model *model, const rt_pass *pass, float *hidden,
+                             void *room, size_t *ld)
 {
     const size_t d = model->config.n_embd;
     const float *from = rt_pass_hidden(pass);
@@ -120,9 +121,11 @@ static const void *pick_rows(const chunk *c, const rt_model *model, const rt_pas
 
 static size_t tiles_of(size_t vocab) { return rt_size_ceil_div(vocab, HEAD_TILE); }
 
-static void logits_tile(const rt_model *model, const void *operand, size_t ld, size_t rows, size_t tile, float *logits)
+static void logits_tile(const rt_model *model, const void *operand, size_t ld, size_t rows, size_t tile,
+                        float *logits)
 {
-    const size_t vocab = model->config.n_vocab, begin = tile * HEAD_TILE, end = rt_size_min(begin + HEAD_TILE, vocab);
+    const size_t vocab = model->config.n_vocab, begin = tile * HEAD_TILE,
+                 end = rt_size_min(begin + HEAD_TILE, vocab);
     rt_proj_mul(model, &model->head, operand, ld, rows, begin, end, logits + begin, vocab, RT_F32, false);
     if (model->config.logit_softcap > 0)
         for (size_t i = 0; i < rows; i++)
@@ -170,8 +173,8 @@ static void loss_task(void *context, size_t index, unsigned thread)
     if (head->with_gradient && head->shared < vocab)
         memset(dz, 0, vocab * sizeof *dz);
     rt_loss_row(c->mix, z, zt, label < 0 ? RT_LABEL_NONE : (size_t)label, head->shared, c->rows->scales[row],
-                head->with_gradient && !narrow ? dz : NULL, head->with_gradient && narrow ? (rt_bf16 *)(void *)dz : NULL,
-                &c->stats[row], work);
+                head->with_gradient && !narrow ? dz : NULL,
+                head->with_gradient && narrow ? (rt_bf16 *)(void *)dz : NULL, &c->stats[row], work);
     if (c->row_fn)
         c->row_fn(c->row_context, row, &c->stats[row], z, zt);
     if (!head->with_gradient)
@@ -197,11 +200,26 @@ static void gradient_task(void *context, size_t index, unsigned thread)
     for (size_t tile = index * tiles / GROUPS; tile < (index + 1) * tiles / GROUPS; tile++, any = true) {
         const size_t begin = tile * HEAD_TILE, count = rt_size_min(HEAD_TILE, vocab - begin);
         const void *g = rt_act_at(model, head->logits_s, begin);
-        const rt_gemm_spec back = {.m = c->padded, .n = d, .k = count, .lda = ld, .ldb = d, .ldc = d,
-                                   .ab = model->act, .c = RT_F32, .accumulate = any};
+        const rt_gemm_spec back = {.m = c->padded,
+                                   .n = d,
+                                   .k = count,
+                                   .lda = ld,
+                                   .ldb = d,
+                                   .ldc = d,
+                                   .ab = model->act,
+                                   .c = RT_F32,
+                                   .accumulate = any};
         rt_gemm(&back, g, rt_act_at(model, model->head.w, begin * d), part);
-        const rt_gemm_spec weight = {.m = count, .n = d, .k = c->padded, .lda = ld, .ldb = c->ld_s, .ldc = d,
-                                     .ab = model->act, .c = RT_F32, .a_transposed = true, .accumulate = true};
+        const rt_gemm_spec weight = {.m = count,
+                                     .n = d,
+                                     .k = c->padded,
+                                     .lda = ld,
+                                     .ldb = c->ld_s,
+                                     .ldc = d,
+                                     .ab = model->act,
+                                     .c = RT_F32,
+                                     .a_transposed = true,
+                                     .accumulate = true};
         rt_gemm(&weight, g, c->operand_s, c->dweight + begin * d);
     }
     if (!any)
@@ -239,14 +257,21 @@ static void run_chunk(chunk *c, const rt_pass *student, const rt_pass *teacher)
 }
 
 rt_status rt_head_run(rt_head *head, const rt_pass *student, const rt_pass *teacher, const rt_loss_mix *mix,
-                      const rt_head_rows *rows, size_t n_tokens, float *dhidden, float *dweight, rt_loss_stats *stats,
-                      rt_head_row_fn row_fn, void *row_context, double *loss, rt_error *err)
+                      const rt_head_rows *rows, size_t n_tokens, float *dhidden, float *dweight,
+                      rt_loss_stats *stats, rt_head_row_fn row_fn, void *row_context, double *loss,
+                      rt_error *err)
 {
     assert(!head->with_gradient || (dhidden && dweight && !rt_proj_is_packed(&head->student->head)));
     if (head->with_gradient)
         memset(dhidden, 0, n_tokens * head->student->config.n_embd * sizeof *dhidden);
-    chunk c = {.head = head, .mix = mix, .rows = rows, .dhidden = dhidden, .dweight = dweight, .stats = stats,
-               .row_fn = row_fn, .row_context = row_context};
+    chunk c = {.head = head,
+               .mix = mix,
+               .rows = rows,
+               .dhidden = dhidden,
+               .dweight = dweight,
+               .stats = stats,
+               .row_fn = row_fn,
+               .row_context = row_context};
     for (c.first = 0; c.first < rows->n; c.first += c.n) {
         c.n = rt_size_min(RT_HEAD_CHUNK, rows->n - c.first);
         run_chunk(&c, student, teacher);
@@ -254,7 +279,8 @@ rt_status rt_head_run(rt_head *head, const rt_pass *student, const rt_pass *teac
     *loss = 0;
     for (size_t i = 0; i < rows->n; i++) {
         if (!stats[i].finite)
-            return rt_error_set(err, RT_NOT_FINITE, "the loss of the token in row %u of the batch is not finite",
+            return rt_error_set(err, RT_NOT_FINITE,
+                                "the loss of the token in row %u of the batch is not finite",
                                 (unsigned)rows->rows[i]);
         *loss += rows->scales[i] * stats[i].loss;
     }

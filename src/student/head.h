@@ -1,7 +1,8 @@
 /* student/head.h - the output head fused with the loss: the [tokens, vocabulary] logits never exist whole.
  *
- * Rows that carry a loss are taken RT_HEAD_CHUNK at a time: logits of the student (and of the teacher), loss and
- * gradient of each row in place, then d loss / d hidden and the gradient of the head's weight from the chunk. */
+ * Rows that carry a loss are taken RT_HEAD_CHUNK at a time: logits of the student (and of the teacher), loss
+ * and gradient of each row in place, then d loss / d hidden and the gradient of the head's weight from the
+ * chunk. */
 #ifndef RT_STUDENT_HEAD_H
 #define RT_STUDENT_HEAD_H
 
@@ -17,10 +18,10 @@ rt_status rt_head_open(rt_head **out, const rt_model *student, const rt_model *t
 void rt_head_close(rt_head *head);
 size_t rt_head_bytes(const rt_model *student, const rt_model *teacher, bool with_gradient);
 
-typedef struct rt_head_rows {  /* the rows of a pass that carry a loss, in order */
-    const uint32_t *rows;      /* [n] row of the pass */
-    const int32_t *labels;     /* [n] id that follows, or -1 */
-    const double *scales;      /* [n] weight of the row in the step's loss */
+typedef struct rt_head_rows { /* the rows of a pass that carry a loss, in order */
+    const uint32_t *rows;     /* [n] row of the pass */
+    const int32_t *labels;    /* [n] id that follows, or -1 */
+    const double *scales;     /* [n] weight of the row in the step's loss */
     size_t n;
 } rt_head_rows;
 
@@ -30,10 +31,11 @@ typedef void (*rt_head_row_fn)(void *context, size_t index, const rt_loss_stats 
                                const float *zt);
 
 /* Sum of scale * loss over the rows (in order, so bit-exact for any number of threads); means of the KLs are
- * the caller's, from stats.  With gradient: dhidden [n_tokens, n_embd] is written whole (0 for other rows) and
- * the head's weight gradient is added to dweight [n_vocab, n_embd].  RT_NOT_FINITE names the row. */
+ * the caller's, from stats.  With gradient: dhidden [n_tokens, n_embd] is written whole (0 for other rows)
+ * and the head's weight gradient is added to dweight [n_vocab, n_embd].  RT_NOT_FINITE names the row. */
 rt_status rt_head_run(rt_head *head, const rt_pass *student, const rt_pass *teacher, const rt_loss_mix *mix,
-                      const rt_head_rows *rows, size_t n_tokens, float *dhidden, float *dweight, rt_loss_stats *stats,
-                      rt_head_row_fn row_fn, void *row_context, double *loss, rt_error *err);
+                      const rt_head_rows *rows, size_t n_tokens, float *dhidden, float *dweight,
+                      rt_loss_stats *stats, rt_head_row_fn row_fn, void *row_context, double *loss,
+                      rt_error *err);
 
 #endif

@@ -38,7 +38,8 @@ static rt_status take_arrays(rt_trainer *t, rt_error *err)
 {
     const size_t total = t->layout.total, tokens = t->options.tokens_max, d = t->config.n_embd;
     size_t bytes = 0, part;
-    if (!rt_size_mul(total, 4 * sizeof(float) + sizeof(rt_bf16), &part) || !rt_size_add(bytes, part, &bytes) ||
+    if (!rt_size_mul(total, 4 * sizeof(float) + sizeof(rt_bf16), &part) ||
+        !rt_size_add(bytes, part, &bytes) ||
         !rt_size_mul(tokens, d * sizeof(float) + sizeof(rt_loss_stats), &part) ||
         !rt_size_add(bytes, part + 4096, &bytes))
         return rt_error_set(err, RT_NO_MEMORY, "the student is too large");
@@ -73,10 +74,13 @@ rt_status rt_trainer_open(rt_trainer **out, const rt_model_config *config, const
     t->config = *config;
     t->pool = pool;
     t->teacher = rt_loss_mix_needs_teacher(&options->mix) ? teacher : NULL;
-    if (rt_layout_build(&t->layout, config, err) != RT_OK || take_arrays(t, err) != RT_OK || list_ranges(t, err) != RT_OK ||
-        rt_model_view(&t->student, config, &t->layout, t->values, t->half, options->precision, pool, err) != RT_OK ||
+    if (rt_layout_build(&t->layout, config, err) != RT_OK || take_arrays(t, err) != RT_OK ||
+        list_ranges(t, err) != RT_OK ||
+        rt_model_view(&t->student, config, &t->layout, t->values, t->half, options->precision, pool, err) !=
+            RT_OK ||
         rt_pass_open(&t->pass, t->student, options->tokens_max, true, err) != RT_OK ||
-        (t->teacher && rt_pass_open(&t->teacher_pass, t->teacher, options->tokens_max, false, err) != RT_OK) ||
+        (t->teacher &&
+         rt_pass_open(&t->teacher_pass, t->teacher, options->tokens_max, false, err) != RT_OK) ||
         rt_head_open(&t->head, t->student, t->teacher, true, err) != RT_OK) {
         rt_trainer_close(t);
         return err->status;
@@ -174,7 +178,8 @@ static void update_task(void *context, size_t index, unsigned thread)
     const update_job *job = context;
     rt_trainer *t = job->t;
     const rt_update_range *r = &t->ranges[index];
-    rt_adamw_update(r->decay ? &job->decayed : &job->plain, t->grads, t->values, t->m, t->v, t->half, r->begin, r->end);
+    rt_adamw_update(r->decay ? &job->decayed : &job->plain, t->grads, t->values, t->m, t->v, t->half,
+                    r->begin, r->end);
     memset(t->grads + r->begin, 0, (r->end - r->begin) * sizeof *t->grads);
 }
 
@@ -187,11 +192,13 @@ static rt_status name_bad_tensor(const rt_trainer *t, rt_error *err)
                 continue;
             char name[128];
             rt_param_name(name, &t->config, p);
-            return rt_error_set(err, RT_NOT_FINITE, "step %llu: the gradient of %s is not finite; lower the learning rate",
+            return rt_error_set(err, RT_NOT_FINITE,
+                                "step %llu: the gradient of %s is not finite; lower the learning rate",
                                 (unsigned long long)t->step + 1, name);
         }
     }
-    return rt_error_set(err, RT_NOT_FINITE, "step %llu: the gradient's norm overflows; lower the learning rate",
+    return rt_error_set(err, RT_NOT_FINITE,
+                        "step %llu: the gradient's norm overflows; lower the learning rate",
                         (unsigned long long)t->step + 1);
 }
 

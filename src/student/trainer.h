@@ -1,4 +1,5 @@
-/* student/trainer.h - one optimiser step: forward of teacher and student, fused head and loss, backward, AdamW.
+/* student/trainer.h - one optimiser step: forward of teacher and student, fused head and loss, backward,
+ * AdamW.
  *
  * All memory is taken when the trainer is opened; a step allocates nothing.  The state that a checkpoint
  * keeps is values, m, v and the step number; everything else follows from them. */
@@ -15,9 +16,9 @@ typedef struct rt_trainer_options {
     rt_loss_mix mix;
     rt_adamw_options adamw;
     rt_schedule schedule;
-    double clip;             /* largest global norm of the gradient; <= 0: none */
-    rt_precision precision;  /* F32 or BF16, of the student */
-    size_t tokens_max;       /* of a micro-batch */
+    double clip;            /* largest global norm of the gradient; <= 0: none */
+    rt_precision precision; /* F32 or BF16, of the student */
+    size_t tokens_max;      /* of a micro-batch */
 } rt_trainer_options;
 
 typedef struct rt_trainer {
@@ -32,7 +33,7 @@ typedef struct rt_trainer {
     rt_pass *pass, *teacher_pass;
     rt_head *head;
     float *dhidden;
-    rt_loss_stats *stats;          /* [tokens_max] */
+    rt_loss_stats *stats; /* [tokens_max] */
     double *norm_chunks;
     struct rt_update_range *ranges; /* tasks of the update */
     size_t n_ranges;
@@ -45,12 +46,12 @@ typedef struct rt_trainer {
 } rt_trainer;
 
 typedef struct rt_step_report {
-    uint64_t step;        /* the number of this step, from 1 */
-    size_t rows;          /* tokens with a loss */
-    double loss;          /* the objective */
+    uint64_t step;                 /* the number of this step, from 1 */
+    size_t rows;                   /* tokens with a loss */
+    double loss;                   /* the objective */
     double kl_forward, kl_reverse; /* means over rows; NAN without a teacher */
-    double nll;           /* mean -log p of the labels; NAN without labels */
-    double grad_norm;     /* before clipping */
+    double nll;                    /* mean -log p of the labels; NAN without labels */
+    double grad_norm;              /* before clipping */
     double lr;
 } rt_step_report;
 
@@ -62,9 +63,10 @@ size_t rt_trainer_bytes(const rt_trainer *trainer); /* memory that it owns */
 /* After values were written: makes the bf16 copy. */
 void rt_trainer_sync(rt_trainer *trainer);
 /* Adds one micro-batch's gradient.  rows->scales are the tokens' weights in the whole step's loss. */
-rt_status rt_trainer_accumulate(rt_trainer *trainer, const rt_batch *batch, const rt_head_rows *rows, rt_error *err);
-/* Clips, updates, clears the gradient, counts the step.  RT_NOT_FINITE (naming step and tensor) leaves values, m, v
- * and step as they were. */
+rt_status rt_trainer_accumulate(rt_trainer *trainer, const rt_batch *batch, const rt_head_rows *rows,
+                                rt_error *err);
+/* Clips, updates, clears the gradient, counts the step.  RT_NOT_FINITE (naming step and tensor) leaves
+ * values, m, v and step as they were. */
 rt_status rt_trainer_update(rt_trainer *trainer, rt_step_report *report, rt_error *err);
 
 #endif

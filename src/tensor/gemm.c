@@ -92,7 +92,8 @@ static thread_state *state_get(void)
     return state;
 }
 
-static bool describe(dnnl_memory_desc_t *out, size_t rows, size_t cols, size_t ld, bool transposed, rt_dtype dtype)
+static bool describe(dnnl_memory_desc_t *out, size_t rows, size_t cols, size_t ld, bool transposed,
+                     rt_dtype dtype)
 {
     const dnnl_dims_t dims = {(dnnl_dim_t)rows, (dnnl_dim_t)cols};
     const dnnl_dims_t strides = {transposed ? 1 : (dnnl_dim_t)ld, transposed ? (dnnl_dim_t)ld : 1};
@@ -112,7 +113,8 @@ static bool slot_build(slot *out, const rt_gemm_spec *spec)
               describe(&b, spec->k, spec->n, spec->ldb, spec->b_transposed, spec->ab) &&
               describe(&c, spec->m, spec->n, spec->ldc, false, spec->c) &&
               dnnl_matmul_desc_init(&desc, &a, &b, NULL, &c) == dnnl_success &&
-              dnnl_primitive_attr_create(&attr) == dnnl_success && dnnl_post_ops_create(&post) == dnnl_success;
+              dnnl_primitive_attr_create(&attr) == dnnl_success &&
+              dnnl_post_ops_create(&post) == dnnl_success;
     if (ok && spec->accumulate)
         ok = dnnl_post_ops_append_sum(post, 1.0f) == dnnl_success &&
              dnnl_primitive_attr_set_post_ops(attr, post) == dnnl_success;
@@ -209,7 +211,8 @@ static void widen(float *out, const rt_bf16 *x, size_t rows, size_t cols, size_t
 /* bf16 operands on a machine without bf16 products: the same through float32 copies. */
 static bool run_widened(thread_state *state, const rt_gemm_spec *spec, const void *a, const void *b, void *c)
 {
-    const size_t na = spec->m * spec->k, nb = spec->k * spec->n, nc = spec->c == RT_BF16 ? spec->m * spec->n : 0;
+    const size_t na = spec->m * spec->k, nb = spec->k * spec->n,
+                 nc = spec->c == RT_BF16 ? spec->m * spec->n : 0;
     if (na + nb + nc > state->wide_count) {
         free(state->wide);
         state->wide_count = 0;

@@ -13,11 +13,11 @@
 
 typedef struct rt_gemm_spec {
     size_t m, n, k;
-    size_t lda, ldb, ldc;       /* elements from row to row of A, B and C as stored */
-    rt_dtype ab, c;             /* F32 or BF16; C may be F32 or, when A and B are BF16, BF16 */
-    bool a_transposed;          /* A is stored [k, m] */
-    bool b_transposed;          /* B is stored [n, k], as linear weights are */
-    bool accumulate;            /* C += instead of C = (C is F32) */
+    size_t lda, ldb, ldc; /* elements from row to row of A, B and C as stored */
+    rt_dtype ab, c;       /* F32 or BF16; C may be F32 or, when A and B are BF16, BF16 */
+    bool a_transposed;    /* A is stored [k, m] */
+    bool b_transposed;    /* B is stored [n, k], as linear weights are */
+    bool accumulate;      /* C += instead of C = (C is F32) */
 } rt_gemm_spec;
 
 /* Neither fails nor, after the first call with a shape in a thread, allocates. */

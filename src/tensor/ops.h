@@ -14,9 +14,9 @@ typedef struct rt_ops {
     void (*to_bf16)(rt_bf16 *out, const float *x, size_t n);
     void (*from_bf16)(float *out, const rt_bf16 *x, size_t n);
     double (*dot)(const float *a, const float *b, size_t n);
-    void (*add)(float *y, const float *x, size_t n);                 /* y += x */
-    void (*axpy)(float *y, float a, const float *x, size_t n);       /* y += a x */
-    void (*scale)(float *y, float a, size_t n);                      /* y *= a */
+    void (*add)(float *y, const float *x, size_t n);           /* y += x */
+    void (*axpy)(float *y, float a, const float *x, size_t n); /* y += a x */
+    void (*scale)(float *y, float a, size_t n);                /* y *= a */
 
     /* out = x w / sqrt(mean(x²) + eps); returns 1/sqrt(...).  out may be x. */
     float (*rms_norm)(float *out, const float *x, const float *w, size_t n, float eps);
@@ -34,11 +34,11 @@ typedef struct rt_ops {
 
     /* out = act(gate) up, and the gradients of gate and up. */
     void (*silu_gate)(float *out, const float *gate, const float *up, size_t n);
-    void (*silu_gate_backward)(float *dgate, float *dup, const float *dout, const float *gate, const float *up,
-                               size_t n);
+    void (*silu_gate_backward)(float *dgate, float *dup, const float *dout, const float *gate,
+                               const float *up, size_t n);
     void (*gelu_gate)(float *out, const float *gate, const float *up, size_t n); /* tanh form */
-    void (*gelu_gate_backward)(float *dgate, float *dup, const float *dout, const float *gate, const float *up,
-                               size_t n);
+    void (*gelu_gate_backward)(float *dgate, float *dup, const float *dout, const float *gate,
+                               const float *up, size_t n);
     void (*gelu)(float *out, const float *x, size_t n);
     void (*gelu_backward)(float *dx, const float *dout, const float *x, size_t n);
     void (*silu)(float *out, const float *x, size_t n);
@@ -56,10 +56,10 @@ typedef struct rt_ops {
     /* Attention of one position for the `group` query heads that share a kv head.  q [group, head_dim];
      * keys, values: n rows `ld` apart; scores [group] rows ld_scores apart.
      * scores[g, t] = q[g] . keys[t];  out[g] = sum_t weights[g, t] values[t] (out [group, head_dim]). */
-    void (*scores_f32)(float *scores, size_t ld_scores, const void *q, size_t group, const void *keys, size_t ld,
-                       size_t n, size_t head_dim);
-    void (*scores_bf16)(float *scores, size_t ld_scores, const void *q, size_t group, const void *keys, size_t ld,
-                        size_t n, size_t head_dim);
+    void (*scores_f32)(float *scores, size_t ld_scores, const void *q, size_t group, const void *keys,
+                       size_t ld, size_t n, size_t head_dim);
+    void (*scores_bf16)(float *scores, size_t ld_scores, const void *q, size_t group, const void *keys,
+                        size_t ld, size_t n, size_t head_dim);
     void (*weigh_f32)(float *out, const float *weights, size_t ld_weights, size_t group, const void *values,
                       size_t ld, size_t n, size_t head_dim);
     void (*weigh_bf16)(float *out, const float *weights, size_t ld_weights, size_t group, const void *values,

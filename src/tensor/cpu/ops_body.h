@@ -28,7 +28,8 @@ static inline uint32_t float_to_bits(float x)
 static inline float exp_fast(float x)
 {
     const float clamped = x > 88.0f ? 88.0f : x < -87.0f ? -87.0f : x;
-    const float shifted = __builtin_fmaf(clamped, 1.44269504f, 12582912.0f); /* 1.5 * 2^23: rounds to an integer */
+    const float shifted =
+        __builtin_fmaf(clamped, 1.44269504f, 12582912.0f); /* 1.5 * 2^23: rounds to an integer */
     const float n = shifted - 12582912.0f;
     float r = __builtin_fmaf(n, -0.693359375f, clamped); /* ln 2 in two parts */
     r = __builtin_fmaf(n, 2.12194440e-4f, r);
@@ -172,7 +173,8 @@ static void layer_norm_backward(float *restrict dx_add, float *restrict dw_add, 
     }
 }
 
-static void rope(float *x, const float *restrict cosines, const float *restrict sines, size_t half, float sign)
+static void rope(float *x, const float *restrict cosines, const float *restrict sines, size_t half,
+                 float sign)
 {
     float *restrict low = x, *restrict high = x + half;
     for (size_t i = 0; i < half; i++) {
@@ -305,45 +307,45 @@ static void softmax_backward(float *ds, const float *p, const float *dp, float d
 }
 
 /* 16 lanes over the head's dimensions; keys are read once for all query heads of the group. */
-#define SCORES_BODY(type, load)                                                                    \
-    const type *restrict k = keys;                                                                 \
-    const type *restrict queries = q;                                                              \
-    for (size_t t = 0; t < n; t++, k += ld) {                                                      \
-        for (size_t g = 0; g < group; g++) {                                                       \
-            const type *restrict row = queries + g * head_dim;                                     \
-            float lanes[LANES] = {0};                                                              \
-            size_t i = 0;                                                                          \
-            for (; i + LANES <= head_dim; i += LANES)                                              \
-                for (size_t j = 0; j < LANES; j++)                                                 \
-                    lanes[j] = __builtin_fmaf(load(row[i + j]), load(k[i + j]), lanes[j]);         \
-            for (size_t j = 0; i < head_dim; i++, j++)                                             \
-                lanes[j] = __builtin_fmaf(load(row[i]), load(k[i]), lanes[j]);                     \
-            scores[g * ld_scores + t] = lanes_sum(lanes);                                          \
-        }                                                                                          \
+#define SCORES_BODY(type, load)                                                                              \
+    const type *restrict k = keys;                                                                           \
+    const type *restrict queries = q;                                                                        \
+    for (size_t t = 0; t < n; t++, k += ld) {                                                                \
+        for (size_t g = 0; g < group; g++) {                                                                 \
+            const type *restrict row = queries + g * head_dim;                                               \
+            float lanes[LANES] = {0};                                                                        \
+            size_t i = 0;                                                                                    \
+            for (; i + LANES <= head_dim; i += LANES)                                                        \
+                for (size_t j = 0; j < LANES; j++)                                                           \
+                    lanes[j] = __builtin_fmaf(load(row[i + j]), load(k[i + j]), lanes[j]);                   \
+            for (size_t j = 0; i < head_dim; i++, j++)                                                       \
+                lanes[j] = __builtin_fmaf(load(row[i]), load(k[i]), lanes[j]);                               \
+            scores[g * ld_scores + t] = lanes_sum(lanes);                                                    \
+        }                                                                                                    \
     }
-#define WEIGH_BODY(type, load)                                                                     \
-    for (size_t i = 0; i < group * head_dim; i++)                                                  \
-        out[i] = 0;                                                                                \
-    const type *restrict v = values;                                                               \
-    for (size_t t = 0; t < n; t++, v += ld) {                                                      \
-        for (size_t g = 0; g < group; g++) {                                                       \
-            const float w = weights[g * ld_weights + t];                                           \
-            float *restrict to = out + g * head_dim;                                               \
-            for (size_t i = 0; i < head_dim; i++)                                                  \
-                to[i] = __builtin_fmaf(w, load(v[i]), to[i]);                                      \
-        }                                                                                          \
+#define WEIGH_BODY(type, load)                                                                               \
+    for (size_t i = 0; i < group * head_dim; i++)                                                            \
+        out[i] = 0;                                                                                          \
+    const type *restrict v = values;                                                                         \
+    for (size_t t = 0; t < n; t++, v += ld) {                                                                \
+        for (size_t g = 0; g < group; g++) {                                                                 \
+            const float w = weights[g * ld_weights + t];                                                     \
+            float *restrict to = out + g * head_dim;                                                         \
+            for (size_t i = 0; i < head_dim; i++)                                                            \
+                to[i] = __builtin_fmaf(w, load(v[i]), to[i]);                                                \
+        }                                                                                                    \
     }
 #define LOAD_F32(x) (x)
 #define LOAD_BF16(x) bits_to_float((uint32_t)(x) << 16)
 
-static void scores_f32(float *restrict scores, size_t ld_scores, const void *q, size_t group, const void *keys,
-                       size_t ld, size_t n, size_t head_dim)
+static void scores_f32(float *restrict scores, size_t ld_scores, const void *q, size_t group,
+                       const void *keys, size_t ld, size_t n, size_t head_dim)
 {
     SCORES_BODY(float, LOAD_F32)
 }
 
-static void scores_bf16(float *restrict scores, size_t ld_scores, const void *q, size_t group, const void *keys,
-                        size_t ld, size_t n, size_t head_dim)
+static void scores_bf16(float *restrict scores, size_t ld_scores, const void *q, size_t group,
+                        const void *keys, size_t ld, size_t n, size_t head_dim)
 {
     SCORES_BODY(rt_bf16, LOAD_BF16)
 }

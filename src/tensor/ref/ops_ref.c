@@ -123,8 +123,8 @@ static double silu_slope(double x)
     return s * (1 + x * (1 - s));
 }
 
-static void silu_gate_backward(float *dgate, float *dup, const float *dout, const float *gate, const float *up,
-                               size_t n)
+static void silu_gate_backward(float *dgate, float *dup, const float *dout, const float *gate,
+                               const float *up, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         const double g = (double)gate[i], d = (double)dout[i], u = (double)up[i];
@@ -150,8 +150,8 @@ static void gelu_gate(float *out, const float *gate, const float *up, size_t n)
         out[i] = (float)(gelu_value((double)gate[i]) * (double)up[i]);
 }
 
-static void gelu_gate_backward(float *dgate, float *dup, const float *dout, const float *gate, const float *up,
-                               size_t n)
+static void gelu_gate_backward(float *dgate, float *dup, const float *dout, const float *gate,
+                               const float *up, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         const double g = (double)gate[i], d = (double)dout[i];
@@ -215,8 +215,8 @@ static void softmax_backward(float *ds, const float *p, const float *dp, float d
         ds[i] = p[i] * (dp[i] - delta) * scale;
 }
 
-static void scores_f32(float *scores, size_t ld_scores, const void *q, size_t group, const void *keys, size_t ld,
-                       size_t n, size_t head_dim)
+static void scores_f32(float *scores, size_t ld_scores, const void *q, size_t group, const void *keys,
+                       size_t ld, size_t n, size_t head_dim)
 {
     for (size_t g = 0; g < group; g++)
         for (size_t t = 0; t < n; t++)
@@ -224,8 +224,8 @@ static void scores_f32(float *scores, size_t ld_scores, const void *q, size_t gr
                 (float)dot((const float *)q + g * head_dim, (const float *)keys + t * ld, head_dim);
 }
 
-static void scores_bf16(float *scores, size_t ld_scores, const void *q, size_t group, const void *keys, size_t ld,
-                        size_t n, size_t head_dim)
+static void scores_bf16(float *scores, size_t ld_scores, const void *q, size_t group, const void *keys,
+                        size_t ld, size_t n, size_t head_dim)
 {
     for (size_t g = 0; g < group; g++) {
         for (size_t t = 0; t < n; t++) {

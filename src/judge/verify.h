@@ -1,0 +1,30 @@
+/* judge/verify.h - this build against reference vectors. */
+#ifndef RT_JUDGE_VERIFY_H
+#define RT_JUDGE_VERIFY_H
+
+#include "model/decoder.h"
+
+typedef struct rt_verify {
+    size_t passed, failed, not_covered;
+    char worst[160]; /* the comparison nearest to, or furthest past, its tolerance */
+    double worst_error, worst_tolerance;
+} rt_verify;
+
+/* Counts a comparison: error <= tolerance passes; a NaN error fails. */
+void rt_verify_add(rt_verify *result, const char *name, double error, double tolerance);
+
+/* A folder of the form of golden/engine: config.json, model.safetensors, vectors.safetensors (ids, mask,
+ * logits, hidden.<l>, loss, grad.<name>).  Errors are relative to the largest entry of the reference tensor;
+ * the tolerance is 2e-4 in float32 and rt_verify_bf16_tolerance in bf16. */
+rt_status rt_verify_model(rt_verify *result, const char *dir, rt_precision precision, rt_pool *pool,
+                          rt_error *err);
+
+/* bf16 keeps 8 significant bits: each rounding is off by at most u = 2^-9 relative.  A value that went
+ * through n independent roundings is off by about u sqrt(n) (their signs are random); the largest of some
+ * thousand entries lies within 4 standard deviations, and norms and softmax pass errors on enlarged by up to
+ * about 1.5: tolerance = 6 u sqrt(n),  n = 10 roundings a layer going forward (norm, q k v, rope, weights and
+ *   probabilities of attention, its output, residual input, gate and up, activation) + 4 outside; twice that
+ * for gradients. */
+double rt_verify_bf16_tolerance(size_t n_layers, bool gradient);
+
+#endif
