@@ -1,0 +1,23 @@
+/* student/checkpoint.h - the state of a run in one safetensors file, replaced atomically.
+ *
+ * Tensors: state (I64: version, step, cursor, tokens, seconds in ms, and an XXH3 of each array), values,
+ * adam_m, adam_v (F32, flat, in the order of rt_layout), identity (U8: the SHA-256 in hex of the settings
+ * that decide the run's bits). */
+#ifndef RT_STUDENT_CHECKPOINT_H
+#define RT_STUDENT_CHECKPOINT_H
+
+#include "student/trainer.h"
+
+typedef struct rt_run_state {
+    uint64_t step, cursor, tokens; /* cursor: rt_dealer's */
+    double seconds;                /* of training so far */
+} rt_run_state;
+
+rt_status rt_checkpoint_write(const char *path, const rt_trainer *trainer, const rt_run_state *state,
+                              const char identity[65], rt_error *err);
+/* RT_NOT_FOUND: there is none.  RT_MISMATCH: it belongs to other settings.  RT_CORRUPT: it is damaged (a sum
+ * does not agree).  The trainer is changed only on success. */
+rt_status rt_checkpoint_read(const char *path, rt_trainer *trainer, rt_run_state *state,
+                             const char identity[65], rt_error *err);
+
+#endif
