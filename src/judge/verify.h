@@ -27,4 +27,11 @@ rt_status rt_verify_model(rt_verify *result, const char *dir, rt_precision preci
  * for gradients. */
 double rt_verify_bf16_tolerance(size_t n_layers, bool gradient);
 
+/* A folder of the form of golden/smollm2 (forward.safetensors, greedy.json) with the model it was made from.
+ * float32: log-sum-exp and top-20 logits within 2e-3, loss within 2e-4, rms of the states within 1e-3
+ * relative, greedy continuations equal wherever the two best logits are further apart than 2e-3. bf16 and
+ * int8 (METHODS of comparison, not of equality): mean distance of log-sum-exp 0.15, loss 0.06, overlap of the
+ * top 20 at least 85%, greedy equal up to the first gap below 0.5. */
+rt_status rt_verify_smollm2(rt_verify *result, const char *dir, const rt_model *model, rt_error *err);
+
 #endif
