@@ -1,0 +1,72 @@
+# A thin front of CMake and Ninja.  `make demo` and `make check` do everything on a fresh Debian 12 machine:
+# each begins by installing the Debian packages that are missing (scripts/packages.txt).
+#
+#   make             the program at build/retort
+#   make demo        teacher, student, judge, report: TOKENS=..., PROMPTS=file
+#   make check       all tests, the parsers again under sanitizers, lint, a short demo
+#   make lint        layering, banned calls, format, headers alone; TIDY=1 adds clang-tidy and cppcheck
+#   make fmt         formats the C files
+#   make bench       speed beside the machine's measured limits: WHAT=train|prefill|decode|gemm|...
+#   make fuzz        every parser under libFuzzer: SECONDS=60 each, TARGET=name for one
+#   make peers       comparison with PyTorch and llama.cpp, in a venv under build/
+#   make install     PREFIX=/usr/local, DESTDIR=
+#   make uninstall   removes what the last install put in place
+#   make dist        retort-VERSION.tar.gz from the last commit
+#   make clean       removes build folders
+#   make PRESET=debug|asan|tsan|fuzz    another build, in build-<preset>/
+
+PREFIX ?= /usr/local
+PRESET ?= release
+WHAT ?= all
+SECONDS ?= 60
+JOBS ?= $(shell nproc)
+FOLDER := $(if $(filter release,$(PRESET)),build,build-$(PRESET))
+VERSION = $(shell sed -n 's/.*RT_VERSION "\(.*\)"/\1/p' include/retort/version.h)
+
+.PHONY: all check demo bench lint fmt fuzz peers install uninstall dist clean deps deps-check
+.DEFAULT_GOAL := all
+
+deps:
+	@scripts/install-deps build
+
+deps-check:
+	@scripts/install-deps build check
+
+all: deps
+	@cmake --preset $(PRESET) >$(FOLDER).cmake.log 2>&1 || { cat $(FOLDER).cmake.log; exit 1; }
+	@mkdir -p $(FOLDER) && mv $(FOLDER).cmake.log $(FOLDER)/configure.log
+	@ninja -C $(FOLDER) -j $(JOBS) $(if $(filter fuzz,$(PRESET)),,retort completions)
+
+check: deps-check
+	@scripts/check
+
+demo: all
+	@scripts/demo
+
+bench: all
+	@build/retort bench $(WHAT)
+
+lint: deps-check
+	@TIDY=$(TIDY) scripts/lint
+
+fmt: deps-check
+	@git ls-files -z -- '*.c' '*.h' | xargs -0 clang-format -i
+
+fuzz: deps-check
+	@scripts/fuzz $(SECONDS) $(TARGET)
+
+peers: all
+	@peers/run
+
+install: all
+	@cmake --install build --prefix $(abspath $(PREFIX)) --strip
+
+uninstall:
+	@scripts/uninstall build/install_manifest.txt
+
+dist:
+	@git archive --format=tar.gz --prefix=retort-$(VERSION)/ -o retort-$(VERSION).tar.gz HEAD
+	@echo retort-$(VERSION).tar.gz
+
+clean:
+	@rm -rf build build-debug build-asan build-tsan build-fuzz

@@ -1,0 +1,45 @@
+/* model/generate.h - answers for many prompts: slots are refilled as answers end, so batches stay full. */
+#ifndef RT_MODEL_GENERATE_H
+#define RT_MODEL_GENERATE_H
+
+#include "model/sampler.h"
+#include "model/session.h"
+#include "model/tokenizer.h"
+
+typedef enum rt_finish { RT_FINISH_STOP, RT_FINISH_LENGTH } rt_finish;
+
+typedef struct rt_prompt {
+    const int32_t *ids;
+    size_t n;
+    size_t tokens_max; /* of the answer; it also ends where the context does */
+    uint64_t stream;   /* names the draws: an answer depends on (seed, stream) and not on its neighbours */
+} rt_prompt;
+
+typedef struct rt_answer {
+    size_t index;       /* of the prompt */
+    const int32_t *ids; /* borrowed; without the token that ended it */
+    size_t n;
+    rt_finish finish;
+} rt_answer;
+
+typedef struct rt_generate_options {
+    rt_sampling sampling;
+    size_t n_slots;     /* sequences side by side; 0: 16, or as many as there are prompts */
+    size_t n_positions; /* context of a slot; 0: the model's */
+    /* token: each new id as it comes (may be NULL).  answer: when one is finished (may be NULL). false from
+     * either stops the whole call with RT_STOPPED. */
+    bool (*token)(void *context, size_t index, int32_t id);
+    bool (*answer)(void *context, const rt_answer *answer);
+    void *context;
+} rt_generate_options;
+
+typedef struct rt_generate_stats {
+    size_t prompt_tokens, answer_tokens;
+    double prefill_s, decode_s, first_token_s;
+} rt_generate_stats;
+
+rt_status rt_generate(const rt_model *model, const rt_tokenizer *tokenizer, const rt_prompt *prompts,
+                      size_t n_prompts, const rt_generate_options *options, rt_generate_stats *stats,
+                      rt_error *err);
+
+#endif

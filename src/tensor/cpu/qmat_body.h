@@ -1,0 +1,212 @@
+/* tensor/cpu/qmat_body.h - the packed product and the rounding of activations, once for each instruction set.
+ *
+ * One tile: a strip of 16 matrix rows times T activation rows whose sums stay in registers.  For each
+ * group the codes are unpacked once into eight vectors, then every activation row takes eight integer
+ * dots against broadcast activations, one conversion and two or three float operations.  The arguments
+ * that describe the type and T are constants at each call, so every type has its own straight code.
+ * QMAT_TABLE names the table that the including file makes. */
+#include <math.h>
+#include <string.h>
+
+#include "tensor/cpu/qmat_vector.h"
+
+/* The eight code vectors of a group; `packed` points at this half's lanes of the first vector. */
+INLINE void unpack(VI codes[8], const uint8_t *packed, unsigned bits)
+{
+    const VI nibble = vi_bytes(0x0F);
+    if (bits == 8) {
+        for (unsigned z = 0; z < 8; z++)
+            codes[z] = vi_load(packed + 64 * z);
+        return;
+    }
+    for (unsigned z = 0; z < 4; z++) {
+        const VI both = vi_load(packed + 64 * z);
+        codes[z] = vi_and(both, nibble);
+        codes[z + 4] = vi_and(vi_right(both, 4), nibble);
+    }
+    if (bits == 5) {
+        const VI high = vi_load(packed + 256), fifth = vi_bytes(0x10);
+        for (unsigned z = 0; z < 8; z++) {
+            const VI moved = z < 4 ? vi_left(high, 4 - z) : vi_right(high, z - 4);
+            codes[z] = vi_or(codes[z], vi_and(moved, fifth));
+        }
+    }
+    if (bits == 6) {
+        const VI upper = vi_bytes(0x30);
+        for (unsigned z = 0; z < 8; z++) {
+            const VI high = vi_load(packed + 256 + z / 4 * 64);
+            const VI moved = z % 4 < 2 ? vi_left(high, 4 - 2 * (z % 4)) : vi_right(high, 2 * (z % 4) - 4);
+            codes[z] = vi_or(codes[z], vi_and(moved, upper));
+        }
+    }
+}
+
+/* d and min of one half of a group, for the lanes from `lane`; min is left alone when the type has an offset.
+ */
+INLINE void load_scales(VF *d, VF *min, const uint8_t *scales, const uint8_t *supers, unsigned halves,
+                        unsigned offset, unsigned k, unsigned half, unsigned lane)
+{
+    const uint8_t *f16 = k ? supers : scales;
+    *d = vf_load_f16(f16 + 2 * lane);
+    if (k)
+        *d = vf_mul(*d, vf_load_i8(scales + 16 * half + lane));
+    if (offset)
+        return;
+    *min = vf_load_f16(f16 + 2 * (16 + lane));
+    if (k)
+        *min = vf_mul(*min, vf_mul(vf_load_i8(scales + 16 * (halves + half) + lane), vf_set1(-1.0f)));
+}
+
+/* Adds (one half of) a group to the sum of one activation row, entry `at` of the planes. */
+INLINE VF add_part(VF sum, const VI codes[8], VF d, VF min, const rt_qact_tile *tile, size_t at,
+                   unsigned bits, unsigned halves, unsigned offset, unsigned shift, unsigned half)
+{
+    const unsigned vectors = 8 / halves;
+    const float da = tile->scales[at];
+    VI start = vi_set1(0);
+    VF scaled_sum = vf_set1(0);
+    if (halves == 1 && offset)
+        start = vi_set1(tile->neg_sums[at]);
+    else if (halves == 1)
+        scaled_sum = vf_set1(tile->scaled_sums[at]);
+    if (halves == 2) {
+        const int32_t first = tile->neg_half_sums[at], neg_sum = half ? tile->neg_sums[at] - first : first;
+        if (offset)
+            start = vi_set1(neg_sum);
+        else
+            scaled_sum = vf_set1((float)neg_sum * (da * -0x1p-7f));
+    }
+    if (offset && shift)
+        start = vi_sign_right32(start, shift);
+    const int8_t *x = tile->codes + at * RT_QGROUP;
+    const VI dot = dot_vectors(start, codes, x, half * vectors, (half + 1) * vectors, bits);
+    sum = vf_fma(vf_of_int(dot), vf_mul(d, vf_set1(da)), sum);
+    return offset ? sum : vf_fma(min, scaled_sum, sum);
+}
+
+/* Rows [first, first + T) of a tile that has `stride` rows, lanes [lane, lane + LANES) of the strip. */
+INLINE void tile_lanes(float *y, size_t ldy, const rt_qstrip *strip, const rt_qact_tile *tile, bool add,
+                       unsigned T, size_t stride, size_t first, unsigned lane, unsigned bits, unsigned halves,
+                       unsigned offset, unsigned k, unsigned shift)
+{
+    const unsigned vectors = offset ? 1 : 2;
+    const size_t scale_bytes = k ? 16 * halves * vectors : 32 * vectors, super_bytes = 32 * vectors;
+    const uint8_t *codes = strip->codes + 4 * lane, *scales = strip->scales;
+    VF sums[SUBTILE];
+    for (unsigned i = 0; i < T; i++)
+        sums[i] = vf_set1(0);
+    for (size_t g = 0; g < strip->groups; g++, codes += 64 * bits, scales += scale_bytes) {
+        VI unpacked[8];
+        unpack(unpacked, codes, bits);
+        for (unsigned half = 0; half < halves; half++) {
+            VF d, min = vf_set1(0);
+            load_scales(&d, &min, scales, strip->supers + g / RT_QSUPER_GROUPS * super_bytes, halves, offset,
+                        k, half, lane);
+            for (unsigned i = 0; i < T; i++)
+                sums[i] = add_part(sums[i], unpacked, d, min, tile, g * stride + first + i, bits, halves,
+                                   offset, shift, half);
+        }
+    }
+    y += lane;
+    for (unsigned i = 0; i < T; i++)
+        vf_store(y + (first + i) * ldy, add ? vf_add(vf_load(y + (first + i) * ldy), sums[i]) : sums[i]);
+}
+
+/* All lanes and rows of a tile; T and the type are constants. */
+#define TILE_LANES(T)                                                                                        \
+    for (unsigned lane = 0; lane < RT_QSTRIP_ROWS; lane += LANES) {                                          \
+        for (size_t first = 0; first < tile->rows; first += T)                                               \
+            tile_lanes(y, ldy, strip, tile, add, T, T < SUBTILE ? T : tile->rows, first, lane, bits, halves, \
+                       offset, k, shift);                                                                    \
+    }
+
+INLINE void tile_product(float *y, size_t ldy, const rt_qstrip *strip, const rt_qact_tile *tile, bool add,
+                         unsigned bits, unsigned halves, unsigned offset, unsigned k, unsigned shift)
+{
+    switch (tile->rows) {
+    case 1:
+        TILE_LANES(1)
+        break;
+    case 2:
+        TILE_LANES(2)
+        break;
+#if defined(__AVX512BW__)
+    case 4:
+        TILE_LANES(4)
+        break;
+    case 8:
+        TILE_LANES(8)
+        break;
+    default:
+        for (unsigned lane = 0; lane < RT_QSTRIP_ROWS; lane += LANES)
+            tile_lanes(y, ldy, strip, tile, add, 16, 16, 0, lane, bits, halves, offset, k, shift);
+#else
+    default:
+        TILE_LANES(4)
+#endif
+    }
+}
+
+#define TILE_FUNCTION(name, bits, halves, offset, k, shift)                                                  \
+    static void tile_##name(float *y, size_t ldy, const rt_qstrip *strip, const rt_qact_tile *tile,          \
+                            bool add)                                                                        \
+    {                                                                                                        \
+        tile_product(y, ldy, strip, tile, add, bits, halves, offset, k, shift);                              \
+    }
+RT_QFORMAT_MAP(TILE_FUNCTION)
+
+/* The largest of the 32 magnitudes as bits: NaN and infinity are above every number. */
+INLINE int32_t largest_bits(const __m256 x[4])
+{
+    const __m256i magnitude = _mm256_set1_epi32(0x7FFFFFFF);
+    __m256i m = _mm256_and_si256(_mm256_castps_si256(x[0]), magnitude);
+    for (unsigned i = 1; i < 4; i++)
+        m = _mm256_max_epi32(m, _mm256_and_si256(_mm256_castps_si256(x[i]), magnitude));
+    __m128i n = _mm_max_epi32(_mm256_castsi256_si128(m), _mm256_extracti128_si256(m, 1));
+    n = _mm_max_epi32(n, _mm_shuffle_epi32(n, 0x4E));
+    return _mm_cvtsi128_si32(_mm_max_epi32(n, _mm_shuffle_epi32(n, 0xB1)));
+}
+
+/* 32 products rounded to the nearest even integer, as bytes in order. */
+INLINE __m256i round_group(const __m256 x[4], float inverse)
+{
+    __m256i q[4];
+    for (unsigned i = 0; i < 4; i++)
+        q[i] = _mm256_cvtps_epi32(_mm256_mul_ps(x[i], _mm256_set1_ps(inverse)));
+    const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]), _mm256_packs_epi32(q[2], q[3]));
+    return _mm256_permutevar8x32_epi32(bytes,
+                                       _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7)); /* packs goes by halves */
+}
+
+static void quantise_row(const rt_qact_out *out, size_t stride, const float *x, size_t groups)
+{
+    for (size_t g = 0, at = 0; g < groups; g++, at += stride, x += RT_QGROUP) {
+        const __m256 in[4] = {_mm256_loadu_ps(x), _mm256_loadu_ps(x + 8), _mm256_loadu_ps(x + 16),
+                              _mm256_loadu_ps(x + 24)};
+        const int32_t largest = largest_bits(in);
+        float amax;
+        memcpy(&amax, &largest, sizeof amax);
+        float scale = amax / 127.0f, inverse = 127.0f / amax;
+        __m256i q;
+        if (largest >= RT_QACT_TINY_BITS && largest < 0x7F800000) {
+            q = round_group(in, inverse);
+        } else {
+            scale = largest < 0x7F800000 ? 0.0f : NAN;
+            q = _mm256_setzero_si256();
+        }
+        _mm256_storeu_si256((void *)(out->codes + at * RT_QGROUP), q);
+        const __m256i pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), q);
+        __m256i sums = _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+        sums = _mm256_hadd_epi32(sums, sums);
+        sums = _mm256_hadd_epi32(sums, sums);
+        const int32_t first = _mm_cvtsi128_si32(_mm256_castsi256_si128(sums));
+        const int32_t sum = first + _mm_cvtsi128_si32(_mm256_extracti128_si256(sums, 1));
+        out->scales[at] = scale;
+        out->scaled_sums[at] = scale * (float)sum;
+        out->neg_sums[at] = -128 * sum;
+        out->neg_half_sums[at] = -128 * first;
+    }
+}
+
+#define TILE_ENTRY(name, bits, halves, offset, k, shift) [RT_QFORMAT_##name] = tile_##name,
+const rt_qmat_kernels QMAT_TABLE = {.tile = {RT_QFORMAT_MAP(TILE_ENTRY)}, .quantise_row = quantise_row};

@@ -1,0 +1,75 @@
+# shellcheck shell=bash
+# tests/testlib.sh - for shell tests: the same marks as cmocka's, so that scripts/run-tests counts both.
+#
+#   . "$(dirname "$0")/../testlib.sh"
+#   a_sentence_that_is_proved() { expect_status 2 retort doctr; expect_text "did you mean 'doctor'" "$err"; }
+#   run_tests a_sentence_that_is_proved ...
+#
+# A test runs in a subshell in an empty folder of its own ($PWD); it fails at the first expectation that
+# does not hold, or command that fails.  `skip REASON` ends it as skipped.
+set -uo pipefail
+
+source_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+build_dir=${RETORT_BUILD:-$source_dir/build}
+
+retort() { "$build_dir/retort" "$@"; }
+
+# Runs a command; leaves its output in $out and $err.  Fails unless it ends with the status.
+expect_status() {
+    local wanted=$1 status=0
+    shift
+    "$@" >out.txt 2>err.txt || status=$?
+    out=$(cat out.txt) err=$(cat err.txt)
+    if [ "$status" -ne "$wanted" ]; then
+        printf '%s ended with status %s, not %s\n%s\n%s\n' "$*" "$status" "$wanted" "$out" "$err"
+        exit 1
+    fi
+}
+
+# Fails unless the text (second argument) holds the words (first).
+expect_text() {
+    case $2 in
+    *"$1"*) ;;
+    *)
+        printf 'expected: %s\nin: %s\n' "$1" "$2"
+        exit 1
+        ;;
+    esac
+}
+
+expect_equal() {
+    if [ "$1" != "$2" ]; then
+        printf 'expected: %s\ngot: %s\n' "$1" "$2"
+        exit 1
+    fi
+}
+
+skip() {
+    printf '%s\n' "$*"
+    exit 77
+}
+
+run_tests() {
+    local name folder status failed=0
+    for name in "$@"; do
+        printf '[ RUN      ] %s\n' "$name"
+        folder=$(mktemp -d)
+        # Not under `||` or `if`: that would switch errexit off inside.
+        (
+            set -e
+            cd "$folder"
+            "$name"
+        ) 2>&1
+        status=$?
+        rm -rf "$folder"
+        case $status in
+        0) printf '[       OK ] %s\n' "$name" ;;
+        77) printf '[  SKIPPED ] %s\n' "$name" ;;
+        *)
+            printf '[  FAILED  ] %s\n' "$name"
+            failed=1
+            ;;
+        esac
+    done
+    exit "$failed"
+}
