@@ -1,6 +1,8 @@
 /* base/text.c - see text.h. */
 #include "base/text.h"
 
+#include <errno.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -134,6 +136,42 @@ bool rt_utf8_valid(const char *data, size_t size)
         if (c == 0xFFFD && !(n == 3 && memcmp(data + i, "\xEF\xBF\xBD", 3) == 0))
             return false;
     }
+    return true;
+}
+
+bool rt_parse_count(size_t *out, const char *text)
+{
+    static const struct {
+        const char *suffix;
+        size_t factor;
+    } suffixes[] = {{"", 1},
+                    {"K", 1000},
+                    {"k", 1000},
+                    {"M", 1000000},
+                    {"G", 1000000000},
+                    {"Ki", (size_t)1 << 10},
+                    {"Mi", (size_t)1 << 20},
+                    {"Gi", (size_t)1 << 30}};
+    if (text[0] < '0' || text[0] > '9')
+        return false;
+    char *end = NULL;
+    errno = 0;
+    const unsigned long long value = strtoull(text, &end, 10);
+    if (errno != 0 || value > SIZE_MAX)
+        return false;
+    for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0]; i++)
+        if (strcmp(end, suffixes[i].suffix) == 0)
+            return rt_size_mul((size_t)value, suffixes[i].factor, out);
+    return false;
+}
+
+bool rt_parse_real(double *out, const char *text)
+{
+    char *end = NULL;
+    const double value = strtod(text, &end);
+    if (end == text || *end != '\0' || !isfinite(value))
+        return false;
+    *out = value;
     return true;
 }
 

@@ -29,6 +29,11 @@ uint32_t rt_utf8_decode(const char *data, size_t size, size_t *length);
 size_t rt_utf8_encode(uint32_t code_point, char out[4]);
 bool rt_utf8_valid(const char *data, size_t size);
 
+/* Numbers as people write them; the whole text must be the number.  A count may end in K M G (thousands)
+ * or Ki Mi Gi (1024); a real is finite. */
+bool rt_parse_count(size_t *out, const char *text);
+bool rt_parse_real(double *out, const char *text);
+
 /* The entry of names[0..count) nearest to `word` by edit distance, or NULL when none is near. */
 const char *rt_nearest_word(const char *word, const char *const *names, size_t count);
 

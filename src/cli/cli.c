@@ -2,12 +2,8 @@
 #include "cli/cli.h"
 
 #include <assert.h>
-#include <errno.h>
-#include <math.h>
 #include <signal.h>
-#include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/json.h"
@@ -78,42 +74,6 @@ static rt_status check_choice(const cli_name *name, const char *value, rt_error 
                         name->value);
 }
 
-static bool parse_count(size_t *out, const char *text)
-{
-    static const struct {
-        const char *suffix;
-        size_t factor;
-    } suffixes[] = {{"", 1},
-                    {"K", 1000},
-                    {"k", 1000},
-                    {"M", 1000000},
-                    {"G", 1000000000},
-                    {"Ki", (size_t)1 << 10},
-                    {"Mi", (size_t)1 << 20},
-                    {"Gi", (size_t)1 << 30}};
-    if (text[0] < '0' || text[0] > '9')
-        return false;
-    char *end = NULL;
-    errno = 0;
-    const unsigned long long value = strtoull(text, &end, 10);
-    if (errno != 0 || value > SIZE_MAX)
-        return false;
-    for (size_t i = 0; i < sizeof suffixes / sizeof suffixes[0]; i++)
-        if (strcmp(end, suffixes[i].suffix) == 0)
-            return rt_size_mul((size_t)value, suffixes[i].factor, out);
-    return false;
-}
-
-static bool parse_real(double *out, const char *text)
-{
-    char *end = NULL;
-    const double value = strtod(text, &end);
-    if (end == text || *end != '\0' || !isfinite(value))
-        return false;
-    *out = value;
-    return true;
-}
-
 static rt_status store(const cli_option *option, const cli_name *name, const char *value, rt_error *err)
 {
     if (cli_name_has_choices(name) && check_choice(name, value, err) != RT_OK)
@@ -123,12 +83,12 @@ static rt_status store(const cli_option *option, const cli_name *name, const cha
         *(const char **)option->target = value;
         return RT_OK;
     case CLI_COUNT:
-        if (parse_count(option->target, value))
+        if (rt_parse_count(option->target, value))
             return RT_OK;
         return rt_error_set(err, RT_INVALID, "%s: '%.80s' is not a whole number such as 512, 2K or 1M",
                             name->word, value);
     case CLI_REAL:
-        if (parse_real(option->target, value))
+        if (rt_parse_real(option->target, value))
             return RT_OK;
         return rt_error_set(err, RT_INVALID, "%s: '%.80s' is not a number such as 0.7 or 3e-4", name->word,
                             value);
