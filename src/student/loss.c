@@ -161,26 +161,45 @@ static uint32_t first_largest(const float *x, size_t n)
     return (uint32_t)best;
 }
 
-void rt_loss_row(const rt_loss_mix *mix, const float *z, const float *zt, size_t label, size_t n_vocab,
-                 double scale, float *dz_f32, rt_bf16 *dz_bf16, rt_loss_stats *stats, void *work)
+static void check_call(const rt_loss_mix *mix, const float *zt, size_t label, size_t n_vocab)
 {
     assert(n_vocab > 0 && n_vocab <= UINT32_MAX && (label < n_vocab || label == RT_LABEL_NONE));
     assert(zt || !rt_loss_mix_needs_teacher(mix));
     assert(label != RT_LABEL_NONE || !rt_loss_mix_needs_label(mix));
-    *stats = (rt_loss_stats){.nll_student = (double)NAN,
-                             .nll_teacher = (double)NAN,
-                             .kl_forward = (double)NAN,
-                             .kl_reverse = (double)NAN};
+    (void)mix, (void)zt, (void)label, (void)n_vocab;
+}
+
+static rt_loss_stats nothing_known(void)
+{
+    return (rt_loss_stats){.nll_student = (double)NAN,
+                           .nll_teacher = (double)NAN,
+                           .kl_forward = (double)NAN,
+                           .kl_reverse = (double)NAN};
+}
+
+void rt_loss_row(const rt_loss_mix *mix, const float *z, const float *zt, size_t label, size_t n_vocab,
+                 double scale, float *dz_f32, rt_bf16 *dz_bf16, rt_loss_stats *stats, void *work)
+{
+    check_call(mix, zt, label, n_vocab);
+    *stats = nothing_known();
     if (rt_loss_mix_is_fast(mix) &&
         rt_loss_row_fast(mix, z, zt, label, n_vocab, scale, dz_f32, dz_bf16, stats))
         return;
-    *stats = (rt_loss_stats){.nll_student = (double)NAN,
-                             .nll_teacher = (double)NAN,
-                             .kl_forward = (double)NAN,
-                             .kl_reverse = (double)NAN};
+    *stats = nothing_known();
     stats->top1_student = first_largest(z, n_vocab);
     stats->top1_teacher = zt ? first_largest(zt, n_vocab) : 0;
     row_slow(mix, z, zt, label, n_vocab, scale, dz_f32, dz_bf16, stats, work);
+}
+
+void rt_loss_row_in_place(const rt_loss_mix *mix, float *z, float *zt, size_t label, size_t n_vocab,
+                          double scale, bool bf16, rt_loss_stats *stats, void *work)
+{
+    check_call(mix, zt, label, n_vocab);
+    *stats = nothing_known();
+    if (rt_loss_row_fast_in_place(mix, z, zt, label, n_vocab, scale, bf16, stats))
+        return;
+    rt_loss_row(mix, z, zt, label, n_vocab, scale, bf16 ? NULL : z, bf16 ? (rt_bf16 *)(void *)z : NULL, stats,
+                work);
 }
 
 bool rt_reduction_from_name(rt_reduction *out, const char *name)

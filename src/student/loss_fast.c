@@ -14,6 +14,7 @@ typedef struct row { /* the token at hand */
     const float *z, *zt;
     size_t label, n;
     float max_s, max_t;
+    float label_s, label_t; /* the label's logits */
 } row;
 
 typedef struct heat { /* what is known of it at one temperature */
@@ -28,21 +29,26 @@ typedef struct group { /* terms that share a pass of the gradient */
     double jsd_centre;                       /* KL(p||m) */
 } group;
 
+static bool heat_from_sums(heat *out, const row *r, double tau, const rt_row_sums *sums)
+{
+    *out = (heat){.tau = tau, .log_s = log(sums->s), .fkl = (double)NAN, .rkl = (double)NAN};
+    if (!r->zt)
+        return isfinite(sums->s) && isfinite(r->max_s);
+    if (!isfinite(sums->s + sums->t + sums->sx + sums->ty))
+        return false;
+    out->log_t = log(sums->t);
+    const double fkl = sums->ty / sums->t - out->log_t + out->log_s;
+    const double rkl = sums->sx / sums->s - out->log_s + out->log_t;
+    out->fkl = fkl > 0 ? fkl : 0; /* rounding may leave -1e-8 */
+    out->rkl = rkl > 0 ? rkl : 0;
+    return true;
+}
+
 static bool heat_make(heat *out, const row *r, double tau)
 {
     rt_row_sums sums;
     r->ops->sums(r->z, r->zt, r->n, r->max_s, r->max_t, (float)(1 / tau), &sums);
-    *out = (heat){.tau = tau, .log_s = log(sums.s), .fkl = (double)NAN, .rkl = (double)NAN};
-    if (!r->zt)
-        return isfinite(sums.s) && isfinite(r->max_s);
-    if (!isfinite(sums.s + sums.t + sums.sx + sums.ty))
-        return false;
-    out->log_t = log(sums.t);
-    const double fkl = sums.ty / sums.t - out->log_t + out->log_s,
-                 rkl = sums.sx / sums.s - out->log_s + out->log_t;
-    out->fkl = fkl > 0 ? fkl : 0; /* rounding may leave -1e-8 */
-    out->rkl = rkl > 0 ? rkl : 0;
-    return true;
+    return heat_from_sums(out, r, tau, &sums);
 }
 
 static double log_prob(float x, float max, double tau, double log_sum)
@@ -68,7 +74,7 @@ static double mean_log_prob(const row *r, const heat *h) /* of all ids, for labe
 static double ce_term(const row *r, const rt_loss_spec *spec, const heat *h, double factor, group *g)
 {
     const double e = spec->label_smoothing, lse = (double)r->max_s / h->tau + h->log_s;
-    double loss = -(1 - e) * log_prob(r->z[r->label], r->max_s, h->tau, h->log_s) + spec->z_loss * lse * lse;
+    double loss = -(1 - e) * log_prob(r->label_s, r->max_s, h->tau, h->log_s) + spec->z_loss * lse * lse;
     if (e != 0)
         loss -= e * mean_log_prob(r, h);
     g->ce += factor;
@@ -190,9 +196,9 @@ static bool fill_stats(const row *r, const heat *h, rt_loss_stats *stats)
     stats->kl_reverse = h->rkl;
     if (r->label == RT_LABEL_NONE)
         return true;
-    stats->nll_student = -log_prob(r->z[r->label], r->max_s, 1, h->log_s);
+    stats->nll_student = -log_prob(r->label_s, r->max_s, 1, h->log_s);
     if (r->zt)
-        stats->nll_teacher = -log_prob(r->zt[r->label], r->max_t, 1, h->log_t);
+        stats->nll_teacher = -log_prob(r->label_t, r->max_t, 1, h->log_t);
     return isfinite(stats->nll_student);
 }
 
@@ -206,23 +212,43 @@ static bool stats_at_one(const row *r, const group *groups, const heat *heats, s
     return heat_make(&one, r, 1) && fill_stats(r, &one, stats);
 }
 
+/* Maxima, first choices and the label's logits; false when a value is not finite. */
+static bool row_begin(row *r, const float *z, const float *zt, size_t label, size_t n_vocab,
+                      rt_loss_stats *stats)
+{
+    size_t top_s, top_t = 0;
+    *r = (row){.ops = rt_row_ops_get(), .z = z, .zt = zt, .label = label, .n = n_vocab};
+    bool finite = r->ops->argmax(z, n_vocab, &r->max_s, &top_s);
+    if (zt)
+        finite = r->ops->argmax(zt, n_vocab, &r->max_t, &top_t) && finite;
+    if (label != RT_LABEL_NONE) {
+        r->label_s = z[label];
+        r->label_t = zt ? zt[label] : 0;
+    }
+    stats->top1_student = (uint32_t)top_s;
+    stats->top1_teacher = (uint32_t)top_t;
+    return finite;
+}
+
+static double factor_of(const rt_loss_mix *mix, size_t k)
+{
+    const double tau = rt_loss_tau(&mix->terms[k].spec);
+    return mix->terms[k].weight * (mix->terms[k].spec.tau2 ? tau * tau : 1);
+}
+
 bool rt_loss_row_fast(const rt_loss_mix *mix, const float *z, const float *zt, size_t label, size_t n_vocab,
                       double scale, float *dz_f32, rt_bf16 *dz_bf16, rt_loss_stats *stats)
 {
-    row r = {.ops = rt_row_ops_get(), .z = z, .zt = zt, .label = label, .n = n_vocab};
-    size_t top_s, top_t = 0, count = 0;
-    r.ops->argmax(z, n_vocab, &r.max_s, &top_s);
-    if (zt)
-        r.ops->argmax(zt, n_vocab, &r.max_t, &top_t);
-    stats->top1_student = (uint32_t)top_s;
-    stats->top1_teacher = (uint32_t)top_t;
+    row r;
+    size_t count = 0;
+    (void)row_begin(&r, z, zt, label, n_vocab, stats); /* what is not finite shows in the sums */
 
     group groups[RT_LOSS_TERMS_MAX];
     heat heats[RT_LOSS_TERMS_MAX];
     double loss = 0, label_grad = 0;
     for (size_t k = 0; k < mix->n_terms; k++) {
         const rt_loss_spec *spec = &mix->terms[k].spec;
-        const double tau = rt_loss_tau(spec), factor = mix->terms[k].weight * (spec->tau2 ? tau * tau : 1);
+        const double factor = factor_of(mix, k);
         bool ok = true;
         const size_t g = group_for(groups, heats, &count, &r, spec, &ok);
         if (!ok)
@@ -230,7 +256,7 @@ bool rt_loss_row_fast(const rt_loss_mix *mix, const float *z, const float *zt, s
         stats->terms[k] = add_term(&r, spec, &heats[g], factor, &groups[g]);
         loss += factor * stats->terms[k];
         if (spec->kind == RT_LOSS_CE)
-            label_grad += scale * factor * (1 - spec->label_smoothing) / tau;
+            label_grad += scale * factor * (1 - spec->label_smoothing) / rt_loss_tau(spec);
     }
     if (!isfinite(loss) || !stats_at_one(&r, groups, heats, count, stats))
         return false;
@@ -244,5 +270,65 @@ bool rt_loss_row_fast(const rt_loss_mix *mix, const float *z, const float *zt, s
         const output out = {.f32 = dz_f32, .bf16 = dz_bf16, .label_grad = label_grad};
         write_gradient(&r, passes, count, &out);
     }
+    return true;
+}
+
+static bool one_heat_of_ce_and_fkl(const rt_loss_mix *mix)
+{
+    for (size_t k = 0; k < mix->n_terms; k++) {
+        const rt_loss_spec *spec = &mix->terms[k].spec;
+        if (spec->kind > RT_LOSS_FKL || spec->label_smoothing != 0 ||
+            rt_loss_tau(spec) != rt_loss_tau(&mix->terms[0].spec))
+            return false;
+    }
+    return true;
+}
+
+/* a e^x - b e^y over the exps, less `label_grad` at the label. */
+static void blend(const row *r, float *ex, const float *ey, float a, float b, double label_grad, bool bf16)
+{
+    const bool labelled = r->label != RT_LABEL_NONE && label_grad != 0;
+    float at_label = 0;
+    if (labelled)
+        at_label = (float)((double)ex[r->label] * (double)a - (ey ? (double)ey[r->label] * (double)b : 0) -
+                           label_grad);
+    r->ops->blend(ex, ey, r->n, a, b, 0, bf16);
+    if (!labelled)
+        return;
+    const rt_bf16 half = rt_f32_to_bf16(at_label);
+    if (bf16)
+        memcpy((unsigned char *)ex + r->label * sizeof half, &half, sizeof half);
+    else
+        ex[r->label] = at_label;
+}
+
+bool rt_loss_row_fast_in_place(const rt_loss_mix *mix, float *z, float *zt, size_t label, size_t n_vocab,
+                               double scale, bool bf16, rt_loss_stats *stats)
+{
+    row r;
+    heat h, one = {0};
+    const double tau = rt_loss_tau(&mix->terms[0].spec);
+    if (!one_heat_of_ce_and_fkl(mix) || !row_begin(&r, z, zt, label, n_vocab, stats) ||
+        (tau != 1 && !heat_make(&one, &r, 1)))
+        return false;
+    rt_row_sums sums;
+    r.ops->exps(z, zt, n_vocab, r.max_s, r.max_t, (float)(1 / tau), &sums);
+    group g = {.tau = tau};
+    double label_grad = 0;
+    stats->loss = 0;
+    stats->finite = heat_from_sums(&h, &r, tau, &sums) && fill_stats(&r, tau == 1 ? &h : &one, stats);
+    for (size_t k = 0; k < mix->n_terms; k++) {
+        const double factor = factor_of(mix, k);
+        stats->terms[k] = add_term(&r, &mix->terms[k].spec, &h, factor, &g);
+        stats->loss += factor * stats->terms[k];
+        label_grad += mix->terms[k].spec.kind == RT_LOSS_CE ? scale * factor / tau : 0;
+    }
+    stats->finite = stats->finite && isfinite(stats->loss); /* logits of 1e38 overflow a difference */
+    const double f = scale / tau;
+    if (!stats->finite)
+        memset(z, 0, n_vocab * sizeof *z);
+    else
+        blend(&r, z, zt, (float)(f * (g.ce + g.fkl + g.z_lse) / sums.s), zt ? (float)(f * g.fkl / sums.t) : 0,
+              label_grad, bf16);
     return true;
 }

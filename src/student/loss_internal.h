@@ -12,6 +12,11 @@ double *rt_loss_work_total(void *work, size_t n_vocab);
 bool rt_loss_row_fast(const rt_loss_mix *mix, const float *z, const float *zt, size_t label, size_t n_vocab,
                       double scale, float *dz_f32, rt_bf16 *dz_bf16, rt_loss_stats *stats);
 
+/* rt_loss_row_in_place for one group of CE and FKL terms; false, with z and zt untouched, when the mixture is
+ * of another kind or the row holds values that are not finite. */
+bool rt_loss_row_fast_in_place(const rt_loss_mix *mix, float *z, float *zt, size_t label, size_t n_vocab,
+                               double scale, bool bf16, rt_loss_stats *stats);
+
 static inline double rt_loss_tau(const rt_loss_spec *spec) { return spec->tau > 0 ? spec->tau : 1.0; }
 
 #endif

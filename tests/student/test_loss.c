@@ -203,6 +203,16 @@ static void check_fast(const rt_loss_mix *mix, const float *z, const float *zt, 
         assert_true(fabs(4 * (double)dz[i] - total[i]) <= 2e-6 * (1 + fabs(total[i])));
         assert_int_equal(half[i], rt_f32_to_bf16(dz[i]));
     }
+    float *zs = malloc(n * sizeof *zs), *zts = malloc(n * sizeof *zts);
+    assert_true(zs && zts);
+    memcpy(zs, z, n * sizeof *zs);
+    memcpy(zts, zt, n * sizeof *zts);
+    rt_loss_row_in_place(mix, zs, zts, label, n, 0.25, false, &stats, work);
+    assert_true(stats.finite && fabs(stats.loss - loss) <= 5e-6 * (1 + fabs(loss)));
+    for (size_t i = 0; i < n; i++)
+        assert_true(fabs(4 * (double)zs[i] - total[i]) <= 2e-6 * (1 + fabs(total[i])));
+    free(zs);
+    free(zts);
     const rt_loss_spec fkl = {.kind = RT_LOSS_FKL}, rkl = {.kind = RT_LOSS_RKL}, ce = {.kind = RT_LOSS_CE};
     bool finite;
     assert_true(fabs(stats.kl_forward - rt_loss_ref(&fkl, z, zt, label, n, grad, &finite, work)) < 5e-6);
@@ -255,6 +265,38 @@ static void the_gradient_may_overwrite_the_logits(void **state)
         rt_loss_row(&fast_mixes[k], z, zt, 9, 1000, 1, dz, NULL, &stats, work);
         rt_loss_row(&fast_mixes[k], z, zt, 9, 1000, 1, z, NULL, &stats, work);
         assert_memory_equal(z, dz, sizeof dz);
+    }
+    free(work);
+}
+
+/* The gradient over z, for every mixture, with masked ids and without, against rt_loss_row. */
+static void rows_in_place_give_the_same_gradient(void **state)
+{
+    (void)state;
+    enum { N = 1003 };
+    static float z[N], zt[N], zs[N], zts[N], dz[N];
+    void *work = scratch(N);
+    for (size_t round = 0; round < 4 * sizeof fast_mixes / sizeof *fast_mixes; round++) {
+        const rt_loss_mix *mix = &fast_mixes[round / 4];
+        const bool bf16 = round % 2, masked = round % 4 >= 2;
+        rt_loss_stats a, b;
+        fill(z, N, 50, 2);
+        fill(zt, N, 51, 2);
+        if (masked)
+            z[17] = zt[17] = -INFINITY;
+        memcpy(zs, z, sizeof z);
+        memcpy(zts, zt, sizeof zt);
+        rt_loss_row(mix, z, zt, 9, N, 0.5, dz, NULL, &a, work);
+        rt_loss_row_in_place(mix, zs, rt_loss_mix_needs_teacher(mix) || !masked ? zts : NULL, 9, N, 0.5, bf16,
+                             &b, work);
+        assert_true(fabs(a.loss - b.loss) < 5e-6 * (1 + fabs(a.loss)) && a.finite == b.finite);
+        assert_true(a.top1_student == b.top1_student && fabs(a.nll_student - b.nll_student) < 1e-5);
+        for (size_t i = 0; i < N; i++) {
+            rt_bf16 half;
+            memcpy(&half, (unsigned char *)zs + i * sizeof half, sizeof half);
+            const double got = (double)(bf16 ? rt_bf16_to_f32(half) : zs[i]), want = (double)dz[i];
+            assert_true(fabs(got - want) <= 2e-6 + (bf16 ? fabs(want) / 256 : 0));
+        }
     }
     free(work);
 }
@@ -358,6 +400,7 @@ int main(void)
         cmocka_unit_test(divergences_keep_their_bounds),
         cmocka_unit_test(fast_rows_agree_with_the_reference_at_every_level),
         cmocka_unit_test(the_gradient_may_overwrite_the_logits),
+        cmocka_unit_test(rows_in_place_give_the_same_gradient),
         cmocka_unit_test(rows_with_masked_ids_and_nans_are_told_apart),
         cmocka_unit_test(large_opposite_shifts_lose_no_digits),
         cmocka_unit_test(parameters_without_meaning_are_refused),

@@ -38,26 +38,34 @@ static inline float lanes_max(rt_vf v)
     return max;
 }
 
-static float block_max(const float *x, size_t n)
+/* *zero stays 0 while every value is finite. */
+static float block_max(const float *x, size_t n, float *zero)
 {
-    rt_vf m0 = rt_vset(-INFINITY), m1 = m0;
+    const rt_vf none = {0};
+    rt_vf m0 = rt_vset(-INFINITY), m1 = m0, z0 = none, z1 = none;
     size_t i = 0;
     for (; i + 2 * RT_LANES <= n; i += 2 * RT_LANES) {
-        m0 = rt_vmax(rt_vload(x + i), m0);
-        m1 = rt_vmax(rt_vload(x + i + RT_LANES), m1);
+        const rt_vf a = rt_vload(x + i), b = rt_vload(x + i + RT_LANES);
+        m0 = rt_vmax(a, m0);
+        m1 = rt_vmax(b, m1);
+        z0 = rt_vfma(a, none, z0);
+        z1 = rt_vfma(b, none, z1);
     }
     float max = lanes_max(rt_vmax(m0, m1));
-    for (; i < n; i++)
+    *zero += (float)lanes_sum(z0 + z1);
+    for (; i < n; i++) {
         max = x[i] > max ? x[i] : max;
+        *zero += x[i] * 0.0f;
+    }
     return max;
 }
 
-static void row_argmax(const float *x, size_t n, float *max, size_t *index)
+static bool row_argmax(const float *x, size_t n, float *max, size_t *index)
 {
-    float best = -INFINITY;
+    float best = -INFINITY, zero = 0;
     size_t start = 0;
     for (size_t i = 0; i < n; i += RT_ROW_BLOCK) {
-        const float m = block_max(x + i, n - i < RT_ROW_BLOCK ? n - i : RT_ROW_BLOCK);
+        const float m = block_max(x + i, n - i < RT_ROW_BLOCK ? n - i : RT_ROW_BLOCK, &zero);
         if (m > best) {
             best = m;
             start = i;
@@ -67,6 +75,7 @@ static void row_argmax(const float *x, size_t n, float *max, size_t *index)
         start++;
     *max = best;
     *index = x[start] == best ? start : 0; /* 0: nothing but NaN */
+    return zero == 0;
 }
 
 typedef struct side { /* what turns logits into x or log p */
@@ -257,14 +266,115 @@ static void row_grad(float *g, const float *z, const float *zt, size_t n, const 
         grad_pass(g, z, zt, n, c, add, true, true, true); /* r may be 0: one shape less to compile */
 }
 
+/* One vector of exps(): sums as in sums(), and the exps themselves. */
+RT_VINLINE void add_exps(sums *a, rt_vf *z, rt_vf *zt, rt_vf max_s, rt_vf max_t, rt_vf inv_tau, bool teacher)
+{
+    const rt_vf x = (*z - max_s) * inv_tau;
+    *z = rt_vexp(x);
+    a->s += *z;
+    if (!teacher)
+        return;
+    const rt_vf y = (*zt - max_t) * inv_tau, d = x - y;
+    *zt = rt_vexp(y);
+    a->t += *zt;
+    a->sx = rt_vfma(*z, d, a->sx);
+    a->ty = rt_vfma(*zt, -d, a->ty);
+}
+
+RT_VINLINE void exps_pass(float *z, float *zt, size_t n, float max_s, float max_t, float inv_tau,
+                          rt_row_sums *out, bool teacher)
+{
+    const rt_vf ms = rt_vset(max_s), mt = rt_vset(max_t), it = rt_vset(inv_tau);
+    *out = (rt_row_sums){0};
+    for (size_t i = 0; i < n;) {
+        const size_t end = n - i < RT_ROW_BLOCK ? n : i + RT_ROW_BLOCK;
+        sums a = {{0}, {0}, {0}, {0}}, b = a;
+        for (; i + 2 * RT_LANES <= end; i += 2 * RT_LANES) {
+            rt_vf z0 = rt_vload(z + i), z1 = rt_vload(z + i + RT_LANES), t0 = ms, t1 = ms;
+            if (teacher) {
+                t0 = rt_vload(zt + i);
+                t1 = rt_vload(zt + i + RT_LANES);
+            }
+            add_exps(&a, &z0, &t0, ms, mt, it, teacher);
+            add_exps(&b, &z1, &t1, ms, mt, it, teacher);
+            rt_vstore(z + i, z0);
+            rt_vstore(z + i + RT_LANES, z1);
+            if (teacher) {
+                rt_vstore(zt + i, t0);
+                rt_vstore(zt + i + RT_LANES, t1);
+            }
+        }
+        for (; i < end; i += RT_LANES) {
+            const size_t rest = end - i < RT_LANES ? end - i : RT_LANES;
+            rt_vf z0 = load_tail(z + i, rest), t0 = teacher ? load_tail(zt + i, rest) : ms;
+            add_exps(&a, &z0, &t0, ms, mt, it, teacher);
+            memcpy(z + i, &z0, rest * sizeof *z);
+            if (teacher)
+                memcpy(zt + i, &t0, rest * sizeof *zt);
+        }
+        i = end;
+        flush_sums(out, &a, teacher);
+        flush_sums(out, &b, teacher);
+    }
+}
+
+static void row_exps(float *z, float *zt, size_t n, float max_s, float max_t, float inv_tau, rt_row_sums *out)
+{
+    if (zt)
+        exps_pass(z, zt, n, max_s, max_t, inv_tau, out, true);
+    else
+        exps_pass(z, NULL, n, max_s, max_t, inv_tau, out, false);
+}
+
+RT_VINLINE rt_vh to_bf16(rt_vf x)
+{
+    const rt_vu u = (rt_vu)x;
+    return __builtin_convertvector((u + 0x7FFF + (u >> 16 & 1)) >> 16, rt_vh);
+}
+
+/* bf16 results never reach a value that is still to be read: they take half its offset. */
+RT_VINLINE void blend_pass(float *ex, const float *ey, size_t n, float a, float b, float c, bool bf16)
+{
+    const rt_vf va = rt_vset(a), vb = rt_vset(-b), vc = rt_vset(-c);
+    unsigned char *out = (unsigned char *)ex;
+    size_t i = 0;
+    for (; i + RT_LANES <= n; i += RT_LANES) {
+        const rt_vf base = ey ? rt_vfma(rt_vload(ey + i), vb, vc) : vc;
+        const rt_vf g = rt_vfma(rt_vload(ex + i), va, base);
+        const rt_vh h = to_bf16(g);
+        if (bf16)
+            memcpy(out + i * sizeof(rt_bf16), &h, sizeof h);
+        else
+            memcpy(out + i * sizeof(float), &g, sizeof g);
+    }
+    for (; i < n; i++) {
+        float x;
+        memcpy(&x, out + i * sizeof x, sizeof x);
+        const float g = x * a - ((ey ? ey[i] * b : 0.0f) + c);
+        const rt_bf16 h = rt_f32_to_bf16(g);
+        if (bf16)
+            memcpy(out + i * sizeof h, &h, sizeof h);
+        else
+            memcpy(out + i * sizeof g, &g, sizeof g);
+    }
+}
+
+static void row_blend(float *ex, const float *ey, size_t n, float a, float b, float c, bool bf16)
+{
+    const float *teacher = b == 0 ? NULL : ey;
+    if (teacher && bf16)
+        blend_pass(ex, teacher, n, a, b, c, true);
+    else if (teacher)
+        blend_pass(ex, teacher, n, a, b, c, false);
+    else
+        blend_pass(ex, NULL, n, a, 0, c, bf16);
+}
+
 static void row_to_bf16(rt_bf16 *out, const float *x, size_t n)
 {
     size_t i = 0;
     for (; i + RT_LANES <= n; i += RT_LANES) {
-        rt_vu u;
-        memcpy(&u, x + i, sizeof u);
-        u = (u + 0x7FFF + (u >> 16 & 1)) >> 16;
-        const rt_vh h = __builtin_convertvector(u, rt_vh);
+        const rt_vh h = to_bf16(rt_vload(x + i));
         memcpy(out + i, &h, sizeof h);
     }
     for (; i < n; i++)
@@ -285,5 +395,7 @@ const rt_row_ops ROW_TABLE = {.argmax = row_argmax,
                               .jsd = row_jsd,
                               .l1 = row_l1,
                               .grad = row_grad,
+                              .exps = row_exps,
+                              .blend = row_blend,
                               .to_bf16 = row_to_bf16,
                               .exp = row_exp};
