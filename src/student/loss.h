@@ -83,7 +83,7 @@ rt_status rt_loss_mix_check(const rt_loss_mix *mix, rt_error *err);
 bool rt_loss_mix_needs_teacher(const rt_loss_mix *mix);
 bool rt_loss_mix_needs_label(const rt_loss_mix *mix);
 /* True when rt_loss_row has fast code for it: CE, FKL, RKL, JSD, JSD_NORM at any temperatures.  Other
- * mixtures run through the reference, some 50 times slower. */
+ * mixtures run through the reference, some 100 times slower: 6 ms a token at 49,152 ids. */
 bool rt_loss_mix_is_fast(const rt_loss_mix *mix);
 
 /* What is known of a token after its row; at temperature 1 whatever the terms' own. NAN: not known (no
