@@ -1,4 +1,5 @@
-/* tensor/quant_tables.h - the tables of block decoders that tensor/quant.c chooses from. */
+/* tensor/quant_tables.h - what tensor/quant.c chooses from: the same functions compiled for each
+ * instruction set. */
 #ifndef RT_TENSOR_QUANT_TABLES_H
 #define RT_TENSOR_QUANT_TABLES_H
 
@@ -6,13 +7,17 @@
 
 /* x[0 .. n_blocks * block_elements) from n_blocks blocks, which may be unaligned. */
 typedef void (*rt_decode_fn)(float *restrict x, const unsigned char *restrict blocks, size_t n_blocks);
-typedef struct rt_decoders {
-    rt_decode_fn of[RT_DTYPE_COUNT];
-} rt_decoders;
+/* One block from as many finite values as it holds. */
+typedef void (*rt_round_fn)(unsigned char *block, const float *x);
 
-extern const rt_decoders rt_decoders_ref;
+typedef struct rt_quant_variant {
+    rt_decode_fn decode[RT_DTYPE_COUNT];
+    rt_round_fn round[RT_DTYPE_COUNT]; /* NULL: not a block type, or one that is only read */
+} rt_quant_variant;
+
+extern const rt_quant_variant rt_quant_ref;
 #if defined(__x86_64__)
-extern const rt_decoders rt_decoders_avx2, rt_decoders_avx512;
+extern const rt_quant_variant rt_quant_avx2, rt_quant_avx512;
 #endif
 
 #endif

@@ -591,6 +591,18 @@ static void a_real_model_opens_and_its_embedding_decodes(void **state)
     rt_weights_close(w);
 }
 
+static void open_corpus_file(const unsigned char *data, size_t size)
+{
+    rt_error err = {0};
+    (void)try_open(data, size, &err);
+}
+
+static void what_fuzzing_found_interesting_does_no_harm(void **state)
+{
+    (void)state;
+    assert_true(each_of_corpus("gguf", open_corpus_file) > 20);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -598,6 +610,7 @@ int main(void)
         cmocka_unit_test(tensors_have_row_major_shapes_and_are_found_by_name),
         cmocka_unit_test(a_file_cut_at_any_byte_is_an_error),
         cmocka_unit_test(any_flipped_bit_gives_an_error_or_a_file_that_can_be_walked),
+        cmocka_unit_test(what_fuzzing_found_interesting_does_no_harm),
         cmocka_unit_test(claims_beyond_the_file_are_refused_before_memory_is_taken),
         cmocka_unit_test(records_that_contradict_themselves_are_named),
         cmocka_unit_test(metadata_that_contradict_themselves_are_named),

@@ -442,6 +442,28 @@ static void links_that_go_in_circles_and_folders_in_place_of_files_are_errors(vo
     free(path);
 }
 
+/* As in fuzz/fuzz_safetensors.c: a byte that counts the data, then the header's text. */
+static void open_corpus_file(const unsigned char *data, size_t size)
+{
+    rt_text file = {0};
+    rt_error err = {0};
+    if (size == 0)
+        return;
+    put_u64(&file, size - 1);
+    rt_text_append(&file, data + 1, size - 1);
+    for (int i = 0; i < data[0]; i++)
+        rt_text_append(&file, "", 1);
+    (void)try_open(file.data, file.size, &err);
+    rt_text_deinit(&file);
+    (void)try_open(data, size, &err);
+}
+
+static void what_fuzzing_found_interesting_does_no_harm(void **state)
+{
+    (void)state;
+    assert_true(each_of_corpus("safetensors", open_corpus_file) > 10);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -449,6 +471,7 @@ int main(void)
         cmocka_unit_test(a_file_cut_at_any_byte_is_an_error),
         cmocka_unit_test(any_flipped_bit_gives_an_error_or_a_file_that_can_be_walked),
         cmocka_unit_test(headers_that_contradict_themselves_are_named),
+        cmocka_unit_test(what_fuzzing_found_interesting_does_no_harm),
         cmocka_unit_test(claims_beyond_the_file_are_refused_before_memory_is_taken),
         cmocka_unit_test_setup_teardown(what_is_written_is_read, make_place, drop_place),
         cmocka_unit_test_setup_teardown(a_misused_writer_says_how, make_place, drop_place),

@@ -3,9 +3,12 @@
 #ifndef RT_TESTS_WEIGHTS_HELP_H
 #define RT_TESTS_WEIGHTS_HELP_H
 
+#include <dirent.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/text.h"
 #include "model/weights.h"
 #include "tensor/quant.h"
@@ -83,5 +86,31 @@ static inline size_t walk(const rt_weights *weights)
     }
     return sum;
 }
+
+#if defined(RT_TEST_SOURCE_DIR)
+/* Calls open_one on each file of fuzz/corpus/<what>; returns how many there were. */
+static inline size_t each_of_corpus(const char *what,
+                                    void (*open_one)(const unsigned char *data, size_t size))
+{
+    char dir[512];
+    size_t count = 0;
+    (void)snprintf(dir, sizeof dir, "%s/fuzz/corpus/%s", RT_TEST_SOURCE_DIR, what);
+    DIR *handle = opendir(dir);
+    for (const struct dirent *entry; handle && (entry = readdir(handle));) {
+        rt_file file;
+        rt_error err = {0};
+        char *path = rt_path_join(dir, entry->d_name);
+        if (entry->d_name[0] != '.' && path && rt_file_map(&file, path, &err) == RT_OK) {
+            open_one(file.data, file.size);
+            rt_file_unmap(&file);
+            count++;
+        }
+        free(path);
+    }
+    if (handle)
+        (void)closedir(handle);
+    return count;
+}
+#endif
 
 #endif

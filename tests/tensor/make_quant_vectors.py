@@ -31,7 +31,8 @@ for t, fields in READ.items():
         raw[:, field:field + 2] = half.view(np.uint8).reshape(n, 2)
     if elements == 1:
         value = raw.view(np.uint16)
-        value[(value & 0x7F80) == 0x7F80] = 0x3C01  # no infinities or NaNs
+        exponent = 0x7C00 if t == T.F16 else 0x7F80
+        value[(value & exponent) == exponent] = 0x3C01  # no infinities or NaNs
         value[0], value[1] = 0x0001, 0x8000
     x = quants.dequantize(raw.reshape(1, -1), t).astype(np.float32).ravel()
     words(f"{t.name.lower()}_blocks", raw.ravel(), "unsigned char", "0x%02x", 18)

@@ -1,3 +1,3 @@
-/* tensor/cpu/quant_avx512.c - the block decoders compiled for this instruction set. */
-#define DECODERS rt_decoders_avx512
-#include "tensor/quant_body.h"
+/* tensor/cpu/quant_avx512.c - the block functions compiled for this instruction set. */
+#define VARIANT rt_quant_avx512
+#include "tensor/quant_variant_body.h"

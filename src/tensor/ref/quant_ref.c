@@ -1,3 +1,3 @@
-/* tensor/ref/quant_ref.c - the block decoders compiled for the target's baseline. */
-#define DECODERS rt_decoders_ref
-#include "tensor/quant_body.h"
+/* tensor/ref/quant_ref.c - the block functions compiled for the target's baseline. */
+#define VARIANT rt_quant_ref
+#include "tensor/quant_variant_body.h"
