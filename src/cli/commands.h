@@ -5,6 +5,7 @@
 #define RT_CLI_COMMANDS_H
 
 #define CLI_COMMAND_MAP(X)                                                                                   \
+    X(pull, "bring a known model into the cache, checksum verified")                                         \
     X(report, "a run as one HTML page with plots")                                                           \
     X(doctor, "this machine: cores, instruction sets, memory, rates, libraries")                             \
     X(completion, "print a completion script for bash or zsh")                                               \

@@ -198,7 +198,7 @@ static void read_numbers(rt_model_config *out, reader *in, const rt_family *fami
     out->norm_eps = read_number(in,
                                 family->norm == RT_NORM_LAYER ? "attention.layer_norm_epsilon"
                                                               : "attention.layer_norm_rms_epsilon",
-                                NAN);
+                                (double)NAN);
     if (isnan(out->norm_eps) && in->status == RT_OK)
         in->status = rt_error_set(in->err, RT_CORRUPT, "%s: the metadata key %s is missing or no number",
                                   in->where, in->key);
