@@ -181,7 +181,7 @@ static size_t edit_distance(const char *a, const char *b)
 {
     const size_t n = strlen(a), m = strlen(b);
     if (n >= WORD_MAX || m >= WORD_MAX)
-        return WORD_MAX;
+        return SIZE_MAX; /* never near */
     size_t row[WORD_MAX];
     for (size_t j = 0; j <= m; j++)
         row[j] = j;
