@@ -163,12 +163,19 @@ static void loss_task(void *context, size_t index, unsigned thread)
         memset(z, 0, vocab * sizeof *z);
         return;
     }
-    const float *zt = head->teacher ? head->logits_t + index * head->teacher->config.n_vocab : NULL;
+    float *zt = head->teacher ? head->logits_t + index * head->teacher->config.n_vocab : NULL;
     unsigned char *work = head->work + thread * head->work_bytes;
     float *dz = (float *)(void *)(work + head->loss_bytes);
     const size_t row = c->first + index;
     const int32_t label = c->rows->labels[row];
     const bool bf16 = head->student->act == RT_BF16, capped = head->student->config.logit_softcap > 0;
+    if (head->with_gradient && !c->row_fn && !capped) { /* nobody looks at the logits afterwards */
+        const size_t size = bf16 ? sizeof(rt_bf16) : sizeof(float);
+        rt_loss_row_in_place(c->mix, z, zt, label < 0 ? RT_LABEL_NONE : (size_t)label, head->shared,
+                             c->rows->scales[row], bf16, &c->stats[row], work);
+        memset((unsigned char *)z + head->shared * size, 0, (vocab - head->shared) * size);
+        return;
+    }
     const bool narrow = bf16 && !capped;
     if (head->with_gradient && head->shared < vocab)
         memset(dz, 0, vocab * sizeof *dz);

@@ -46,9 +46,10 @@ extern const size_t rt_recipe_field_count;
 /* A loss from its terms: each "[WEIGHT] KIND [name=value ...]", names temperature, tau2, beta, alpha, mu, t,
  * label_smoothing, z_loss.  "fkl"; "0.8 fkl temperature=2 tau2=yes" and "0.2 ce". */
 rt_status rt_recipe_loss(rt_loss_mix *out, const rt_strings *terms, rt_error *err);
-/* Which of the teacher's layers the student takes: as listed, or n_layers of them spread evenly, first and last
- * included.  map [RT_LAYERS_MAX]. */
-rt_status rt_recipe_layers(size_t *map, size_t *n, const rt_recipe *recipe, size_t teacher_layers, rt_error *err);
+/* Which of the teacher's layers the student takes: as listed, or n_layers of them spread evenly, first and
+ * last included.  map [RT_LAYERS_MAX]. */
+rt_status rt_recipe_layers(size_t *map, size_t *n, const rt_recipe *recipe, size_t teacher_layers,
+                           rt_error *err);
 /* Steps of the run: as given, or tokens / (batch_tokens * micro_batches), at least 1. */
 uint64_t rt_recipe_steps(const rt_recipe *recipe);
 rt_schedule rt_recipe_schedule(const rt_recipe *recipe);
