@@ -307,7 +307,7 @@ static rt_status take_info(reader *r, tensor_info *info, size_t alignment)
 /* Two passes: the data begin where the records end, which only a first walk finds. */
 static rt_status read_tensors(reader *r, rt_weights *weights, uint64_t count)
 {
-    size_t alignment = 0;
+    size_t alignment = RT_GGUF_ALIGNMENT;
     tensor_info info = {0};
     if (read_alignment(weights, &alignment, r->err) != RT_OK)
         return r->err->status;

@@ -188,14 +188,14 @@ static rt_status read_shard(rt_weights *weights, const char *dir, const char *sh
                             rt_error *err)
 {
     const size_t first = weights->count;
-    const rt_file *file = NULL;
     if (weights->n_files == SHARDS_MAX)
         return rt_error_set(err, RT_CORRUPT, "names more than %d files", SHARDS_MAX);
     char *path = rt_path_join(dir, shard);
     if (!path)
         return rt_error_set(err, RT_NO_MEMORY, "no memory for a name");
-    rt_status status = rt_weights_map(weights, path, &file, err);
-    if (status == RT_OK && rt_safetensors_read(weights, file->data, file->size, err) != RT_OK)
+    const rt_file *file = rt_weights_map(weights, path, err);
+    rt_status status = file ? rt_safetensors_read(weights, file->data, file->size, err) : err->status;
+    if (file && status != RT_OK)
         status = rt_error_within(err, path);
     if (status == RT_OK)
         keep_mapped(weights, first, map, shard);

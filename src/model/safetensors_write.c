@@ -44,9 +44,9 @@ static json_t *describe(const rt_planned *tensor)
     json_t *shape = json_array();
     for (size_t i = 0; i < tensor->n_dims; i++)
         (void)json_array_append_new(shape, json_integer((json_int_t)tensor->shape[i]));
+    const size_t end = tensor->offset + tensor->bytes;
     return json_pack("{s:s, s:o, s:[I, I]}", "dtype", rt_dtype_get(tensor->dtype)->name, "shape", shape,
-                     "data_offsets", (json_int_t)tensor->offset,
-                     (json_int_t)(tensor->offset + tensor->bytes));
+                     "data_offsets", (json_int_t)tensor->offset, (json_int_t)end);
 }
 
 static rt_status make_header(json_t **out, const rt_plan *plan, rt_error *err)

@@ -72,44 +72,56 @@ rt_status rt_weights_append(rt_weights *weights, const char *name, size_t name_s
     return RT_OK;
 }
 
+typedef struct place { /* of a tensor's data */
+    const unsigned char *begin;
+    size_t bytes;
+    const char *name;
+} place;
+
 static int compare_places(const void *a, const void *b)
 {
-    const rt_weight *x = *(const rt_weight *const *)a, *y = *(const rt_weight *const *)b;
-    const unsigned char *p = x->data, *q = y->data;
-    if (p != q)
-        return p < q ? -1 : 1;
+    const place *x = a, *y = b;
+    if (x->begin != y->begin)
+        return x->begin < y->begin ? -1 : 1;
     return x->bytes < y->bytes ? -1 : x->bytes > y->bytes; /* the empty ones first */
+}
+
+static rt_status check_places(const place *places, size_t n, const unsigned char *data, size_t size,
+                              bool whole, rt_error *err)
+{
+    char shown[64], before[64];
+    const unsigned char *end = data;
+    for (size_t i = 0; i < n; i++) {
+        const place *p = &places[i];
+        (void)rt_name_shown(shown, p->name, strlen(p->name));
+        if (p->begin < end)
+            return rt_error_set(err, RT_CORRUPT, "tensors \"%s\" and \"%s\" overlap", shown,
+                                rt_name_shown(before, places[i - 1].name, strlen(places[i - 1].name)));
+        if (whole && p->begin != end)
+            return rt_error_set(err, RT_CORRUPT, "tensor \"%s\": %zu bytes before it belong to no tensor",
+                                shown, (size_t)(p->begin - end));
+        end = p->begin + p->bytes;
+    }
+    if (whole && end != data + size)
+        return rt_error_set(err, RT_CORRUPT, "the last %zu bytes of the file belong to no tensor",
+                            (size_t)(data + size - end));
+    return RT_OK;
 }
 
 rt_status rt_weights_check_layout(const rt_weights *weights, size_t first, const unsigned char *data,
                                   size_t size, bool whole, rt_error *err)
 {
     const size_t n = weights->count - first;
-    const rt_weight **order =
-        malloc((n + 1) * sizeof(*order)); /* n records are in memory already: no overflow */
-    if (!order)
+    place *places = malloc((n + 1) * sizeof *places); /* n larger records are in memory: no overflow */
+    if (!places)
         return rt_error_set(err, RT_NO_MEMORY, "no memory to order %zu tensors", n);
-    for (size_t i = 0; i < n; i++)
-        order[i] = &weights->list[first + i];
-    qsort(order, n, sizeof(*order), compare_places);
-    rt_status status = RT_OK;
-    char shown[64], before[64];
-    const unsigned char *end = data;
-    for (size_t i = 0; i < n && status == RT_OK; i++) {
-        const unsigned char *at = order[i]->data;
-        (void)rt_name_shown(shown, order[i]->name, strlen(order[i]->name));
-        if (at < end)
-            status = rt_error_set(err, RT_CORRUPT, "tensors \"%s\" and \"%s\" overlap", shown,
-                                  rt_name_shown(before, order[i - 1]->name, strlen(order[i - 1]->name)));
-        else if (whole && at != end)
-            status = rt_error_set(err, RT_CORRUPT, "tensor \"%s\": %zu bytes before it belong to no tensor",
-                                  shown, (size_t)(at - end));
-        end = at + order[i]->bytes;
+    for (size_t i = 0; i < n; i++) {
+        const rt_weight *w = &weights->list[first + i];
+        places[i] = (place){w->data, w->bytes, w->name};
     }
-    if (status == RT_OK && whole && end != data + size)
-        status = rt_error_set(err, RT_CORRUPT, "the last %zu bytes of the file belong to no tensor",
-                              (size_t)(data + size - end));
-    free(order);
+    qsort(places, n, sizeof *places, compare_places);
+    const rt_status status = check_places(places, n, data, size, whole, err);
+    free(places);
     return status;
 }
 
@@ -126,16 +138,17 @@ static rt_status seal(rt_weights *weights, rt_error *err)
     return RT_OK;
 }
 
-rt_status rt_weights_map(rt_weights *weights, const char *path, const rt_file **out, rt_error *err)
+const rt_file *rt_weights_map(rt_weights *weights, const char *path, rt_error *err)
 {
     rt_file *files = realloc(weights->files, (weights->n_files + 1) * sizeof *files);
-    if (!files)
-        return rt_error_set(err, RT_NO_MEMORY, "%.300s: no memory for its record", path);
+    if (!files) {
+        (void)rt_error_set(err, RT_NO_MEMORY, "%.300s: no memory for its record", path);
+        return NULL;
+    }
     weights->files = files;
     if (rt_file_map(&files[weights->n_files], path, err) != RT_OK)
-        return err->status;
-    *out = &files[weights->n_files++];
-    return RT_OK;
+        return NULL;
+    return &files[weights->n_files++];
 }
 
 static rt_status read_one(rt_weights *weights, const unsigned char *data, size_t size, rt_error *err)
@@ -149,8 +162,8 @@ static rt_status read_one(rt_weights *weights, const unsigned char *data, size_t
 
 static rt_status read_file(rt_weights *weights, const char *path, rt_error *err)
 {
-    const rt_file *file = NULL;
-    if (rt_weights_map(weights, path, &file, err) != RT_OK)
+    const rt_file *file = rt_weights_map(weights, path, err);
+    if (!file)
         return err->status;
     return read_one(weights, file->data, file->size, err);
 }

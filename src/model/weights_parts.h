@@ -46,8 +46,8 @@ rt_status rt_safetensors_read(rt_weights *weights, const unsigned char *data, si
 /* Opens the shards that an index names in the folder. */
 rt_status rt_safetensors_read_index(rt_weights *weights, const char *dir, const char *index_path,
                                     rt_error *err);
-/* Maps a file, keeps the map in `weights`, and lends it. */
-rt_status rt_weights_map(rt_weights *weights, const char *path, const rt_file **out, rt_error *err);
+/* Maps a file, keeps the map in `weights`, and lends it until the next one; NULL on failure. */
+const rt_file *rt_weights_map(rt_weights *weights, const char *path, rt_error *err);
 void rt_meta_list_deinit(rt_meta_list *meta);
 
 #endif

@@ -359,8 +359,7 @@ static int make_place(void **state)
 {
     place *p = calloc(1, sizeof *p);
     assert_non_null(p);
-    (void)snprintf(p->dir, sizeof p->dir, "/tmp/retort-gguf-XXXXXX");
-    assert_non_null(mkdtemp(p->dir));
+    assert_true(make_dir(p->dir));
     (void)snprintf(p->file, sizeof p->file, "%s/model.gguf", p->dir);
     *state = p;
     return 0;

@@ -69,6 +69,16 @@ static inline size_t walk_meta(const rt_weights *weights, const rt_meta *meta)
     return meta->type == RT_META_ARRAY ? sum + walk_array(weights, meta, key) : sum;
 }
 
+/* A new folder under /tmp with a name of its own. */
+enum { DIR_NAME_MAX = 64 };
+static inline bool make_dir(char dir[DIR_NAME_MAX])
+{
+    const int n = snprintf(dir, DIR_NAME_MAX, "/tmp/retort-weights-");
+    memset(dir + n, 'X', 6); /* what mkdtemp replaces */
+    dir[n + 6] = '\0';
+    return mkdtemp(dir) != NULL;
+}
+
 /* Every metadata entry, every tensor; at most 4096 elements of each tensor are dequantised. */
 static inline size_t walk(const rt_weights *weights)
 {

@@ -18,7 +18,7 @@ def words(name, values, kind, fmt, per_line):
     print("};")
 
 
-print("/* tests/tensor/quant_vectors.h - made by make_quant_vectors.py; do not edit. */")
+print("/* tests/tensor/quant_vectors.h - made by make_quant_vectors.py; do not edit. */\n/* clang-format off */")
 print("#ifndef RT_TESTS_QUANT_VECTORS_H\n#define RT_TESTS_QUANT_VECTORS_H\n\n#include <stdint.h>\n")
 for t, fields in READ.items():
     elements, size = GGML_QUANT_SIZES[t]

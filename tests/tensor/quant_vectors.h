@@ -1,4 +1,5 @@
 /* tests/tensor/quant_vectors.h - made by make_quant_vectors.py; do not edit. */
+/* clang-format off */
 #ifndef RT_TESTS_QUANT_VECTORS_H
 #define RT_TESTS_QUANT_VECTORS_H
 
