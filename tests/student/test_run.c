@@ -1,0 +1,369 @@
+/* tests/student/test_run.c - training runs: the same bits however they are cut, shared out or batched. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/rng.h"
+#include "student/run.h"
+
+static const char identity[65] = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+static const char other_identity[65] = "1123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+enum { STEPS = 6, BATCH = 128 };
+
+typedef struct world { /* a tiny teacher, a one-layer student of it, random text */
+    rt_pool *pool;
+    rt_weights *weights;
+    rt_model *teacher;
+    rt_documents docs;
+    rt_trainer *trainer;
+    char dir[64];
+} world;
+
+static void make_text(rt_documents *docs)
+{
+    rt_rng rng = rt_rng_make(5, 0);
+    rt_error err = {0};
+    for (size_t doc = 0; doc < 40; doc++) {
+        int32_t ids[60];
+        uint8_t mask[60];
+        const size_t n = 5 + (size_t)rt_rng_below(&rng, 50);
+        for (size_t i = 0; i < n; i++) {
+            ids[i] = (int32_t)rt_rng_below(&rng, 96) + 1;
+            mask[i] = i > n / 3;
+        }
+        assert_int_equal(rt_documents_add(docs, ids, mask, n, &err), RT_OK);
+    }
+}
+
+static void world_open(world *w, unsigned threads, rt_precision precision, double lr)
+{
+    rt_error err = {0};
+    memset(w, 0, sizeof *w);
+    (void)snprintf(w->dir, sizeof w->dir, "/tmp/retort-test-run-XXXXXX");
+    assert_non_null(mkdtemp(w->dir));
+    assert_int_equal(rt_pool_open(&w->pool, threads, &err), RT_OK);
+    assert_int_equal(rt_weights_open(&w->weights, RT_TEST_SOURCE_DIR "/tests/golden/engine/llama", &err),
+                     RT_OK);
+    assert_int_equal(rt_model_open(&w->teacher, w->weights, precision, w->pool, &err), RT_OK);
+    make_text(&w->docs);
+    rt_model_config config = w->teacher->config;
+    config.n_layers = 1;
+    const rt_trainer_options options = {
+        .mix = {.n_terms = 2,
+                .terms = {{0.7, {.kind = RT_LOSS_FKL, .tau = 2, .tau2 = true}},
+                          {0.3, {.kind = RT_LOSS_CE, .tau = 1}}}},
+        .adamw = {lr, 0.9, 0.95, 1e-8, 0.1},
+        .schedule = {.kind = RT_SCHEDULE_COSINE, .warmup = 1, .total = STEPS, .floor = 0.1},
+        .clip = 1,
+        .precision = precision,
+        .tokens_max = BATCH};
+    assert_int_equal(rt_trainer_open(&w->trainer, &config, w->teacher, &options, w->pool, &err), RT_OK);
+    const size_t map[] = {1};
+    assert_int_equal(rt_params_load(w->trainer->values, &w->trainer->layout, &config, w->weights,
+                                    &w->teacher->config, map, w->pool, &err),
+                     RT_OK);
+    rt_trainer_sync(w->trainer);
+}
+
+static void world_close(world *w)
+{
+    char command[128];
+    rt_trainer_close(w->trainer);
+    rt_documents_deinit(&w->docs);
+    rt_model_close(w->teacher);
+    rt_weights_close(w->weights);
+    rt_pool_close(w->pool);
+    const char *names[] = {"checkpoint.safetensors", "log.jsonl"};
+    for (size_t i = 0; i < 2; i++) {
+        (void)snprintf(command, sizeof command, "%s/%s", w->dir, names[i]);
+        (void)unlink(command);
+    }
+    assert_int_equal(rmdir(w->dir), 0); /* nothing else was left behind */
+}
+
+typedef struct stop_at {
+    uint64_t step;
+} stop_at;
+
+static bool stop_after(void *context, const rt_run_progress *p)
+{
+    return p->steps_done != ((const stop_at *)context)->step;
+}
+
+static rt_status run_in(world *w, const char *dir, size_t micro, stop_at *stop, uint64_t *resumed,
+                        rt_error *err)
+{
+    rt_run_state state;
+    const rt_run_options options = {
+        .dir = dir, .identity = identity, .seed = 9, .steps = STEPS, .micro_batches = micro};
+    return rt_run(w->trainer, &w->docs, &options, stop ? stop_after : NULL, stop, &state, resumed, err);
+}
+
+static char *log_of(const char *dir)
+{
+    char path[128], *text;
+    size_t size;
+    rt_error err = {0};
+    (void)snprintf(path, sizeof path, "%s/log.jsonl", dir);
+    assert_int_equal(rt_file_read(&text, &size, path, 1 << 20, &err), RT_OK);
+    return text;
+}
+
+static void assert_same_state(const world *a, const world *b)
+{
+    const size_t bytes = a->trainer->layout.total * sizeof(float);
+    assert_memory_equal(a->trainer->values, b->trainer->values, bytes);
+    assert_memory_equal(a->trainer->m, b->trainer->m, bytes);
+    assert_memory_equal(a->trainer->v, b->trainer->v, bytes);
+}
+
+static void resume_case(rt_precision precision)
+{
+    world whole, cut;
+    rt_error err = {0};
+    uint64_t resumed;
+    world_open(&whole, 2, precision, 3e-3);
+    assert_int_equal(run_in(&whole, whole.dir, 2, NULL, &resumed, &err), RT_OK);
+    assert_int_equal(resumed, 0);
+    world_open(&cut, 1, precision, 3e-3); /* another number of threads on top */
+    char kept[64];
+    memcpy(kept, cut.dir, sizeof kept);
+    for (uint64_t step = 1; step < STEPS; step += 2) { /* a new process each time */
+        stop_at stop = {step};
+        assert_int_equal(run_in(&cut, kept, 2, &stop, &resumed, &err), RT_STOPPED);
+        assert_non_null(strstr(err.text, "goes on"));
+        char fresh[64];
+        memcpy(fresh, cut.dir, sizeof fresh);
+        if (strcmp(fresh, kept) != 0)
+            assert_int_equal(rmdir(fresh), 0);
+        memcpy(cut.dir, kept, sizeof kept);
+        rt_trainer_close(cut.trainer);
+        cut.trainer = NULL;
+        world next;
+        world_open(&next, step % 3 ? 2 : 1, precision, 3e-3);
+        rt_documents_deinit(&cut.docs);
+        rt_model_close(cut.teacher);
+        rt_weights_close(cut.weights);
+        rt_pool_close(cut.pool);
+        cut = next;
+    }
+    assert_int_equal(run_in(&cut, kept, 2, NULL, &resumed, &err), RT_OK);
+    assert_int_equal(resumed, STEPS - 1);
+    assert_same_state(&whole, &cut);
+    char *a = log_of(whole.dir), *b = log_of(kept);
+    size_t lines = 0;
+    for (const char *p = b; *p; p++)
+        lines += *p == '\n';
+    assert_int_equal(lines, STEPS);
+    free(a);
+    free(b);
+    assert_int_equal(rmdir(cut.dir), 0);
+    memcpy(cut.dir, kept, sizeof kept);
+    world_close(&cut);
+    world_close(&whole);
+}
+
+static void a_run_cut_at_any_step_gives_the_bits_of_the_whole_run_f32(void **state)
+{
+    (void)state;
+    resume_case(RT_PRECISION_F32);
+}
+
+static void a_run_cut_at_any_step_gives_the_bits_of_the_whole_run_bf16(void **state)
+{
+    (void)state;
+    resume_case(RT_PRECISION_BF16);
+}
+
+static void the_number_of_threads_changes_no_bit(void **state)
+{
+    (void)state;
+    world one, three;
+    rt_error err = {0};
+    uint64_t resumed;
+    world_open(&one, 1, RT_PRECISION_BF16, 3e-3);
+    world_open(&three, 3, RT_PRECISION_BF16, 3e-3);
+    assert_int_equal(run_in(&one, one.dir, 1, NULL, &resumed, &err), RT_OK);
+    assert_int_equal(run_in(&three, three.dir, 1, NULL, &resumed, &err), RT_OK);
+    assert_same_state(&one, &three);
+    world_close(&one);
+    world_close(&three);
+}
+
+static void a_checkpoint_of_other_settings_is_refused_and_kept(void **state)
+{
+    (void)state;
+    world w;
+    rt_error err = {0};
+    uint64_t resumed;
+    world_open(&w, 1, RT_PRECISION_F32, 3e-3);
+    assert_int_equal(run_in(&w, w.dir, 1, NULL, &resumed, &err), RT_OK);
+    rt_run_state at;
+    const rt_run_options options = {
+        .dir = w.dir, .identity = other_identity, .seed = 9, .steps = STEPS, .micro_batches = 1};
+    assert_int_equal(rt_run(w.trainer, &w.docs, &options, NULL, NULL, &at, &resumed, &err), RT_MISMATCH);
+    assert_non_null(strstr(err.text, "other settings"));
+    assert_int_equal(run_in(&w, w.dir, 1, NULL, &resumed, &err), RT_OK); /* still there: nothing left to do */
+    assert_int_equal(resumed, STEPS);
+    world_close(&w);
+}
+
+static void a_damaged_checkpoint_is_named_and_never_used(void **state)
+{
+    (void)state;
+    world w;
+    rt_error err = {0};
+    uint64_t resumed;
+    world_open(&w, 1, RT_PRECISION_F32, 3e-3);
+    assert_int_equal(run_in(&w, w.dir, 1, NULL, &resumed, &err), RT_OK);
+    char path[128], *data;
+    size_t size;
+    (void)snprintf(path, sizeof path, "%s/checkpoint.safetensors", w.dir);
+    assert_int_equal(rt_file_read(&data, &size, path, 1 << 28, &err), RT_OK);
+    data[size / 2] ^= 4;
+    assert_int_equal(rt_file_write(path, data, size, &err), RT_OK);
+    assert_int_equal(run_in(&w, w.dir, 1, NULL, &resumed, &err), RT_CORRUPT);
+    assert_non_null(strstr(err.text, "damaged"));
+    assert_int_equal(rt_file_write(path, data, size / 3, &err), RT_OK);
+    assert_true(run_in(&w, w.dir, 1, NULL, &resumed, &err) != RT_OK);
+    free(data);
+    world_close(&w);
+}
+
+static void a_full_disk_stops_the_run_and_keeps_the_last_checkpoint(void **state)
+{
+    (void)state;
+    world w;
+    rt_error err = {0};
+    uint64_t resumed;
+    world_open(&w, 1, RT_PRECISION_F32, 3e-3);
+    stop_at stop = {2};
+    assert_int_equal(run_in(&w, w.dir, 1, &stop, &resumed, &err), RT_STOPPED);
+    struct rlimit old, small;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &old), 0);
+    small = old;
+    small.rlim_cur = 20000;
+    void (*handler)(int) = signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    const rt_status status = run_in(&w, w.dir, 1, NULL, &resumed, &err);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
+    (void)signal(SIGXFSZ, handler);
+    assert_int_equal(status, RT_IO);
+    assert_int_equal(run_in(&w, w.dir, 1, NULL, &resumed, &err), RT_OK);
+    assert_int_equal(resumed, 2);
+    world_close(&w);
+}
+
+static void a_loss_that_is_not_finite_stops_with_step_and_keeps_the_checkpoint(void **state)
+{
+    (void)state;
+    world w;
+    rt_error err = {0};
+    uint64_t resumed;
+    world_open(&w, 1, RT_PRECISION_F32, 3e-3);
+    stop_at stop = {1};
+    assert_int_equal(run_in(&w, w.dir, 1, &stop, &resumed, &err), RT_STOPPED);
+    const rt_param *norm = rt_layout_global(&w.trainer->layout, RT_GLOBAL_NORM);
+    const float kept = w.trainer->values[norm->offset];
+    ((float *)(size_t)w.teacher->norm)[3] = NAN; /* the teacher's outputs become NaN */
+    assert_int_equal(run_in(&w, w.dir, 1, NULL, &resumed, &err), RT_NOT_FINITE);
+    assert_non_null(strstr(err.text, "step 2"));
+    assert_true(w.trainer->values[norm->offset] == kept);
+    ((float *)(size_t)w.teacher->norm)[3] = 1;
+    assert_int_equal(run_in(&w, w.dir, 1, NULL, &resumed, &err), RT_OK);
+    assert_int_equal(resumed, 1);
+    world_close(&w);
+}
+
+static void the_loss_falls(void **state)
+{
+    (void)state;
+    world w;
+    rt_error err = {0};
+    uint64_t resumed;
+    world_open(&w, 2, RT_PRECISION_BF16, 3e-3);
+    assert_int_equal(run_in(&w, w.dir, 4, NULL, &resumed, &err), RT_OK);
+    char *log = log_of(w.dir);
+    const char *first = strstr(log, "\"loss\":"), *last = first;
+    for (const char *p = first; p; p = strstr(p + 1, "\"loss\":"))
+        last = p;
+    assert_true(strtod(last + 7, NULL) < 0.95 * strtod(first + 7, NULL));
+    free(log);
+    world_close(&w);
+}
+
+static void a_batch_is_a_function_of_seed_and_cursor(void **state)
+{
+    (void)state;
+    rt_documents docs = {0};
+    make_text(&docs);
+    rt_dealer a, b;
+    rt_deal da, db;
+    rt_error err = {0};
+    assert_int_equal(rt_dealer_init(&a, &docs, 3, BATCH, &err), RT_OK);
+    assert_int_equal(rt_dealer_init(&b, &docs, 3, BATCH, &err), RT_OK);
+    assert_int_equal(rt_deal_init(&da, BATCH, &err), RT_OK);
+    assert_int_equal(rt_deal_init(&db, BATCH, &err), RT_OK);
+    for (size_t i = 0; i < 40; i++) {
+        b.cursor = a.cursor;
+        rt_dealer_next(&a, &da);
+        rt_dealer_next(&b, &db);
+        assert_int_equal(da.batch.n_tokens, db.batch.n_tokens);
+        assert_int_equal(da.batch.n_tokens % 32, 0);
+        assert_true(da.batch.n_tokens <= BATCH);
+        assert_memory_equal(da.ids, db.ids, da.batch.n_tokens * sizeof *da.ids);
+        for (size_t k = 0; k < da.targets.n; k++) /* a label is the id that follows, within its document */
+            assert_int_equal(da.labels[k], da.ids[da.rows[k] + 1]);
+    }
+    assert_true(a.cursor > docs.n_docs); /* more than one epoch was dealt */
+    rt_dealer_deinit(&a);
+    rt_dealer_deinit(&b);
+    rt_deal_deinit(&da);
+    rt_deal_deinit(&db);
+    rt_documents_deinit(&docs);
+}
+
+static void text_without_a_target_and_documents_too_long_are_refused(void **state)
+{
+    (void)state;
+    rt_documents docs = {0};
+    rt_dealer dealer;
+    rt_error err = {0};
+    const int32_t ids[100] = {0};
+    const uint8_t none[100] = {0};
+    assert_int_equal(rt_dealer_init(&dealer, &docs, 1, BATCH, &err), RT_INVALID);
+    assert_int_equal(rt_documents_add(&docs, ids, none, 100, &err), RT_OK);
+    assert_int_equal(rt_dealer_init(&dealer, &docs, 1, BATCH, &err), RT_INVALID);
+    assert_int_equal(rt_documents_add(&docs, ids, NULL, 100, &err), RT_OK);
+    assert_int_equal(rt_dealer_init(&dealer, &docs, 1, 64, &err), RT_INVALID);
+    assert_non_null(strstr(err.text, "100 tokens"));
+    rt_documents_deinit(&docs);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_run_cut_at_any_step_gives_the_bits_of_the_whole_run_f32),
+        cmocka_unit_test(a_run_cut_at_any_step_gives_the_bits_of_the_whole_run_bf16),
+        cmocka_unit_test(the_number_of_threads_changes_no_bit),
+        cmocka_unit_test(a_checkpoint_of_other_settings_is_refused_and_kept),
+        cmocka_unit_test(a_damaged_checkpoint_is_named_and_never_used),
+        cmocka_unit_test(a_full_disk_stops_the_run_and_keeps_the_last_checkpoint),
+        cmocka_unit_test(a_loss_that_is_not_finite_stops_with_step_and_keeps_the_checkpoint),
+        cmocka_unit_test(the_loss_falls),
+        cmocka_unit_test(a_batch_is_a_function_of_seed_and_cursor),
+        cmocka_unit_test(text_without_a_target_and_documents_too_long_are_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
