@@ -13,6 +13,7 @@
 #include "base/size.h"
 #include "tensor/cpu.h"
 #include "tensor/cpu/qmat_format.h"
+#include "tensor/qmat_memory.h"
 
 enum { ROWS = RT_QSTRIP_ROWS, GROUP = RT_QGROUP, TILE = RT_QTILE_ROWS, ACT_BLOCK_BYTES = 256 * 1024 };
 
@@ -22,6 +23,7 @@ struct rt_qmat {
     size_t rows, cols, groups, strips;
     size_t scales_at, supers_at, strip_bytes; /* within a strip */
     uint8_t *data;                            /* [strips] */
+    rt_qchunk *chunk;                         /* holds data */
 };
 
 static const rt_qformat formats[RT_QFORMATS] = {
@@ -71,7 +73,7 @@ static bool plan(rt_qmat *mat, size_t *bytes, rt_dtype dtype, size_t rows, size_
     const size_t scales_at = groups * rt_qcode_bytes(f), supers_at = scales_at + groups * rt_qscale_bytes(f);
     const size_t supers = f->k ? rt_size_ceil_div(groups, RT_QSUPER_GROUPS) * rt_qsuper_bytes(f) : 0;
     const size_t strip_bytes = rt_size_round_up(supers_at + supers, 64);
-    *mat = (rt_qmat){f, id, rows, cols, groups, strips, scales_at, supers_at, strip_bytes, NULL};
+    *mat = (rt_qmat){f, id, rows, cols, groups, strips, scales_at, supers_at, strip_bytes, NULL, NULL};
     return rt_size_mul(rows, cols, &file_bytes) && rt_size_mul(strips, strip_bytes, bytes);
 }
 
@@ -115,10 +117,10 @@ rt_status rt_qmat_pack(rt_qmat **out, const void *blocks, rt_dtype dtype, size_t
                             "a %zu x %zu matrix of type %s cannot be packed for integer products", rows, cols,
                             rt_dtype_get(dtype)->name);
     rt_qmat *mat = malloc(sizeof *mat);
-    planned.data = aligned_alloc(64, bytes);
+    planned.data = rt_qmemory_acquire(bytes, &planned.chunk);
     if (!mat || !planned.data) {
         free(mat);
-        free(planned.data);
+        rt_qmemory_release(planned.chunk);
         return rt_error_set(err, RT_NO_MEMORY, "no memory for a packed matrix of %zu bytes", bytes);
     }
     *mat = planned;
@@ -133,7 +135,7 @@ void rt_qmat_free(rt_qmat *mat)
 {
     if (!mat)
         return;
-    free(mat->data);
+    rt_qmemory_release(mat->chunk);
     free(mat);
 }
 
@@ -144,8 +146,7 @@ size_t rt_qmat_bytes(const rt_qmat *mat) { return mat->strips * mat->strip_bytes
 static rt_qstrip strip_of(const rt_qmat *mat, size_t index)
 {
     const uint8_t *data = mat->data + index * mat->strip_bytes;
-    return (rt_qstrip){data, data + mat->scales_at, data + mat->supers_at, mat->groups,
-                       mat->strip_bytes / mat->groups};
+    return (rt_qstrip){data, data + mat->scales_at, data + mat->supers_at, mat->groups, false};
 }
 
 void rt_qmat_row(const rt_qmat *mat, size_t row, float *out)
@@ -228,7 +229,8 @@ static void tail_tile(const product *p, size_t row, const rt_qstrip *strip, cons
 /* One strip with the activation rows [i, end). */
 static void strip_product(const product *p, size_t row, size_t i, size_t end)
 {
-    const rt_qstrip strip = strip_of(p->mat, row / ROWS);
+    rt_qstrip strip = strip_of(p->mat, row / ROWS);
+    strip.prefetch = true;
     while (i < end) {
         const rt_qact_out at = act_at(p->qact, p->m, p->mat->groups, i);
         const rt_qact_tile tile = {at.codes,    at.scales,        at.scaled_sums,
@@ -238,6 +240,7 @@ static void strip_product(const product *p, size_t row, size_t i, size_t end)
         else
             tail_tile(p, row, &strip, &tile, i);
         i += tile.rows;
+        strip.prefetch = false;
     }
 }
 

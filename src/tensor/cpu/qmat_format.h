@@ -70,7 +70,7 @@ static inline size_t rt_qsuper_bytes(const rt_qformat *f)
 typedef struct rt_qstrip {
     const uint8_t *codes, *scales, *supers;
     size_t groups;
-    size_t group_bytes; /* of all planes together: how far to prefetch for each group */
+    bool prefetch; /* fetch what follows in memory: for the first tile that meets the strip */
 } rt_qstrip;
 
 typedef struct rt_qact_tile {
