@@ -121,7 +121,7 @@ static void draw_loss(rt_text *out, const loss_view *view, double width, const c
             }
         }
     rt_svg svg;
-    rt_svg_open(&svg, out, width, wide ? 330 : 290, (rt_margin){40, wide ? 104 : 10, wide ? 30 : 52, 44},
+    rt_svg_open(&svg, out, width, wide ? 330 : 296, (rt_margin){40, wide ? 104 : 10, wide ? 30 : 58, 44},
                 classes, "Training loss");
     const rt_ticks y = rt_ticks_cover(low, high, 6);
     rt_svg_axis_y(&svg, &y, RT_NUMBER_PLAIN, "loss, nats per token");
@@ -148,7 +148,7 @@ static void draw_loss(rt_text *out, const loss_view *view, double width, const c
     if (wide)
         draw_end_labels(&svg, view->shown, end_y);
     else
-        draw_key(&svg, view->shown, svg.top - 32 + 12);
+        draw_key(&svg, view->shown, 12);
     draw_loss_strips(&svg, view);
     rt_svg_close(&svg);
 }
@@ -172,7 +172,7 @@ bool rt_chart_loss(rt_text *out, const rt_run *run)
 static void draw_bars(rt_text *out, const rt_figure *figures, const char *axis_title, double width,
                       const char *classes)
 {
-    enum { ROW = 44, TOP = 30 };
+    enum { ROW = 50, TOP = 30 };
     size_t rows = 0;
     double high = 0;
     for (size_t m = RT_RUN_UNTRAINED; m < RT_RUN_MODELS; m++)
@@ -182,7 +182,7 @@ static void draw_bars(rt_text *out, const rt_figure *figures, const char *axis_t
         }
     const bool wide = width > 500;
     rt_svg svg;
-    rt_svg_open(&svg, out, width, (double)(TOP + rows * ROW + 24), (rt_margin){0, wide ? 150 : 116, TOP, 24},
+    rt_svg_open(&svg, out, width, (double)(TOP + rows * ROW - 6), (rt_margin){0, wide ? 150 : 116, TOP, 24},
                 classes, axis_title);
     rt_svg_text(&svg, 0, 14, RT_ANCHOR_START, "title", axis_title);
     svg.x = (rt_scale){0, high > 0 ? high : 1, svg.left, svg.right};
@@ -198,18 +198,17 @@ static void draw_bars(rt_text *out, const rt_figure *figures, const char *axis_t
         rt_number_format_like(high_text, f->high, f->value, RT_NUMBER_PLAIN);
         const double end = rt_scale_at(&svg.x, fmax(0, f->value));
         rt_svg_text(&svg, 0, y + 14, RT_ANCHOR_START, word_classes[m], rt_run_model_names[m]);
-        rt_svg_rect(&svg, fill_classes[m], svg.left, y + 20, fmax(1, end - svg.left), 14, NULL);
-        rt_svg_whisker_x(&svg, y + 27, rt_scale_at(&svg.x, f->low), rt_scale_at(&svg.x, f->high), 4);
+        rt_svg_rect(&svg, fill_classes[m], svg.left, y + 21, fmax(1, end - svg.left), 14, NULL);
+        rt_svg_whisker_x(&svg, y + 28, rt_scale_at(&svg.x, f->low), rt_scale_at(&svg.x, f->high), 4);
         (void)snprintf(text, sizeof text, "%s", value);
         const double text_x = fmax(end, isfinite(f->high) ? rt_scale_at(&svg.x, f->high) : end) + 9;
-        rt_svg_text(&svg, text_x, y + 31, RT_ANCHOR_START, "value", text);
+        rt_svg_text(&svg, text_x, y + 32.5, RT_ANCHOR_START, "value", text);
         if (isfinite(f->low)) {
             (void)snprintf(text, sizeof text, "%s\xE2\x80\x93%s", low, high_text);
-            rt_svg_text(&svg, text_x + rt_svg_text_width(value, 13) + 8, y + 31, RT_ANCHOR_START, "tick",
+            rt_svg_text(&svg, text_x + rt_svg_text_width(value, 13) + 8, y + 32.5, RT_ANCHOR_START, "tick",
                         text);
         }
     }
-    rt_svg_segment(&svg, "axis", svg.left, TOP + 14, svg.left, TOP + (double)(rows * ROW));
     rt_svg_close(&svg);
 }
 
@@ -268,7 +267,7 @@ static void draw_positions(rt_text *out, const positions *all, const bool *shown
             to = fmax(to, all[m].to);
         }
     rt_svg svg;
-    rt_svg_open(&svg, out, width, wide ? 270 : 270, (rt_margin){40, wide ? 104 : 10, wide ? 30 : 52, 44},
+    rt_svg_open(&svg, out, width, wide ? 270 : 276, (rt_margin){40, wide ? 104 : 10, wide ? 30 : 58, 44},
                 classes, "Agreement by position");
     const rt_ticks y = rt_ticks_cover(0, fmin(high, 1), 5);
     rt_svg_axis_y(&svg, &y, RT_NUMBER_SHARE, "same first choice as the teacher");
@@ -293,7 +292,7 @@ static void draw_positions(rt_text *out, const positions *all, const bool *shown
     if (wide)
         draw_end_labels(&svg, shown, end_y);
     else
-        draw_key(&svg, shown, svg.top - 32 + 12);
+        draw_key(&svg, shown, 12);
     rt_svg_close(&svg);
 }
 
@@ -344,7 +343,7 @@ static void read_reliability(reliability *r, const json_t *figures)
 static void draw_reliability(rt_text *out, const reliability *all, const bool *shown)
 {
     rt_svg svg;
-    rt_svg_open(&svg, out, NARROW, 340, (rt_margin){44, 14, 52, 44}, "chart half", "Calibration");
+    rt_svg_open(&svg, out, NARROW, 346, (rt_margin){44, 14, 58, 44}, "chart half", "Calibration");
     const rt_ticks ticks = {.values = {0, 0.25, 0.5, 0.75, 1}, .count = 5, .step = 0.25};
     rt_svg_axis_y(&svg, &ticks, RT_NUMBER_SHARE, "how often it was right");
     rt_svg_axis_x(&svg, &ticks, 1, RT_NUMBER_SHARE, "how sure the model was");
@@ -365,7 +364,7 @@ static void draw_reliability(rt_text *out, const reliability *all, const bool *s
                        rt_scale_at(&svg.y, r->accuracy[i]), 2 + 5 * sqrt(r->count[i] / r->count_max), tip);
         }
     }
-    draw_key(&svg, shown, svg.top - 32 + 12);
+    draw_key(&svg, shown, 12);
     rt_svg_close(&svg);
 }
 

@@ -116,12 +116,12 @@ static const fact training_facts[] = {
 };
 static const fact machine_facts[] = {
     {"cpu", "processor", RT_NUMBER_DIGITS},
-    {"isa", "instructions used", RT_NUMBER_DIGITS},
+    {"isa", "kernels", RT_NUMBER_DIGITS},
     {"cores", "cores", RT_NUMBER_INTEGER},
     {"memory_bytes", "memory", RT_NUMBER_BYTES},
     {"os", "system", RT_NUMBER_DIGITS},
-    {"gemm_bf16_flops", "matrix products, bf16, FLOP/s", RT_NUMBER_COUNT},
-    {"gemm_f32_flops", "matrix products, f32, FLOP/s", RT_NUMBER_COUNT},
+    {"gemm_bf16_flops", "bf16 products", RT_NUMBER_FLOPS},
+    {"gemm_f32_flops", "f32 products", RT_NUMBER_FLOPS},
 };
 
 /* One block of the two-column grid; vanishes when it has no rows.  `count` 0: every key of the object. */

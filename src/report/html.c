@@ -109,18 +109,22 @@ typedef struct unit {
     const char *name;
 } unit;
 
+#define NBSP "\xC2\xA0"
 static const unit count_units[] = {
-    {1e12, "\xC2\xA0T"}, {1e9, "\xC2\xA0G"}, {1e6, "\xC2\xA0M"}, {1e3, "\xC2\xA0k"}, {1, ""}};
-static const unit byte_units[] = {{1e12, "\xC2\xA0TB"},
-                                  {1e9, "\xC2\xA0GB"},
-                                  {1e6, "\xC2\xA0MB"},
-                                  {1e3, "\xC2\xA0kB"},
-                                  {1, "\xC2\xA0"
-                                      "B"}};
+    {1e12, NBSP "T"}, {1e9, NBSP "G"}, {1e6, NBSP "M"}, {1e3, NBSP "k"}, {1, ""}};
+static const unit byte_units[] = {
+    {1e12, NBSP "TB"}, {1e9, NBSP "GB"}, {1e6, NBSP "MB"}, {1e3, NBSP "kB"}, {1, NBSP "B"}};
+static const unit flops_units[] = {{1e12, NBSP "TFLOP/s"},
+                                   {1e9, NBSP "GFLOP/s"},
+                                   {1e6, NBSP "MFLOP/s"},
+                                   {1e3, NBSP "kFLOP/s"},
+                                   {1, NBSP "FLOP/s"}};
 
 static const unit *unit_for(double magnitude, rt_number kind)
 {
-    const unit *units = kind == RT_NUMBER_BYTES ? byte_units : count_units;
+    const unit *units = kind == RT_NUMBER_BYTES   ? byte_units
+                        : kind == RT_NUMBER_FLOPS ? flops_units
+                                                  : count_units;
     size_t i = 0;
     while (i < 4 && magnitude < units[i].size * 0.9995)
         i++;
@@ -130,14 +134,14 @@ static const unit *unit_for(double magnitude, rt_number kind)
 static void write_seconds(char out[RT_NUMBER_SIZE], double value)
 {
     if (value < 60 || value >= 1e9) {
-        write_fixed(out, value, value < 10 ? 1 : 0, "\xC2\xA0s");
+        write_fixed(out, value, value < 10 ? 1 : 0, NBSP "s");
         return;
     }
     const unsigned long seconds = (unsigned long)(value + 0.5);
     if (seconds < 3600)
-        (void)snprintf(out, RT_NUMBER_SIZE, "%lu\xC2\xA0min %lu\xC2\xA0s", seconds / 60, seconds % 60);
+        (void)snprintf(out, RT_NUMBER_SIZE, "%lu" NBSP "min %lu" NBSP "s", seconds / 60, seconds % 60);
     else
-        (void)snprintf(out, RT_NUMBER_SIZE, "%lu\xC2\xA0h %lu\xC2\xA0min", seconds / 3600,
+        (void)snprintf(out, RT_NUMBER_SIZE, "%lu" NBSP "h %lu" NBSP "min", seconds / 3600,
                        seconds % 3600 / 60);
 }
 
@@ -151,7 +155,15 @@ void rt_number_format_like(char out[RT_NUMBER_SIZE], double value, double refere
     const unit *u;
     switch (kind) {
     case RT_NUMBER_PLAIN:
-        write_fixed(out, value, decimals_for(magnitude), "");
+        u = unit_for(magnitude, RT_NUMBER_COUNT);
+        if (magnitude < 1e5)
+            write_fixed(out, value, decimals_for(magnitude), "");
+        else
+            write_fixed(out, value / u->size, decimals_for(magnitude / u->size), u->name);
+        break;
+    case RT_NUMBER_FLOPS:
+        u = unit_for(magnitude, RT_NUMBER_FLOPS);
+        write_fixed(out, value / u->size, decimals_for(magnitude / u->size), u->name);
         break;
     case RT_NUMBER_COUNT:
     case RT_NUMBER_BYTES:

@@ -16,10 +16,12 @@ void rt_html_text(rt_text *out, const char *text, size_t size, size_t size_max);
 void rt_html_puts(rt_text *out, const char *text); /* the same, whole and NUL-terminated */
 
 typedef enum rt_number {
-    RT_NUMBER_PLAIN,   /* three significant digits, thousands apart: 1,234  12.3  0.123 */
-    RT_NUMBER_COUNT,   /* 204.8 k, 63.7 M */
-    RT_NUMBER_SHARE,   /* 0.443 as 44.3% */
-    RT_NUMBER_BYTES,   /* 98.4 MB, powers of ten */
+    RT_NUMBER_PLAIN, /* three significant digits, thousands apart: 1,234  12.3  0.123; from 100,000 on 1.51 M
+                      */
+    RT_NUMBER_COUNT, /* 204.8 k, 63.7 M */
+    RT_NUMBER_SHARE, /* 0.443 as 44.3% */
+    RT_NUMBER_BYTES, /* 98.4 MB, powers of ten */
+    RT_NUMBER_FLOPS, /* 417 GFLOP/s */
     RT_NUMBER_INTEGER, /* 204,800 */
     RT_NUMBER_SECONDS, /* 10 min 40 s */
     RT_NUMBER_DIGITS,  /* as many digits as it needs, up to six: 0.0006 */

@@ -1,6 +1,7 @@
 /* report/page.c - see page.h. */
 #include "report/page.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -27,6 +28,20 @@ static void put_script_hash(rt_text *out)
     }
 }
 
+/* The heading's words; one with hyphens, such as a model's name, is not broken at them while it is short. */
+static void put_heading(rt_text *out, const char *title)
+{
+    while (*title) {
+        const size_t size = strcspn(title, " "), blanks = strspn(title + size, " ");
+        const bool whole = size <= 24 && memchr(title, '-', size);
+        rt_text_puts(out, whole ? "<span>" : "");
+        rt_html_text(out, title, size, size);
+        rt_text_puts(out, whole ? "</span>" : "");
+        rt_text_append(out, title + size, blanks);
+        title += size + blanks;
+    }
+}
+
 void rt_page_open(rt_text *out, const char *title, const char *kicker, const char *deck)
 {
     rt_text_puts(out, "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n"
@@ -42,7 +57,7 @@ void rt_page_open(rt_text *out, const char *title, const char *kicker, const cha
     rt_text_puts(out, "</style>\n</head>\n<body>\n<header>\n<p class=\"kicker\">");
     rt_html_puts(out, kicker);
     rt_text_puts(out, "</p>\n<h1>");
-    rt_html_puts(out, title);
+    put_heading(out, title);
     rt_text_puts(out, "</h1>\n");
     if (deck[0])
         rt_page_paragraph(out, "deck", deck);

@@ -270,11 +270,11 @@ void rt_boxes_take(rt_boxes *boxes, rt_box box)
 /* The area that `box` shares with the boxes taken and with the outside of the picture. */
 static double overlap(const rt_boxes *boxes, rt_box box, const rt_svg *svg)
 {
-    double area = 1e3 * (fmax(0, -box.left) + fmax(0, box.right - svg->width) +
+    double area = 1e3 * (fmax(0, svg->left + 2 - box.left) + fmax(0, box.right - svg->width) +
                          fmax(0, svg->top - 10 - box.top) + fmax(0, box.bottom - svg->bottom));
     for (size_t i = 0; i < boxes->count; i++) {
         const rt_box *b = &boxes->taken[i];
-        const double w = fmin(box.right, b->right) - fmax(box.left, b->left);
+        const double w = fmin(box.right, b->right) - fmax(box.left, b->left) + 4; /* some air */
         const double h = fmin(box.bottom, b->bottom) - fmax(box.top, b->top);
         if (w > 0 && h > 0)
             area += w * h;
