@@ -15,8 +15,7 @@ rt_status rt_arena_init(rt_arena *arena, size_t bytes_max, rt_error *err)
     if (bytes_max > ((size_t)1 << 46))
         return rt_error_set(err, RT_NO_MEMORY, "cannot reserve %zu bytes: the size is absurd", bytes_max);
     const size_t size = rt_size_round_up(rt_size_max(bytes_max, 1), 4096);
-    void *base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-                      -1, 0);
+    void *base = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base == MAP_FAILED)
         return rt_error_set(err, RT_NO_MEMORY,
                             "cannot reserve %zu MiB of memory; close other programs or use a smaller batch",

@@ -4,7 +4,7 @@
 
 #include <stdint.h>
 
-double rt_clock_seconds(void);      /* monotonic; only differences mean anything */
+double rt_clock_seconds(void); /* monotonic; only differences mean anything */
 int64_t rt_clock_unix_seconds(void);
 uint64_t rt_peak_memory_bytes(void); /* the process's peak resident set so far */
 

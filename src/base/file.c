@@ -224,8 +224,9 @@ rt_status rt_lock_acquire(rt_lock *lock, const char *dir, rt_error *err)
         status = io_error(err, path, "cannot open the lock file");
     } else if (flock(lock->fd, LOCK_EX | LOCK_NB) != 0) {
         const ssize_t n = read(lock->fd, pid, sizeof pid - 1);
-        status = rt_error_set(err, RT_BUSY, "%.300s: in use by process %.*s; wait for it or use another folder",
-                              dir, n > 0 ? (int)n : 1, n > 0 ? pid : "?");
+        status =
+            rt_error_set(err, RT_BUSY, "%.300s: in use by process %.*s; wait for it or use another folder",
+                         dir, n > 0 ? (int)n : 1, n > 0 ? pid : "?");
         (void)close(lock->fd);
         lock->fd = -1;
     } else {

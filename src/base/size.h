@@ -5,14 +5,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-static inline bool rt_size_add(size_t a, size_t b, size_t *out)
-{
-    return !__builtin_add_overflow(a, b, out);
-}
-static inline bool rt_size_mul(size_t a, size_t b, size_t *out)
-{
-    return !__builtin_mul_overflow(a, b, out);
-}
+static inline bool rt_size_add(size_t a, size_t b, size_t *out) { return !__builtin_add_overflow(a, b, out); }
+static inline bool rt_size_mul(size_t a, size_t b, size_t *out) { return !__builtin_mul_overflow(a, b, out); }
 static inline size_t rt_size_min(size_t a, size_t b) { return a < b ? a : b; }
 static inline size_t rt_size_max(size_t a, size_t b) { return a > b ? a : b; }
 static inline size_t rt_size_ceil_div(size_t a, size_t b) { return a / b + (a % b != 0); }
