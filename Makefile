@@ -35,7 +35,7 @@ deps-check:
 all: deps
 	@cmake --preset $(PRESET) >$(FOLDER).cmake.log 2>&1 || { cat $(FOLDER).cmake.log; exit 1; }
 	@mkdir -p $(FOLDER) && mv $(FOLDER).cmake.log $(FOLDER)/configure.log
-	@ninja -C $(FOLDER) -j $(JOBS) $(if $(filter fuzz,$(PRESET)),,retort completions)
+	@ninja -C $(FOLDER) -j $(JOBS) $(if $(filter fuzz,$(PRESET)),,retort extras)
 
 check: deps-check
 	@scripts/check

@@ -1,9 +1,10 @@
-/* cli/cmd_completion.c - `retort completion bash|zsh`: a script made from the commands' option tables. */
+/* cli/cmd_completion.c - `retort completion bash|zsh|man`: made from the commands' option tables. */
 #include <stdio.h>
 #include <string.h>
 
 #include "cli/cli.h"
 #include "cli/commands.h"
+#include "cli/man.h"
 
 static void print_choices(const char *value) /* "a|b" as "a b" */
 {
@@ -141,13 +142,15 @@ int cmd_completion(int argc, char **argv)
         {CLI_ABOUT, NULL, NULL,
          "Examples:\n  retort completion bash > ~/.local/share/bash-completion/completions/retort\n"
          "  retort completion zsh > ~/.zfunc/_retort"},
-        {CLI_STRING, "bash|zsh", &shell, "the shell"},
+        {CLI_STRING, "bash|zsh|man", &shell, "the shell, or man for the commands' part of the man page"},
         {CLI_END, NULL, NULL, NULL},
     };
     rt_error err = {0};
     if (cli_parse(spec, argc, argv, &err) != RT_OK)
         return cli_fail(&err);
-    if (strcmp(shell, "zsh") == 0)
+    if (strcmp(shell, "man") == 0)
+        cli_print_man();
+    else if (strcmp(shell, "zsh") == 0)
         print_zsh();
     else
         print_bash();

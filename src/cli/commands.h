@@ -8,7 +8,7 @@
     X(pull, "bring a known model into the cache, checksum verified")                                         \
     X(report, "a run as one HTML page with plots")                                                           \
     X(doctor, "this machine: cores, instruction sets, memory, rates, libraries")                             \
-    X(completion, "print a completion script for bash or zsh")                                               \
+    X(completion, "a completion script for bash or zsh, or the man page's commands")                         \
     X(help, "show the commands, or how one is used")                                                         \
     X(version, "print the version")
 
