@@ -74,6 +74,14 @@ static rt_status check_choice(const cli_name *name, const char *value, rt_error 
                         name->value);
 }
 
+static rt_status store_in_list(cli_list *list, const cli_name *name, const char *value, rt_error *err)
+{
+    if (list->count == CLI_LIST_MAX)
+        return rt_error_set(err, RT_INVALID, "%s can be given %d times at most", name->word, CLI_LIST_MAX);
+    list->items[list->count++] = value;
+    return RT_OK;
+}
+
 static rt_status store(const cli_option *option, const cli_name *name, const char *value, rt_error *err)
 {
     if (cli_name_has_choices(name) && check_choice(name, value, err) != RT_OK)
@@ -82,6 +90,8 @@ static rt_status store(const cli_option *option, const cli_name *name, const cha
     case CLI_STRING:
         *(const char **)option->target = value;
         return RT_OK;
+    case CLI_LIST:
+        return store_in_list(option->target, name, value, err);
     case CLI_COUNT:
         if (rt_parse_count(option->target, value))
             return RT_OK;

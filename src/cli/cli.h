@@ -23,8 +23,15 @@ typedef enum cli_kind {
     CLI_REAL,          /* double, finite */
     CLI_FLAG,          /* bool, set to true; takes no value */
     CLI_REST,          /* cli_rest: every further positional argument; last positional of its table */
+    CLI_LIST,          /* cli_list: an option that may be given several times */
     CLI_REQUIRED = 64, /* or'ed to the kind of an option that must be given */
 } cli_kind;
+
+enum { CLI_LIST_MAX = 16 };
+typedef struct cli_list { /* in the order given; borrowed from argv */
+    const char *items[CLI_LIST_MAX];
+    size_t count;
+} cli_list;
 
 typedef struct cli_rest {
     char **items; /* borrowed from argv, which is reordered */

@@ -1,0 +1,22 @@
+/* judge/eval_internal.h - what eval.c gathers and eval_figures.c makes intervals of. */
+#ifndef RT_JUDGE_EVAL_INTERNAL_H
+#define RT_JUDGE_EVAL_INTERNAL_H
+
+#include "judge/eval.h"
+
+enum { EVAL_GROUPS = RT_EVAL_POSITIONS + RT_KIND_COUNT };
+
+typedef struct eval_group_sum {
+    double tokens, kl, tvd, top1;
+} eval_group_sum;
+
+/* One document under one model. */
+typedef struct eval_record {
+    rt_metrics_sum sum;
+    eval_group_sum groups[EVAL_GROUPS]; /* positions, then kinds */
+} eval_record;
+
+/* Figures and intervals from records [n_models][n_docs]. */
+rt_status rt_eval_summarise(rt_eval_result *result, const eval_record *records, rt_pool *pool, rt_error *err);
+
+#endif
