@@ -43,45 +43,57 @@ INLINE void unpack(VI codes[8], const uint8_t *packed, unsigned bits)
 
 /* d and min of one half of a group, for the lanes from `lane`; min is left alone when the type has an offset.
  */
-INLINE void load_scales(VF *d, VF *min, const uint8_t *scales, const uint8_t *supers, unsigned halves,
-                        unsigned offset, unsigned k, unsigned half, unsigned lane)
+INLINE void load_scales(VF *d, VF *min, const uint8_t *scales, const uint8_t *supers, const rt_qformat *f,
+                        unsigned half, unsigned lane)
 {
-    const uint8_t *f16 = k ? supers : scales;
+    const uint8_t *f16 = f->k ? supers : scales;
     *d = vf_load_f16(f16 + 2 * lane);
-    if (k)
+    if (f->k)
         *d = vf_mul(*d, vf_load_i8(scales + 16 * half + lane));
-    if (offset)
+    if (f->offset)
         return;
     *min = vf_load_f16(f16 + 2 * (16 + lane));
-    if (k)
-        *min = vf_mul(*min, vf_mul(vf_load_i8(scales + 16 * (halves + half) + lane), vf_set1(-1.0f)));
+    if (f->k)
+        *min = vf_mul(*min, vf_mul(vf_load_i8(scales + 16 * (f->halves + half) + lane), vf_set1(-1.0f)));
 }
 
 /* Adds (one half of) a group to the sum of one activation row, entry `at` of the planes. */
-INLINE VF add_part(VF sum, const VI codes[8], VF d, VF min, const rt_qact_tile *tile, size_t at,
-                   unsigned bits, unsigned halves, unsigned offset, unsigned shift, unsigned half)
+INLINE VF add_row(VF sum, const VI codes[8], VF d, VF min, const rt_qact_tile *tile, size_t at,
+                  const rt_qformat *f, unsigned half)
 {
-    const unsigned vectors = 8 / halves;
-    const float da = tile->scales[at];
+    const unsigned vectors = 8 / f->halves;
+    const VF da = vf_set1(tile->scales[at]);
     VI start = vi_set1(0);
     VF scaled_sum = vf_set1(0);
-    if (halves == 1 && offset)
-        start = vi_set1(tile->neg_sums[at]);
-    else if (halves == 1)
+    if (f->halves == 1 && !f->offset) {
         scaled_sum = vf_set1(tile->scaled_sums[at]);
-    if (halves == 2) {
-        const int32_t first = tile->neg_half_sums[at], neg_sum = half ? tile->neg_sums[at] - first : first;
-        if (offset)
-            start = vi_set1(neg_sum);
-        else
-            scaled_sum = vf_set1((float)neg_sum * (da * -0x1p-7f));
+    } else {
+        const int32_t *neg_sums = f->halves == 1 || half ? tile->neg_sums : tile->neg_half_sums;
+        start = vi_set1(neg_sums[at]);
+        if (half)
+            start = vi_sub(start, vi_set1(tile->neg_half_sums[at]));
     }
-    if (offset && shift)
-        start = vi_sign_right32(start, shift);
+    if (f->halves == 2 && !f->offset) {
+        scaled_sum = vf_mul(vf_of_int(start), vf_mul(da, vf_set1(-0x1p-7f)));
+        start = vi_set1(0);
+    }
+    if (f->offset && f->shift)
+        start = vi_sign_right32(start, f->shift);
     const int8_t *x = tile->codes + at * RT_QGROUP;
-    const VI dot = dot_vectors(start, codes, x, half * vectors, (half + 1) * vectors, bits);
-    sum = vf_fma(vf_of_int(dot), vf_mul(d, vf_set1(da)), sum);
-    return offset ? sum : vf_fma(min, scaled_sum, sum);
+    const VI dot = dot_vectors(start, codes, x, half * vectors, (half + 1) * vectors, f->code_bits);
+    sum = vf_fma(vf_of_int(dot), vf_mul(d, da), sum);
+    return f->offset ? sum : vf_fma(min, scaled_sum, sum);
+}
+
+/* The same for T rows, `at` being the entry of the first. */
+INLINE void add_rows(VF sums[SUBTILE], unsigned T, const VI codes[8], const uint8_t *scales,
+                     const uint8_t *supers, const rt_qact_tile *tile, size_t at, const rt_qformat *f,
+                     unsigned half, unsigned lane)
+{
+    VF d, min = vf_set1(0);
+    load_scales(&d, &min, scales, supers, f, half, lane);
+    for (unsigned i = 0; i < T; i++)
+        sums[i] = add_row(sums[i], codes, d, min, tile, at + i, f, half);
 }
 
 /* One core keeps 30 GB/s in flight with 8 KiB of distance on Zen 4 (20 with 2 KiB).  Past the end of the
@@ -97,75 +109,61 @@ INLINE void prefetch_group(const uint8_t *codes, size_t g, size_t group_bytes)
 
 /* Rows [first, first + T) of a tile that has `stride` rows, lanes [lane, lane + LANES) of the strip. */
 INLINE void tile_lanes(float *y, size_t ldy, const rt_qstrip *strip, const rt_qact_tile *tile, bool add,
-                       unsigned T, size_t stride, size_t first, unsigned lane, unsigned bits, unsigned halves,
-                       unsigned offset, unsigned k, unsigned shift)
+                       unsigned T, size_t stride, size_t first, unsigned lane, const rt_qformat *f)
 {
-    const unsigned vectors = offset ? 1 : 2;
-    const size_t scale_bytes = k ? 16 * halves * vectors : 32 * vectors, super_bytes = 32 * vectors;
-    const uint8_t *codes = strip->codes + 4 * lane, *scales = strip->scales;
+    const size_t code_bytes = rt_qcode_bytes(f), scale_bytes = rt_qscale_bytes(f),
+                 super_bytes = rt_qsuper_bytes(f);
     VF sums[SUBTILE];
     for (unsigned i = 0; i < T; i++)
         sums[i] = vf_set1(0);
-    for (size_t g = 0; g < strip->groups; g++, codes += 64 * bits, scales += scale_bytes) {
-        VI unpacked[8];
+    for (size_t g = 0; g < strip->groups; g++) {
+        const uint8_t *scales = strip->scales + g * scale_bytes;
+        const uint8_t *supers = strip->supers + g / RT_QSUPER_GROUPS * super_bytes;
+        VI codes[8];
         if (strip->prefetch && lane == 0 && first == 0)
-            prefetch_group(strip->codes, g,
-                           64 * bits + scale_bytes + (k ? super_bytes / RT_QSUPER_GROUPS : 0));
-        unpack(unpacked, codes, bits);
-        for (unsigned half = 0; half < halves; half++) {
-            VF d, min = vf_set1(0);
-            load_scales(&d, &min, scales, strip->supers + g / RT_QSUPER_GROUPS * super_bytes, halves, offset,
-                        k, half, lane);
-            for (unsigned i = 0; i < T; i++)
-                sums[i] = add_part(sums[i], unpacked, d, min, tile, g * stride + first + i, bits, halves,
-                                   offset, shift, half);
-        }
+            prefetch_group(strip->codes, g, code_bytes + scale_bytes + super_bytes / RT_QSUPER_GROUPS);
+        unpack(codes, strip->codes + g * code_bytes + 4 * lane, f->code_bits);
+        add_rows(sums, T, codes, scales, supers, tile, g * stride + first, f, 0, lane);
+        if (f->halves == 2)
+            add_rows(sums, T, codes, scales, supers, tile, g * stride + first, f, 1, lane);
     }
-    y += lane;
-    for (unsigned i = 0; i < T; i++)
-        vf_store(y + (first + i) * ldy, add ? vf_add(vf_load(y + (first + i) * ldy), sums[i]) : sums[i]);
+    y += lane + first * ldy;
+    for (unsigned i = 0; i < T; i++, y += ldy)
+        vf_store(y, add ? vf_add(vf_load(y), sums[i]) : sums[i]);
 }
 
-/* All lanes and rows of a tile; T and the type are constants. */
-#define TILE_LANES(T)                                                                                        \
-    for (unsigned lane = 0; lane < RT_QSTRIP_ROWS; lane += LANES) {                                          \
-        for (size_t first = 0; first < tile->rows; first += T)                                               \
-            tile_lanes(y, ldy, strip, tile, add, T, T < SUBTILE ? T : tile->rows, first, lane, bits, halves, \
-                       offset, k, shift);                                                                    \
+/* All lanes and rows of a tile, T at a time; a tile that is no larger has a constant stride. */
+INLINE void tile_by(float *y, size_t ldy, const rt_qstrip *strip, const rt_qact_tile *tile, bool add,
+                    unsigned T, const rt_qformat *f)
+{
+    const size_t rows = T < SUBTILE || SUBTILE == RT_QTILE_ROWS ? T : tile->rows;
+    for (unsigned lane = 0; lane < RT_QSTRIP_ROWS; lane += LANES) {
+        for (size_t first = 0; first < rows; first += T)
+            tile_lanes(y, ldy, strip, tile, add, T, rows, first, lane, f);
     }
+}
 
 INLINE void tile_product(float *y, size_t ldy, const rt_qstrip *strip, const rt_qact_tile *tile, bool add,
-                         unsigned bits, unsigned halves, unsigned offset, unsigned k, unsigned shift)
+                         const rt_qformat *f)
 {
-    switch (tile->rows) {
-    case 1:
-        TILE_LANES(1)
-        break;
-    case 2:
-        TILE_LANES(2)
-        break;
-#if defined(__AVX512BW__)
-    case 4:
-        TILE_LANES(4)
-        break;
-    case 8:
-        TILE_LANES(8)
-        break;
-    default:
-        for (unsigned lane = 0; lane < RT_QSTRIP_ROWS; lane += LANES)
-            tile_lanes(y, ldy, strip, tile, add, 16, 16, 0, lane, bits, halves, offset, k, shift);
-#else
-    default:
-        TILE_LANES(4)
-#endif
-    }
+    if (tile->rows == 1)
+        tile_by(y, ldy, strip, tile, add, 1, f);
+    else if (tile->rows == 2)
+        tile_by(y, ldy, strip, tile, add, 2, f);
+    else if (tile->rows == 4 || SUBTILE == 4)
+        tile_by(y, ldy, strip, tile, add, 4, f);
+    else if (tile->rows == 8)
+        tile_by(y, ldy, strip, tile, add, 8, f);
+    else
+        tile_by(y, ldy, strip, tile, add, SUBTILE, f);
 }
 
 #define TILE_FUNCTION(name, bits, halves, offset, k, shift)                                                  \
     static void tile_##name(float *y, size_t ldy, const rt_qstrip *strip, const rt_qact_tile *tile,          \
                             bool add)                                                                        \
     {                                                                                                        \
-        tile_product(y, ldy, strip, tile, add, bits, halves, offset, k, shift);                              \
+        static const rt_qformat format = {RT_##name, bits, halves, offset, k, shift};                        \
+        tile_product(y, ldy, strip, tile, add, &format);                                                     \
     }
 RT_QFORMAT_MAP(TILE_FUNCTION)
 

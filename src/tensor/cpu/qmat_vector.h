@@ -12,7 +12,8 @@
 #define INLINE static inline __attribute__((always_inline))
 
 #if defined(__AVX512BW__)
-enum { LANES = 16, SUBTILE = 16 };
+#define LANES 16u
+#define SUBTILE 16u
 typedef __m512i VI;
 typedef __m512 VF;
 INLINE VI vi_load(const void *p) { return _mm512_loadu_si512(p); }
@@ -21,6 +22,7 @@ INLINE VI vi_bytes(int x) { return _mm512_set1_epi8((char)x); }
 INLINE VI vi_and(VI a, VI b) { return _mm512_and_si512(a, b); }
 INLINE VI vi_or(VI a, VI b) { return _mm512_or_si512(a, b); }
 INLINE VI vi_add(VI a, VI b) { return _mm512_add_epi32(a, b); }
+INLINE VI vi_sub(VI a, VI b) { return _mm512_sub_epi32(a, b); }
 INLINE VI vi_add16(VI a, VI b) { return _mm512_add_epi16(a, b); }
 INLINE VI vi_right(VI a, unsigned n) { return _mm512_srli_epi16(a, n); }
 INLINE VI vi_left(VI a, unsigned n) { return _mm512_slli_epi16(a, n); }
@@ -41,7 +43,8 @@ INLINE VF vf_load_i8(const uint8_t *p)
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)p)));
 }
 #else
-enum { LANES = 8, SUBTILE = 4 };
+#define LANES 8u
+#define SUBTILE 4u
 typedef __m256i VI;
 typedef __m256 VF;
 INLINE VI vi_load(const void *p) { return _mm256_loadu_si256(p); }
@@ -50,6 +53,7 @@ INLINE VI vi_bytes(int x) { return _mm256_set1_epi8((char)x); }
 INLINE VI vi_and(VI a, VI b) { return _mm256_and_si256(a, b); }
 INLINE VI vi_or(VI a, VI b) { return _mm256_or_si256(a, b); }
 INLINE VI vi_add(VI a, VI b) { return _mm256_add_epi32(a, b); }
+INLINE VI vi_sub(VI a, VI b) { return _mm256_sub_epi32(a, b); }
 INLINE VI vi_add16(VI a, VI b) { return _mm256_add_epi16(a, b); }
 INLINE VI vi_right(VI a, unsigned n) { return _mm256_srli_epi16(a, (int)n); }
 INLINE VI vi_left(VI a, unsigned n) { return _mm256_slli_epi16(a, (int)n); }
