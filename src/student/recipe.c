@@ -11,7 +11,7 @@
 #define AT(member) offsetof(rt_recipe, member)
 
 const rt_field rt_recipe_fields[] = {
-    {"teacher.model", RT_FIELD_STRING, AT(teacher.model), NULL,
+    {"teacher.model", RT_FIELD_STRING, AT(teacher.model), "''",
      "GGUF file, model folder, or a name known to pull", NULL, 0, 0},
     {"teacher.precision", RT_FIELD_CHOICE, AT(teacher.precision), "bf16",
      "int8 is faster for quantised files and off by some 0.004 nats", "bf16|f32|int8", 0, 0},
@@ -210,6 +210,8 @@ rt_status rt_recipe_check(const rt_recipe *recipe, rt_error *err)
     if (recipe->student.init != RT_INIT_LAYERS && (recipe->student.layers.count || recipe->student.n_layers))
         return rt_error_set(err, RT_INVALID,
                             "student.layers and student.n_layers are only used with student.init layers");
+    if (recipe->student.init == RT_INIT_LAYERS && recipe->teacher.model[0] == '\0')
+        return rt_error_set(err, RT_INVALID, "student.init layers needs teacher.model");
     if (recipe->student.layers.count && recipe->student.n_layers &&
         recipe->student.n_layers != recipe->student.layers.count)
         return rt_error_set(err, RT_INVALID, "student.layers lists %zu layers and student.n_layers says %zu",

@@ -1,0 +1,854 @@
+/* model/template_builtins.c - filters, tests, functions and methods of chat templates, as Jinja and Python
+ * have them. */
+#include <ctype.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/size.h"
+#include "model/template_ast.h"
+
+enum { RANGE_MAX = 100000 };
+
+static bool is_text(const value *v) { return v->kind == VALUE_JSON && json_is_string(v->json); }
+static const char *text_of(const value *v) { return json_string_value(v->json); }
+static size_t size_of(const value *v) { return json_string_length(v->json); }
+
+static bool flag_of(const call_args *args, size_t position, const char *name)
+{
+    const value *v = rt_argument(args, position, name);
+    return v && rt_value_truthy(v);
+}
+
+static value take_text(rt_text *text)
+{
+    const value out = rt_value_text(text->data, text->size);
+    rt_text_deinit(text);
+    return out;
+}
+
+/* ---- JSON as Python's json.dumps writes it, with ensure_ascii off ---- */
+
+static void dump_string(rt_text *out, const char *s, size_t n)
+{
+    rt_text_puts(out, "\"");
+    for (size_t i = 0; i < n; i++) {
+        const unsigned char c = (unsigned char)s[i];
+        static const char from[] = "\"\\\n\r\t\b\f", to[] = "\"\\nrtbf";
+        const char *known = c ? strchr(from, c) : NULL;
+        if (known)
+            rt_text_printf(out, "\\%c", to[known - from]);
+        else if (c < 0x20)
+            rt_text_printf(out, "\\u%04x", (unsigned)c);
+        else
+            rt_text_append(out, s + i, 1);
+    }
+    rt_text_puts(out, "\"");
+}
+
+static void new_line(rt_text *out, json_int_t indent, size_t depth)
+{
+    if (indent < 0)
+        return;
+    rt_text_puts(out, "\n");
+    for (json_int_t i = 0; i < indent * (json_int_t)depth && !out->failed; i++)
+        rt_text_puts(out, " ");
+}
+
+static void dump(rt_text *out, const json_t *json, json_int_t indent, size_t depth)
+{
+    const char *comma = indent < 0 ? ", " : ",";
+    if (json_is_string(json)) {
+        dump_string(out, json_string_value(json), json_string_length(json));
+    } else if (json_is_array(json) && json_array_size(json)) {
+        rt_text_puts(out, "[");
+        for (size_t i = 0; i < json_array_size(json) && !out->failed; i++) {
+            rt_text_puts(out, i ? comma : "");
+            new_line(out, indent, depth + 1);
+            dump(out, json_array_get(json, i), indent, depth + 1);
+        }
+        new_line(out, indent, depth);
+        rt_text_puts(out, "]");
+    } else if (json_is_object(json) && json_object_size(json)) {
+        const char *key;
+        size_t size, i = 0;
+        json_t *item;
+        rt_text_puts(out, "{");
+        json_object_keylen_foreach((json_t *)(size_t)json, key, size, item)
+        {
+            rt_text_puts(out, i++ ? comma : "");
+            new_line(out, indent, depth + 1);
+            dump_string(out, key, size);
+            rt_text_puts(out, ": ");
+            dump(out, item, indent, depth + 1);
+        }
+        new_line(out, indent, depth);
+        rt_text_puts(out, "}");
+    } else if (json_is_boolean(json) || json_is_null(json)) {
+        rt_text_puts(out, json_is_true(json) ? "true" : json_is_false(json) ? "false" : "null");
+    } else if (json_is_array(json) || json_is_object(json)) {
+        rt_text_puts(out, json_is_array(json) ? "[]" : "{}");
+    } else {
+        rt_value_repr(out, json);
+    }
+}
+
+static rt_status to_json(evaluator *e, value *out, const value *in, const call_args *args, size_t line)
+{
+    const value *indent = rt_argument(args, 0, "indent");
+    json_int_t width = indent && json_is_integer(indent->json) ? json_integer_value(indent->json) : -1;
+    if (in->kind != VALUE_JSON)
+        return rt_template_fail(e, line, "tojson of something that is undefined");
+    rt_text text = {0};
+    dump(&text, in->json, width > 32 ? 32 : width, 0);
+    *out = take_text(&text);
+    return RT_OK;
+}
+
+/* ---- text ---- */
+
+static bool is_space(unsigned char c)
+{
+    return c == ' ' || (c >= '\t' && c <= '\r') || (c >= 0x1C && c <= 0x1F);
+}
+
+static bool in_set(char c, const value *set)
+{
+    return set && is_text(set) ? memchr(text_of(set), c, size_of(set)) != NULL : is_space((unsigned char)c);
+}
+
+/* sides: 1 left, 2 right */
+static value strip(const value *in, const value *set, int sides)
+{
+    size_t from = 0, to = size_of(in);
+    while ((sides & 1) && from < to && in_set(text_of(in)[from], set))
+        from++;
+    while ((sides & 2) && to > from && in_set(text_of(in)[to - 1], set))
+        to--;
+    return rt_value_text(text_of(in) + from, to - from);
+}
+
+/* ASCII letters change their case, others stay. */
+static value change_case(const value *in, int mode) /* 'u', 'l', 't'itle, 'c'apitalize */
+{
+    rt_text out = {0};
+    bool inside = false;
+    for (size_t i = 0; i < size_of(in); i++) {
+        const unsigned char c = (unsigned char)text_of(in)[i];
+        const bool up = mode == 'u' || (mode == 't' && !inside) || (mode == 'c' && i == 0);
+        const char changed = (char)(up ? toupper(c) : tolower(c));
+        inside = isalpha(c) || c >= 0x80 || (inside && c == '\'' && mode == 'c');
+        rt_text_append(&out, &changed, 1);
+    }
+    return take_text(&out);
+}
+
+static value replace(const value *in, const value *from, const value *to, json_int_t most)
+{
+    rt_text out = {0};
+    const char *at = text_of(in), *end = at + size_of(in);
+    const size_t n = size_of(from);
+    while (at < end && most != 0 && n) {
+        const char *hit = memmem(at, (size_t)(end - at), text_of(from), n);
+        if (!hit)
+            break;
+        rt_text_append(&out, at, (size_t)(hit - at));
+        rt_text_append(&out, text_of(to), size_of(to));
+        at = hit + n;
+        most--;
+    }
+    rt_text_append(&out, at, (size_t)(end - at));
+    return take_text(&out);
+}
+
+static value split_on(const value *in, const value *by, json_int_t most)
+{
+    json_t *parts = json_array();
+    const char *at = text_of(in), *end = at + size_of(in);
+    if (by && is_text(by) && size_of(by)) {
+        for (const char *hit; most != 0 && (hit = memmem(at, (size_t)(end - at), text_of(by), size_of(by)));
+             most--) {
+            (void)json_array_append_new(parts, json_stringn(at, (size_t)(hit - at)));
+            at = hit + size_of(by);
+        }
+        (void)json_array_append_new(parts, json_stringn(at, (size_t)(end - at)));
+        return rt_value_json(parts);
+    }
+    for (;; most--) { /* runs of white space */
+        while (at < end && is_space((unsigned char)*at))
+            at++;
+        if (at == end)
+            break;
+        const char *stop = at;
+        while (stop < end && (most == 0 || !is_space((unsigned char)*stop)))
+            stop++;
+        (void)json_array_append_new(parts, json_stringn(at, (size_t)(stop - at)));
+        at = stop;
+    }
+    return rt_value_json(parts);
+}
+
+static value split_lines(const value *in)
+{
+    json_t *parts = json_array();
+    const char *at = text_of(in), *end = at + size_of(in);
+    while (at < end) {
+        const char *stop = at;
+        while (stop < end && *stop != '\n' && *stop != '\r')
+            stop++;
+        (void)json_array_append_new(parts, json_stringn(at, (size_t)(stop - at)));
+        at = stop + (stop < end) + (stop + 1 < end && stop[0] == '\r' && stop[1] == '\n');
+    }
+    return rt_value_json(parts);
+}
+
+static value join(const json_t *items, const value *by, const value *attribute)
+{
+    rt_text out = {0};
+    for (size_t i = 0; i < json_array_size(items); i++) {
+        json_t *item = json_array_get(items, i);
+        if (attribute && is_text(attribute))
+            item = json_object_get(item, text_of(attribute));
+        const value v = {.kind = item ? VALUE_JSON : VALUE_UNDEFINED, .json = item};
+        if (i && by)
+            rt_value_print(&out, by);
+        rt_value_print(&out, &v);
+    }
+    return take_text(&out);
+}
+
+static value indent_text(const value *in, const call_args *args)
+{
+    const value *width = rt_argument(args, 0, "width");
+    const json_int_t n = width && json_is_integer(width->json) ? json_integer_value(width->json) : 4;
+    const bool first = flag_of(args, 1, "first"), blank = flag_of(args, 2, "blank");
+    rt_text out = {0};
+    const char *at = text_of(in), *end = at + size_of(in);
+    for (bool is_first = true; at < end || is_first; is_first = false) {
+        const char *newline = memchr(at, '\n', (size_t)(end - at)), *stop = newline ? newline : end;
+        if (is_first ? first : blank || stop > at) {
+            if (width && is_text(width))
+                rt_value_print(&out, width);
+            else
+                for (json_int_t i = 0; i < n && i < 256; i++)
+                    rt_text_puts(&out, " ");
+        }
+        rt_text_append(&out, at, (size_t)(stop - at) + (newline != NULL));
+        at = newline ? newline + 1 : end;
+        if (!newline)
+            break;
+    }
+    return take_text(&out);
+}
+
+static size_t length_of(const value *v)
+{
+    if (!is_text(v))
+        return json_is_array(v->json) ? json_array_size(v->json) : json_object_size(v->json);
+    size_t n = 0;
+    for (size_t i = 0; i < size_of(v); i++)
+        n += ((unsigned char)text_of(v)[i] & 0xC0) != 0x80;
+    return n;
+}
+
+/* ---- lists ---- */
+
+static json_t *pairs_of(const json_t *object)
+{
+    json_t *list = json_array();
+    const char *key;
+    json_t *item;
+    json_object_foreach((json_t *)(size_t)object, key, item)(void)
+        json_array_append_new(list, json_pack("[s, O]", key, item));
+    return list;
+}
+
+/* A list of a list, a mapping's keys or a text's characters. */
+static json_t *listed(const value *v)
+{
+    if (v->kind == VALUE_JSON && json_is_array(v->json))
+        return json_copy(v->json);
+    json_t *out = json_array();
+    if (v->kind == VALUE_JSON && json_is_object(v->json)) {
+        const char *key;
+        json_t *item;
+        json_object_foreach(v->json, key, item)(void) json_array_append_new(out, json_string(key));
+    } else if (is_text(v)) {
+        for (size_t at = 0, n; at < size_of(v); at += n) {
+            (void)rt_utf8_decode(text_of(v) + at, size_of(v) - at, &n);
+            (void)json_array_append_new(out, json_stringn(text_of(v) + at, n));
+        }
+    }
+    return out;
+}
+
+/* Stable insertion by rt_value_order of the items, of one attribute, or of a pair's first. */
+static rt_status sort_list(evaluator *e, json_t **list, const char *attribute, int part, bool reverse,
+                           size_t line)
+{
+    json_t *sorted = json_array();
+    for (size_t i = 0; i < json_array_size(*list); i++) {
+        json_t *item = json_array_get(*list, i);
+        size_t at = json_array_size(sorted);
+        for (; at > 0; at--) {
+            json_t *before = json_array_get(sorted, at - 1), *a = before, *b = item;
+            if (attribute) {
+                a = json_object_get(a, attribute);
+                b = json_object_get(b, attribute);
+            } else if (part >= 0) {
+                a = json_array_get(a, (size_t)part);
+                b = json_array_get(b, (size_t)part);
+            }
+            bool ok;
+            const int order = rt_value_order(a, b, &ok);
+            if (!ok) {
+                json_decref(sorted);
+                return rt_template_fail(e, line, "these items have no order");
+            }
+            if (reverse ? order >= 0 : order <= 0)
+                break;
+        }
+        (void)json_array_insert(sorted, at, item);
+    }
+    json_decref(*list);
+    *list = sorted;
+    return RT_OK;
+}
+
+/* select, reject, selectattr, rejectattr */
+static rt_status choose(evaluator *e, value *out, const value *in, const call_args *args, bool by_attribute,
+                        bool keep, size_t line)
+{
+    json_t *items = listed(in), *kept = json_array();
+    rt_status status = RT_OK;
+    const size_t first = by_attribute ? 1 : 0;
+    const value *attribute = by_attribute ? rt_argument(args, 0, "attribute") : NULL;
+    if (by_attribute && !(attribute && is_text(attribute)))
+        status = rt_template_fail(e, line, "selectattr needs the name of an attribute");
+    for (size_t i = 0; i < json_array_size(items) && status == RT_OK; i++) {
+        json_t *item = json_array_get(items, i), *looked_at = item;
+        if (attribute)
+            looked_at = json_object_get(item, text_of(attribute));
+        const value v = {.kind = looked_at ? VALUE_JSON : VALUE_UNDEFINED, .json = looked_at};
+        bool truth = rt_value_truthy(&v);
+        if (args->count > first) {
+            call_args rest = {0};
+            for (size_t k = first + 1; k < args->count; k++)
+                rest.positional[rest.count++] = args->positional[k];
+            status = is_text(&args->positional[first])
+                         ? rt_template_test(e, &truth, text_of(&args->positional[first]), &v, &rest, line)
+                         : rt_template_fail(e, line, "a test's name is expected");
+        }
+        if (status == RT_OK && truth == keep)
+            (void)json_array_append(kept, item);
+    }
+    json_decref(items);
+    *out = rt_value_json(kept);
+    return status;
+}
+
+static rt_status map_list(evaluator *e, value *out, const value *in, const call_args *args, size_t line)
+{
+    const value *attribute = rt_argument(args, TEMPLATE_ARGS_MAX, "attribute"),
+                *fallback = rt_argument(args, TEMPLATE_ARGS_MAX, "default");
+    json_t *items = listed(in), *made = json_array();
+    rt_status status = RT_OK;
+    for (size_t i = 0; i < json_array_size(items) && status == RT_OK; i++) {
+        json_t *item = json_array_get(items, i);
+        value v = {.kind = VALUE_JSON, .json = json_incref(item)};
+        if (attribute && is_text(attribute)) {
+            rt_value_drop(&v);
+            json_t *part = json_object_get(item, text_of(attribute));
+            v = part ? rt_value_json(json_incref(part)) : fallback ? rt_value_copy(fallback) : (value){0};
+        } else if (args->count && is_text(&args->positional[0])) {
+            value filtered = {0};
+            call_args rest = {0};
+            for (size_t k = 1; k < args->count; k++)
+                rest.positional[rest.count++] = args->positional[k];
+            status = rt_template_filter(e, &filtered, text_of(&args->positional[0]), &v, &rest, line);
+            rt_value_drop(&v);
+            v = filtered;
+        } else {
+            status = rt_template_fail(e, line, "map needs a filter's name or attribute=");
+        }
+        (void)json_array_append(made, v.kind == VALUE_JSON ? v.json : json_null());
+        rt_value_drop(&v);
+    }
+    json_decref(items);
+    *out = rt_value_json(made);
+    return status;
+}
+
+static value unique(const value *in)
+{
+    json_t *items = listed(in), *made = json_array();
+    for (size_t i = 0; i < json_array_size(items); i++) {
+        bool seen = false;
+        for (size_t k = 0; k < json_array_size(made) && !seen; k++)
+            seen = json_equal(json_array_get(items, i), json_array_get(made, k)) == 1;
+        if (!seen)
+            (void)json_array_append(made, json_array_get(items, i));
+    }
+    json_decref(items);
+    return rt_value_json(made);
+}
+
+static value to_number(const value *in, const call_args *args, bool whole)
+{
+    const value *fallback = rt_argument(args, 0, "default");
+    double x = 0;
+    bool ok = false;
+    if (is_text(in)) {
+        char *end;
+        x = strtod(text_of(in), &end);
+        ok = end != text_of(in) && *end == '\0' && isfinite(x);
+    } else if (in->kind == VALUE_JSON && (json_is_number(in->json) || json_is_boolean(in->json))) {
+        x = json_is_boolean(in->json) ? json_is_true(in->json) : json_number_value(in->json);
+        ok = true;
+    }
+    if (!ok)
+        return fallback ? rt_value_copy(fallback) : rt_value_json(whole ? json_integer(0) : json_real(0));
+    return rt_value_json(whole ? json_integer((json_int_t)fmax(fmin(x, 9e15), -9e15)) : json_real(x));
+}
+
+/* ---- filters ---- */
+
+static rt_status text_filter(evaluator *e, value *out, const char *name, const value *in,
+                             const call_args *args, size_t line)
+{
+    value text = rt_value_copy(in);
+    if (!is_text(in)) { /* these filters take str() of what they get */
+        rt_text printed = {0};
+        rt_value_print(&printed, in);
+        rt_value_drop(&text);
+        text = take_text(&printed);
+    }
+    rt_status status = RT_OK;
+    if (strcmp(name, "trim") == 0) {
+        *out = strip(&text, rt_argument(args, 0, "chars"), 3);
+    } else if (strcmp(name, "indent") == 0) {
+        *out = indent_text(&text, args);
+    } else if (strcmp(name, "replace") == 0) {
+        const value *from = rt_argument(args, 0, "old"), *to = rt_argument(args, 1, "new"),
+                    *most = rt_argument(args, 2, "count");
+        if (from && to && is_text(from) && is_text(to))
+            *out = replace(&text, from, to,
+                           most && json_is_integer(most->json) ? json_integer_value(most->json) : -1);
+        else
+            status = rt_template_fail(e, line, "replace needs two texts");
+    } else if (strcmp(name, "string") == 0 || strcmp(name, "safe") == 0) {
+        *out = rt_value_copy(&text);
+    } else {
+        *out = change_case(&text, name[0]); /* upper, lower, title, capitalize */
+    }
+    rt_value_drop(&text);
+    return status;
+}
+
+static rt_status list_filter(evaluator *e, value *out, const char *name, const value *in,
+                             const call_args *args, size_t line)
+{
+    json_t *items = listed(in);
+    rt_status status = RT_OK;
+    const size_t n = json_array_size(items);
+    if (strcmp(name, "first") == 0 || strcmp(name, "last") == 0) {
+        *out = n ? rt_value_json(json_incref(json_array_get(items, name[0] == 'f' ? 0 : n - 1))) : (value){0};
+    } else if (strcmp(name, "join") == 0) {
+        *out = join(items, rt_argument(args, 0, "d"), rt_argument(args, 1, "attribute"));
+    } else if (strcmp(name, "reverse") == 0) {
+        json_t *turned = json_array();
+        for (size_t i = n; i-- > 0;)
+            (void)json_array_append(turned, json_array_get(items, i));
+        *out = rt_value_json(turned);
+    } else if (strcmp(name, "sort") == 0) {
+        const value *attribute = rt_argument(args, 2, "attribute");
+        status = sort_list(e, &items, attribute && is_text(attribute) ? text_of(attribute) : NULL, -1,
+                           flag_of(args, 0, "reverse"), line);
+        *out = rt_value_json(json_incref(items));
+    } else if (strcmp(name, "list") == 0) {
+        *out = rt_value_json(json_incref(items));
+    } else { /* sum, min, max of numbers */
+        json_t *best = NULL;
+        double sum = 0;
+        bool whole = true, ok = true;
+        for (size_t i = 0; i < n && ok; i++) {
+            json_t *item = json_array_get(items, i);
+            sum += json_number_value(item);
+            whole = whole && json_is_integer(item);
+            const int order = best ? rt_value_order(item, best, &ok) : 0;
+            if (!best || (name[1] == 'i' ? order < 0 : order > 0))
+                best = item;
+        }
+        if (name[0] == 's')
+            *out = rt_value_json(whole ? json_integer((json_int_t)sum) : json_real(sum));
+        else
+            *out = rt_value_json(json_incref(best));
+        if (!ok)
+            status = rt_template_fail(e, line, "these items have no order");
+    }
+    json_decref(items);
+    return status;
+}
+
+static bool one_of(const char *name, const char *const *names, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (strcmp(name, names[i]) == 0)
+            return true;
+    return false;
+}
+
+rt_status rt_template_filter(evaluator *e, value *out, const char *name, const value *in,
+                             const call_args *args, size_t line)
+{
+    static const char *const text[] = {"trim",  "indent", "replace", "string",    "safe",
+                                       "upper", "lower",  "title",   "capitalize"};
+    static const char *const list[] = {"first", "last", "join", "reverse", "sort",
+                                       "list",  "sum",  "min",  "max"};
+    *out = (value){0};
+    if (strcmp(name, "default") == 0 || strcmp(name, "d") == 0) {
+        const value *fallback = rt_argument(args, 0, "default_value");
+        const bool use = in->kind == VALUE_UNDEFINED || (flag_of(args, 1, "boolean") && !rt_value_truthy(in));
+        *out = !use ? rt_value_copy(in) : fallback ? rt_value_copy(fallback) : rt_value_text("", 0);
+        return RT_OK;
+    }
+    if (strcmp(name, "tojson") == 0)
+        return to_json(e, out, in, args, line);
+    if (one_of(name, text, sizeof text / sizeof text[0]))
+        return text_filter(e, out, name, in, args, line);
+    if (strcmp(name, "length") == 0 || strcmp(name, "count") == 0) {
+        const bool counts = in->kind == VALUE_JSON && !json_is_number(in->json) &&
+                            !json_is_boolean(in->json) && !json_is_null(in->json);
+        if (!counts && in->kind != VALUE_UNDEFINED)
+            return rt_template_fail(e, line, "this has no length");
+        *out = rt_value_json(json_integer(counts ? (json_int_t)length_of(in) : 0));
+        return RT_OK;
+    }
+    if (one_of(name, list, sizeof list / sizeof list[0]))
+        return list_filter(e, out, name, in, args, line);
+    if (strcmp(name, "items") == 0 || strcmp(name, "dictsort") == 0) {
+        if (in->kind == VALUE_JSON && !json_is_object(in->json))
+            return rt_template_fail(e, line, "%s needs a mapping", name);
+        json_t *pairs = in->kind == VALUE_JSON ? pairs_of(in->json) : json_array();
+        const rt_status status = name[0] == 'd' ? sort_list(e, &pairs, NULL, 0, false, line) : RT_OK;
+        *out = rt_value_json(pairs);
+        return status;
+    }
+    if (strcmp(name, "int") == 0 || strcmp(name, "float") == 0) {
+        *out = to_number(in, args, name[0] == 'i');
+        return RT_OK;
+    }
+    if (strcmp(name, "abs") == 0 && in->kind == VALUE_JSON && json_is_number(in->json)) {
+        *out = rt_value_json(json_is_integer(in->json) ? json_integer(llabs(json_integer_value(in->json)))
+                                                       : json_real(fabs(json_real_value(in->json))));
+        return RT_OK;
+    }
+    if (strcmp(name, "unique") == 0) {
+        *out = unique(in);
+        return RT_OK;
+    }
+    if (strcmp(name, "map") == 0)
+        return map_list(e, out, in, args, line);
+    static const char *const choosers[] = {"select", "reject", "selectattr", "rejectattr"};
+    if (one_of(name, choosers, 4))
+        return choose(e, out, in, args, strlen(name) > 6, name[0] == 's', line);
+    (void)rt_template_fail(e, line, "the filter '%s' is not supported", name);
+    return RT_UNSUPPORTED;
+}
+
+/* ---- tests ---- */
+
+static bool number_test(const char *name, const value *in, bool *out)
+{
+    const json_t *j = in->kind == VALUE_JSON ? in->json : NULL;
+    const json_int_t n = json_integer_value(j);
+    if (strcmp(name, "odd") == 0)
+        *out = json_is_integer(j) && n % 2 != 0;
+    else if (strcmp(name, "even") == 0)
+        *out = json_is_integer(j) && n % 2 == 0;
+    else
+        return false;
+    return true;
+}
+
+static bool type_test(const char *name, const value *in, bool *out)
+{
+    const json_t *j = in->kind == VALUE_JSON ? in->json : NULL;
+    const struct {
+        const char *name;
+        bool holds;
+    } tests[] = {
+        {"defined", in->kind != VALUE_UNDEFINED},
+        {"undefined", in->kind == VALUE_UNDEFINED},
+        {"none", json_is_null(j)},
+        {"string", json_is_string(j)},
+        {"mapping", json_is_object(j)},
+        {"iterable", json_is_array(j) || json_is_object(j) || json_is_string(j)},
+        {"sequence", json_is_array(j) || json_is_object(j) || json_is_string(j)},
+        {"number", json_is_number(j) || json_is_boolean(j)},
+        {"integer", json_is_integer(j)},
+        {"float", json_is_real(j)},
+        {"boolean", json_is_boolean(j)},
+        {"true", json_is_true(j)},
+        {"false", json_is_false(j)},
+        {"callable", in->kind == VALUE_MACRO || in->kind == VALUE_FUNCTION},
+    };
+    for (size_t i = 0; i < sizeof tests / sizeof tests[0]; i++) {
+        if (strcmp(name, tests[i].name) == 0) {
+            *out = tests[i].holds;
+            return true;
+        }
+    }
+    return number_test(name, in, out);
+}
+
+rt_status rt_template_test(evaluator *e, bool *out, const char *name, const value *in, const call_args *args,
+                           size_t line)
+{
+    *out = false;
+    if (type_test(name, in, out))
+        return RT_OK;
+    const value *other = args->count ? &args->positional[0] : NULL;
+    if (!other)
+        return rt_template_fail(e, line, "the test '%s' is not supported, or needs an argument", name);
+    static const char *const equal[] = {"equalto", "eq", "sameas"}, *const unequal[] = {"ne"};
+    if (one_of(name, equal, 3) || one_of(name, unequal, 1)) {
+        *out = rt_value_equal(in, other) != (name[0] == 'n');
+        return RT_OK;
+    }
+    if (strcmp(name, "in") == 0) {
+        for (size_t i = 0; i < json_array_size(other->json) && !*out; i++) {
+            const value item = {.kind = VALUE_JSON, .json = json_array_get(other->json, i)};
+            *out = rt_value_equal(in, &item);
+        }
+        if (is_text(other) && is_text(in))
+            *out = memmem(text_of(other), size_of(other), text_of(in), size_of(in)) != NULL;
+        if (other->kind == VALUE_JSON && json_is_object(other->json) && is_text(in))
+            *out = json_object_get(other->json, text_of(in)) != NULL;
+        return RT_OK;
+    }
+    if (strcmp(name, "divisibleby") == 0 && in->kind == VALUE_JSON && json_integer_value(other->json)) {
+        *out = json_integer_value(in->json) % json_integer_value(other->json) == 0;
+        return RT_OK;
+    }
+    static const char *const orders[] = {"gt", "ge", "lt", "le", "greaterthan", "lessthan"};
+    if (one_of(name, orders, 6) && in->kind == VALUE_JSON && other->kind == VALUE_JSON) {
+        bool ok;
+        const int order = rt_value_order(in->json, other->json, &ok);
+        *out = ok && (name[0] == 'g' ? order > 0 : order < 0);
+        *out = *out || (ok && order == 0 && name[1] == 'e');
+        return RT_OK;
+    }
+    return rt_template_fail(e, line, "the test '%s' is not supported", name);
+}
+
+/* ---- functions ---- */
+
+enum { FUNCTION_RAISE, FUNCTION_STRFTIME, FUNCTION_RANGE, FUNCTION_NAMESPACE, FUNCTION_DICT };
+static const char *const functions[] = {"raise_exception", "strftime_now", "range", "namespace", "dict"};
+
+int rt_template_function_index(const char *name)
+{
+    for (size_t i = 0; i < sizeof functions / sizeof functions[0]; i++)
+        if (strcmp(name, functions[i]) == 0)
+            return (int)i;
+    return -1;
+}
+
+static rt_status range_of(evaluator *e, value *out, const call_args *args, size_t line)
+{
+    json_int_t bounds[3] = {0, 0, 1};
+    for (size_t i = 0; i < args->count && i < 3; i++) {
+        if (!json_is_integer(args->positional[i].json))
+            return rt_template_fail(e, line, "range needs whole numbers");
+        bounds[i] = json_integer_value(args->positional[i].json);
+    }
+    if (args->count == 1) {
+        bounds[1] = bounds[0];
+        bounds[0] = 0;
+    }
+    if (bounds[2] == 0 || args->count == 0)
+        return rt_template_fail(e, line, "range needs an end and a step that is not 0");
+    json_t *list = json_array();
+    for (json_int_t i = bounds[0]; bounds[2] > 0 ? i < bounds[1] : i > bounds[1]; i += bounds[2]) {
+        if (json_array_size(list) >= RANGE_MAX) {
+            json_decref(list);
+            return rt_template_fail(e, line, "a range of more than %d is not supported", (int)RANGE_MAX);
+        }
+        (void)json_array_append_new(list, json_integer(i));
+    }
+    *out = rt_value_json(list);
+    return RT_OK;
+}
+
+rt_status rt_template_function(evaluator *e, value *out, int index, const call_args *args, size_t line)
+{
+    *out = (value){0};
+    if (index == FUNCTION_RANGE)
+        return range_of(e, out, args, line);
+    if (index == FUNCTION_RAISE)
+        return rt_template_fail(e, line, "%.300s",
+                                args->count && is_text(&args->positional[0]) ? text_of(&args->positional[0])
+                                                                             : "it gives up");
+    if (index == FUNCTION_STRFTIME) {
+        char text[256] = "";
+        const time_t now = time(NULL);
+        struct tm local;
+        if (args->count && is_text(&args->positional[0]))
+            (void)strftime(text, sizeof text, text_of(&args->positional[0]), localtime_r(&now, &local));
+        *out = rt_value_text(text, strlen(text));
+        return RT_OK;
+    }
+    json_t *object = args->count && json_is_object(args->positional[0].json)
+                         ? json_copy(args->positional[0].json)
+                         : json_object();
+    for (size_t i = 0; i < args->n_named; i++)
+        (void)json_object_set(object, args->names[i],
+                              args->named[i].kind == VALUE_JSON ? args->named[i].json : json_null());
+    *out = rt_value_json(object);
+    if (index == FUNCTION_NAMESPACE)
+        out->kind = VALUE_NAMESPACE;
+    return RT_OK;
+}
+
+/* ---- methods ---- */
+
+static bool affix(const value *in, const value *what, bool at_end)
+{
+    if (json_is_array(what->json)) { /* a tuple: any of them */
+        for (size_t i = 0; i < json_array_size(what->json); i++) {
+            const value one = {.kind = VALUE_JSON, .json = json_array_get(what->json, i)};
+            if (is_text(&one) && affix(in, &one, at_end))
+                return true;
+        }
+        return false;
+    }
+    if (!is_text(what) || size_of(what) > size_of(in))
+        return false;
+    return memcmp(text_of(in) + (at_end ? size_of(in) - size_of(what) : 0), text_of(what), size_of(what)) ==
+           0;
+}
+
+static rt_status text_method(evaluator *e, value *out, const value *in, const char *name,
+                             const call_args *args, size_t line)
+{
+    const value *first = args->count ? &args->positional[0] : NULL,
+                *second = args->count > 1 ? &args->positional[1] : NULL;
+    const value *limit = rt_argument(args, 1, "maxsplit");
+    const json_int_t most = limit && json_is_integer(limit->json) ? json_integer_value(limit->json) : -1;
+    static const struct {
+        const char *name;
+        int mode;
+    } cases[] = {{"upper", 'u'}, {"lower", 'l'}, {"title", 't'}, {"capitalize", 'c'}},
+      strips[] = {{"strip", 3}, {"lstrip", 1}, {"rstrip", 2}};
+    for (size_t i = 0; i < 4; i++) {
+        if (strcmp(name, cases[i].name) == 0) {
+            *out = change_case(in, cases[i].mode);
+            return RT_OK;
+        }
+    }
+    for (size_t i = 0; i < 3; i++) {
+        if (strcmp(name, strips[i].name) == 0) {
+            *out = strip(in, first, strips[i].mode);
+            return RT_OK;
+        }
+    }
+    if (strcmp(name, "split") == 0) {
+        *out = split_on(in, first, most);
+    } else if (strcmp(name, "splitlines") == 0) {
+        *out = split_lines(in);
+    } else if (strcmp(name, "rsplit") == 0 && most < 0) {
+        *out = split_on(in, first, -1);
+    } else if (first && (strcmp(name, "startswith") == 0 || strcmp(name, "endswith") == 0)) {
+        *out = rt_value_json(json_boolean(affix(in, first, name[0] == 'e')));
+    } else if (first && second && strcmp(name, "replace") == 0 && is_text(first) && is_text(second)) {
+        const value *count = args->count > 2 ? &args->positional[2] : NULL;
+        *out = replace(in, first, second,
+                       count && json_is_integer(count->json) ? json_integer_value(count->json) : -1);
+    } else if (first && strcmp(name, "join") == 0 && json_is_array(first->json)) {
+        *out = join(first->json, in, NULL);
+    } else if (first && is_text(first) && (strcmp(name, "find") == 0 || strcmp(name, "count") == 0)) {
+        const char *at = text_of(in), *hit;
+        json_int_t count = 0, where = -1;
+        const size_t n = rt_size_max(size_of(first), 1);
+        while ((hit = memmem(at, size_of(in) - (size_t)(at - text_of(in)), text_of(first), size_of(first)))) {
+            if (count++ == 0)
+                where = hit - text_of(in);
+            at = hit + n;
+            if (at > text_of(in) + size_of(in))
+                break;
+        }
+        *out = rt_value_json(json_integer(name[0] == 'f' ? where : count));
+    } else if (strcmp(name, "isdigit") == 0) {
+        bool digits = size_of(in) > 0;
+        for (size_t i = 0; i < size_of(in); i++)
+            digits = digits && isdigit((unsigned char)text_of(in)[i]);
+        *out = rt_value_json(json_boolean(digits));
+    } else {
+        return rt_template_fail(e, line, "the method '%s' of a text is not supported with these arguments",
+                                name);
+    }
+    return RT_OK;
+}
+
+static rt_status mapping_method(evaluator *e, value *out, const value *object, const char *name,
+                                const call_args *args, size_t line)
+{
+    json_t *list = NULL;
+    if (strcmp(name, "get") == 0) {
+        json_t *item = args->count && is_text(&args->positional[0])
+                           ? json_object_get(object->json, text_of(&args->positional[0]))
+                           : NULL;
+        *out = item              ? rt_value_json(json_incref(item))
+               : args->count > 1 ? rt_value_copy(&args->positional[1])
+                                 : rt_value_json(json_null());
+        return RT_OK;
+    }
+    if (strcmp(name, "items") == 0) {
+        list = pairs_of(object->json);
+    } else if (strcmp(name, "keys") == 0) {
+        list = listed(object);
+    } else if (strcmp(name, "values") == 0) {
+        const char *key;
+        json_t *item;
+        list = json_array();
+        json_object_foreach(object->json, key, item)(void) json_array_append(list, item);
+    } else {
+        return rt_template_fail(e, line, "the method '%s' of a mapping is not supported", name);
+    }
+    *out = rt_value_json(list);
+    return RT_OK;
+}
+
+rt_status rt_template_method(evaluator *e, value *out, const value *object, const char *name,
+                             const call_args *args, size_t line)
+{
+    *out = (value){0};
+    if (is_text(object))
+        return text_method(e, out, object, name, args, line);
+    if (object->kind == VALUE_JSON && json_is_object(object->json))
+        return mapping_method(e, out, object, name, args, line);
+    if (object->kind == VALUE_JSON && json_is_array(object->json) && args->count == 1 &&
+        args->positional[0].kind == VALUE_JSON) {
+        const json_t *item = args->positional[0].json;
+        if (strcmp(name, "append") == 0) { /* a copy: a list can never come to hold itself */
+            if (rt_template_charge(e, item, line) != RT_OK)
+                return e->err->status;
+            (void)json_array_append_new(object->json, json_deep_copy(item));
+            *out = rt_value_json(json_null());
+            return RT_OK;
+        }
+        if (strcmp(name, "index") == 0 || strcmp(name, "count") == 0) {
+            json_int_t count = 0, where = -1;
+            for (size_t i = 0; i < json_array_size(object->json); i++)
+                if (json_equal(json_array_get(object->json, i), (json_t *)(size_t)item) == 1 && count++ == 0)
+                    where = (json_int_t)i;
+            if (name[0] == 'i' && where < 0)
+                return rt_template_fail(e, line, "the item is not in the list");
+            *out = rt_value_json(json_integer(name[0] == 'i' ? where : count));
+            return RT_OK;
+        }
+    }
+    return rt_template_fail(e, line, "the method '%s' is not supported here", name);
+}
