@@ -4,25 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli/home.h"
-#include "model/known.h"
 
 rt_precision cli_precision(const char *word)
 {
     if (strcmp(word, "f32") == 0)
         return RT_PRECISION_F32;
     return strcmp(word, "int8") == 0 ? RT_PRECISION_INT8 : RT_PRECISION_BF16;
-}
-
-rt_status cli_model_path(char **out, const char *name, rt_error *err)
-{
-    char *models_dir;
-    *out = NULL;
-    if (cli_home_path(&models_dir, "models", err) != RT_OK)
-        return err->status;
-    const rt_status status = rt_known_resolve(out, name, models_dir, err);
-    free(models_dir);
-    return status;
 }
 
 static rt_status open_words(cli_model *m, unsigned flags, rt_error *err)

@@ -5,6 +5,7 @@
 #ifndef RT_CLI_OPEN_MODEL_H
 #define RT_CLI_OPEN_MODEL_H
 
+#include "cli/model_arg.h"
 #include "model/chat_template.h"
 #include "model/decoder.h"
 #include "model/tokenizer.h"
@@ -29,8 +30,6 @@ typedef struct cli_model {
 /* One of CLI_PRECISIONS, as cli_parse has checked it. */
 rt_precision cli_precision(const char *word);
 
-/* The path that a MODEL argument stands for, in malloc'd memory; RT_NOT_FOUND says what helps. */
-rt_status cli_model_path(char **out, const char *name, rt_error *err);
 /* flags: CLI_MODEL_*.  On failure *out is empty.  The pool must outlive the model. */
 rt_status cli_model_open(cli_model *out, const char *name, rt_precision precision, unsigned flags,
                          rt_pool *pool, rt_error *err);

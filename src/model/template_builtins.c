@@ -833,8 +833,9 @@ rt_status rt_template_method(evaluator *e, value *out, const value *object, cons
         args->positional[0].kind == VALUE_JSON) {
         const json_t *item = args->positional[0].json;
         if (strcmp(name, "append") == 0) { /* a copy: a list can never come to hold itself */
-            if (rt_template_charge(e, item, line) != RT_OK)
-                return e->err->status;
+            const rt_status status = rt_template_charge(e, item, line);
+            if (status != RT_OK)
+                return status;
             (void)json_array_append_new(object->json, json_deep_copy(item));
             *out = rt_value_json(json_null());
             return RT_OK;

@@ -1,0 +1,450 @@
+/* cli/distill_run.c - see distill_run.h. */
+#include "cli/distill_run.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/json.h"
+#include "base/size.h"
+#include "cli/open_model.h"
+#include "model/export.h"
+#include "retort/version.h"
+#include "tensor/cpu.h"
+
+/* ---- opening ---- */
+
+/* Without a teacher the student's own files bring the tokenizer and the template. */
+static rt_status open_teacher(distill_run *d, rt_error *err)
+{
+    d->has_teacher = d->recipe.teacher.model[0] != '\0';
+    const char *model = d->has_teacher ? d->recipe.teacher.model : d->recipe.student.model;
+    if (cli_model_path(&d->teacher_path, model, err) != RT_OK)
+        return err->status;
+    if (d->has_teacher && (rt_weights_open(&d->weights, d->teacher_path, err) != RT_OK ||
+                           rt_model_config_read(&d->teacher_config, d->weights, err) != RT_OK))
+        return err->status;
+    if (rt_tokenizer_open(&d->tokenizer, d->teacher_path, err) != RT_OK)
+        return err->status;
+    const char *source = rt_tokenizer_chat_template(d->tokenizer);
+    if (source && rt_chat_template_parse(&d->chat_template, source, err) != RT_OK)
+        return err->status;
+    if (!rt_loss_mix_needs_teacher(&d->mix))
+        return RT_OK;
+    return rt_model_open(&d->teacher, d->weights, rt_recipe_precision(d->recipe.teacher.precision), d->pool,
+                         err);
+}
+
+static rt_status read_text(distill_run *d, rt_error *err)
+{
+    const rt_document_options options = {d->recipe.data.tokens_max, d->recipe.data.loss_on == RT_LOSS_ON_ALL};
+    for (size_t i = 0; i < d->recipe.data.train.count; i++)
+        if (rt_documents_read(&d->docs, d->recipe.data.train.items[i], d->tokenizer, d->chat_template,
+                              &options, err) != RT_OK)
+            return err->status;
+    return RT_OK;
+}
+
+/* The two vocabularies must be one: ids mean the same bytes in both models. */
+static rt_status check_tokenizers(const distill_run *d, const char *student_path, rt_error *err)
+{
+    rt_tokenizer *other;
+    if (rt_tokenizer_open(&other, student_path, err) != RT_OK)
+        return err->status;
+    rt_status status = RT_OK;
+    if (strcmp(rt_tokenizer_hash(other), rt_tokenizer_hash(d->tokenizer)) != 0)
+        status = rt_error_set(
+            err, RT_MISMATCH,
+            "the student's tokenizer (%s, %zu tokens, %.12s) is not the teacher's (%s, %zu tokens, %.12s): "
+            "their ids mean different text",
+            rt_tokenizer_kind(other), rt_tokenizer_size(other), rt_tokenizer_hash(other),
+            rt_tokenizer_kind(d->tokenizer), rt_tokenizer_size(d->tokenizer),
+            rt_tokenizer_hash(d->tokenizer));
+    rt_tokenizer_close(other);
+    return status;
+}
+
+static rt_status random_config(distill_run *d, rt_error *err)
+{
+    const char *path = d->recipe.student.model;
+    char *inner = rt_path_is_dir(path) ? rt_path_join(path, "config.json") : strdup(path);
+    json_t *json = NULL;
+    if (!inner)
+        return rt_error_set(err, RT_NO_MEMORY, "no memory for a path");
+    rt_status status = rt_json_read(&json, inner, 1 << 20, err);
+    if (status == RT_OK)
+        status = rt_model_config_from_json(&d->student_config, json, inner, err);
+    if (status == RT_OK && d->student_config.n_vocab < rt_tokenizer_size(d->tokenizer))
+        status = rt_error_set(err, RT_MISMATCH,
+                              "%.200s: vocab_size %zu is smaller than the tokenizer's %zu tokens", inner,
+                              d->student_config.n_vocab, rt_tokenizer_size(d->tokenizer));
+    json_decref(json);
+    free(inner);
+    return status;
+}
+
+static rt_status open_trainer(distill_run *d, rt_error *err)
+{
+    const rt_recipe *r = &d->recipe;
+    const rt_trainer_options options = {
+        .mix = d->mix,
+        .adamw = {r->train.lr, r->train.beta1, r->train.beta2, r->train.eps, r->train.weight_decay},
+        .schedule = rt_recipe_schedule(r),
+        .clip = r->train.clip,
+        .precision = rt_recipe_precision(r->student.precision),
+        .tokens_max = r->train.batch_tokens};
+    if (r->data.tokens_max > d->student_config.n_context)
+        return rt_error_set(err, RT_INVALID, "data.tokens_max %zu is more than the student's context of %zu",
+                            r->data.tokens_max, d->student_config.n_context);
+    if (d->teacher && r->data.tokens_max > d->teacher_config.n_context)
+        return rt_error_set(err, RT_INVALID, "data.tokens_max %zu is more than the teacher's context of %zu",
+                            r->data.tokens_max, d->teacher_config.n_context);
+    return rt_trainer_open(&d->trainer, &d->student_config, d->teacher, &options, d->pool, err);
+}
+
+static rt_status fill_student(distill_run *d, const rt_weights *from, const rt_model_config *from_config,
+                              const size_t *layers, rt_error *err)
+{
+    const rt_status status = rt_params_load(d->trainer->values, &d->trainer->layout, &d->student_config, from,
+                                            from_config, layers, d->pool, err);
+    if (status == RT_OK)
+        rt_trainer_sync(d->trainer);
+    return status;
+}
+
+static rt_status start_from_layers(distill_run *d, rt_error *err)
+{
+    d->student_config = d->teacher_config;
+    if (rt_recipe_layers(d->layers, &d->n_layers, &d->recipe, d->teacher_config.n_layers, err) != RT_OK)
+        return err->status;
+    d->student_config.n_layers = d->n_layers;
+    for (size_t l = 0; l < d->n_layers; l++)
+        d->student_config.window[l] = d->teacher_config.window[d->layers[l]];
+    if (open_trainer(d, err) != RT_OK)
+        return err->status;
+    return fill_student(d, d->weights, &d->teacher_config, d->layers, err);
+}
+
+static rt_status start_from_checkpoint(distill_run *d, rt_error *err)
+{
+    char *path = NULL;
+    rt_weights *from = NULL;
+    rt_status status = cli_model_path(&path, d->recipe.student.model, err);
+    if (status == RT_OK)
+        status = check_tokenizers(d, path, err);
+    if (status == RT_OK)
+        status = rt_weights_open(&from, path, err);
+    if (status == RT_OK)
+        status = rt_model_config_read(&d->student_config, from, err);
+    if (status == RT_OK)
+        status = open_trainer(d, err);
+    if (status == RT_OK)
+        status = fill_student(d, from, &d->student_config, NULL, err);
+    rt_weights_close(from);
+    free(path);
+    return status;
+}
+
+static rt_status start_student(distill_run *d, rt_error *err)
+{
+    if (d->recipe.student.init == RT_INIT_LAYERS)
+        return start_from_layers(d, err);
+    if (d->recipe.student.init == RT_INIT_CHECKPOINT)
+        return start_from_checkpoint(d, err);
+    if (random_config(d, err) != RT_OK || open_trainer(d, err) != RT_OK)
+        return err->status;
+    rt_params_init(d->trainer->values, &d->trainer->layout, &d->student_config, d->recipe.train.seed);
+    rt_trainer_sync(d->trainer);
+    return RT_OK;
+}
+
+/* Everything that decides the run's bits; paths, threads and checkpoint times do not. */
+static rt_status make_identity(distill_run *d, rt_error *err)
+{
+    rt_text text = {0};
+    rt_settings_print(d->settings, &text);
+    rt_text kept = {0};
+    for (const char *line = text.data; line && *line;) {
+        const char *newline = strchr(line, '\n');
+        const size_t n = newline ? (size_t)(newline - line) + 1 : strlen(line);
+        const char *skipped[] = {
+            "  threads:", "  checkpoint_minutes:", "  model:", "  train:", "  types:", "  name:"};
+        bool skip = false;
+        for (size_t i = 0; i < sizeof skipped / sizeof skipped[0]; i++)
+            skip = skip || strncmp(line, skipped[i], strlen(skipped[i])) == 0;
+        if (!skip)
+            rt_text_append(&kept, line, n);
+        line += n;
+    }
+    const uint64_t sums[] = {rt_hash64(d->docs.ids, d->docs.n_tokens * sizeof *d->docs.ids, 0),
+                             rt_hash64(d->docs.mask, d->docs.n_tokens, 0),
+                             rt_hash64(d->docs.begins, (d->docs.n_docs + 1) * sizeof *d->docs.begins, 0),
+                             rt_hash64(d->trainer->values, d->trainer->layout.total * sizeof(float), 0)};
+    rt_text_append(&kept, sums, sizeof sums);
+    rt_text_puts(&kept, d->teacher_hash);
+    rt_text_printf(&kept, "\n%s %s", RT_VERSION, rt_cpu_name(rt_cpu_level()));
+    const bool failed = kept.failed || text.failed;
+    if (!failed)
+        rt_sha256_hex(d->identity, kept.data, kept.size);
+    rt_text_deinit(&text);
+    rt_text_deinit(&kept);
+    return failed ? rt_error_set(err, RT_NO_MEMORY, "no memory for the run's identity") : RT_OK;
+}
+
+static rt_status hash_teacher(distill_run *d, rt_error *err)
+{
+    if (!d->has_teacher)
+        return RT_OK;
+    if (!rt_path_is_dir(d->teacher_path))
+        return rt_sha256_file(d->teacher_hash, d->teacher_path, err);
+    uint64_t sum = 0; /* a folder: names and data of its tensors */
+    for (size_t i = 0; i < rt_weights_count(d->weights); i++) {
+        const rt_weight *w = rt_weights_at(d->weights, i);
+        sum = rt_hash64(w->data, w->bytes, rt_hash64(w->name, strlen(w->name), sum));
+    }
+    (void)snprintf(d->teacher_hash, sizeof d->teacher_hash, "%016llx", (unsigned long long)sum);
+    return RT_OK;
+}
+
+static rt_status keep_recipe(const distill_run *d, rt_error *err)
+{
+    rt_text text = {0};
+    rt_settings_print(d->settings, &text);
+    char *path = rt_path_join(d->dir, "recipe.yaml");
+    const rt_status status = path && !text.failed
+                                 ? rt_file_write(path, text.data, text.size, err)
+                                 : rt_error_set(err, RT_NO_MEMORY, "no memory for the recipe");
+    free(path);
+    rt_text_deinit(&text);
+    return status;
+}
+
+rt_status distill_run_open(distill_run *d, rt_error *err)
+{
+    d->started = (json_int_t)rt_clock_unix_seconds();
+    if (rt_cpu_check(err) != RT_OK ||
+        rt_pool_open(&d->pool, (unsigned)d->recipe.train.threads, err) != RT_OK ||
+        open_teacher(d, err) != RT_OK || hash_teacher(d, err) != RT_OK || read_text(d, err) != RT_OK ||
+        start_student(d, err) != RT_OK || make_identity(d, err) != RT_OK)
+        return err->status;
+    return keep_recipe(d, err);
+}
+
+void distill_run_close(distill_run *d)
+{
+    rt_trainer_close(d->trainer);
+    rt_documents_deinit(&d->docs);
+    rt_model_close(d->teacher);
+    rt_chat_template_free(d->chat_template);
+    rt_tokenizer_close(d->tokenizer);
+    rt_weights_close(d->weights);
+    rt_pool_close(d->pool);
+    rt_settings_close(d->settings);
+    free(d->teacher_path);
+    *d = (distill_run){0};
+}
+
+/* ---- what is told ---- */
+
+static void licence_of(const distill_run *d, char out[64])
+{
+    const char *text;
+    size_t size;
+    if (d->weights && rt_weights_meta_string(d->weights, "general.license", &text, &size))
+        (void)snprintf(out, 64, "%.*s", (int)rt_size_min(size, 60), text);
+    else
+        (void)snprintf(out, 64, "not stated in its file");
+}
+
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash && slash[1] ? slash + 1 : path;
+}
+
+void distill_run_say(const distill_run *d, FILE *out)
+{
+    char licence[64];
+    licence_of(d, licence);
+    if (d->has_teacher)
+        (void)fprintf(out, "teacher  %s: %s, %.1f M parameters, licence %s\n", base_name(d->teacher_path),
+                  d->teacher_config.family, (double)rt_model_config_parameters(&d->teacher_config) / 1e6,
+                  licence);
+    (void)fprintf(out, "student  %zu of %zu layers, %.1f M parameters\n", d->student_config.n_layers,
+                  d->teacher_config.n_layers, (double)rt_model_config_parameters(&d->student_config) / 1e6);
+    (void)fprintf(out, "text     %zu documents, %zu tokens, %zu of them with a loss", d->docs.n_docs,
+                  d->docs.n_tokens, d->docs.n_targets);
+    if (d->docs.n_cut)
+        (void)fprintf(out, "; %zu answers were cut at %zu tokens", d->docs.n_cut, d->recipe.data.tokens_max);
+    (void)fprintf(
+        out, "\ntrain    %llu steps of up to %zu tokens, %.2f GiB of memory\n",
+        (unsigned long long)rt_recipe_steps(&d->recipe),
+        d->recipe.train.batch_tokens * d->recipe.train.micro_batches,
+        (double)(rt_trainer_bytes(d->trainer) + (d->teacher ? rt_model_weight_bytes(d->teacher) : 0)) /
+            0x1p30);
+}
+
+rt_status distill_run_train(distill_run *d, rt_run_step_fn step_fn, void *context, rt_error *err)
+{
+    const rt_run_options options = {.dir = d->dir,
+                                    .identity = d->identity,
+                                    .seed = d->recipe.train.seed,
+                                    .steps = rt_recipe_steps(&d->recipe),
+                                    .micro_batches = d->recipe.train.micro_batches,
+                                    .checkpoint_seconds = d->recipe.train.checkpoint_minutes * 60};
+    return rt_run(d->trainer, &d->docs, &options, step_fn, context, &d->state, &d->resumed_at, err);
+}
+
+/* ---- the student's files ---- */
+
+static rt_status student_tensor(void *context, rt_canonical *out, size_t layer, int which, rt_error *err)
+{
+    const rt_trainer *t = context;
+    const rt_param *p = layer == RT_NO_LAYER ? rt_layout_global(&t->layout, (rt_global)which)
+                                             : rt_layout_role(&t->layout, layer, (rt_role)which);
+    if (!p)
+        return rt_error_set(err, RT_NOT_FOUND, "the student has no such tensor");
+    *out = (rt_canonical){.dtype = RT_F32, .rows = p->rows, .cols = p->cols, .data = t->values + p->offset};
+    return RT_OK;
+}
+
+static json_t *lineage_of(const distill_run *d)
+{
+    char licence[64];
+    licence_of(d, licence);
+    rt_text recipe = {0};
+    rt_settings_print(d->settings, &recipe);
+    json_t *layers = json_array();
+    for (size_t i = 0; i < d->n_layers; i++)
+        (void)json_array_append_new(layers, json_integer((json_int_t)d->layers[i]));
+    json_t *out = json_pack(
+        "{s:s, s:{s:s, s:s, s:s}, s:o, s:I, s:I, s:s, s:o}", "made_by", "retort " RT_VERSION, "teacher",
+        "file", base_name(d->teacher_path), "hash", d->teacher_hash, "licence", licence, "layers", layers,
+        "steps", (json_int_t)d->state.step, "tokens", (json_int_t)d->state.tokens, "tokenizer",
+        rt_tokenizer_hash(d->tokenizer), "recipe", rt_json_text(recipe.data, recipe.size));
+    rt_text_deinit(&recipe);
+    return out;
+}
+
+static rt_status export_types(const distill_run *d, const rt_export_source *source, rt_error *err)
+{
+    for (size_t i = 0; i < d->recipe.output.types.count; i++) {
+        rt_export_options options = {.pool = d->pool};
+        char name[64];
+        (void)rt_dtype_from_name(&options.type, d->recipe.output.types.items[i]);
+        (void)snprintf(name, sizeof name, "student.%s.gguf", rt_dtype_get(options.type)->name);
+        char *path = rt_path_join(d->dir, name);
+        const rt_status status = path ? rt_export_gguf(source, path, &options, err)
+                                      : rt_error_set(err, RT_NO_MEMORY, "no memory for a path");
+        free(path);
+        if (status != RT_OK)
+            return status;
+    }
+    return RT_OK;
+}
+
+rt_status distill_run_export(const distill_run *d, rt_error *err)
+{
+    rt_model_config config = d->student_config;
+    config.norm_plus_one = false; /* the trainer's values are the factors themselves */
+    json_t *lineage = lineage_of(d);
+    const bool gguf = d->weights && rt_weights_get_format(d->weights) == RT_FORMAT_GGUF;
+    const rt_export_source source = {.config = &config,
+                                     .tensor = student_tensor,
+                                     .context = d->trainer,
+                                     .tokenizer_path = d->teacher_path,
+                                     .meta = gguf ? d->weights : NULL,
+                                     .name = d->recipe.output.name,
+                                     .lineage = lineage};
+    const rt_export_options options = {.type = RT_BF16, .pool = d->pool};
+    char *folder = rt_path_join(d->dir, "student");
+    rt_status status = folder && lineage
+                           ? rt_export_folder(&source, folder, &options, err)
+                           : rt_error_set(err, RT_NO_MEMORY, "no memory for the student's files");
+    if (status == RT_OK)
+        status = export_types(d, &source, err);
+    free(folder);
+    json_decref(lineage);
+    return status;
+}
+
+/* ---- run.json ---- */
+
+static json_t *machine_facts(void)
+{
+    return json_pack("{s:s, s:I, s:I}", "isa", rt_cpu_name(rt_cpu_level()), "cores",
+                     (json_int_t)sysconf(_SC_NPROCESSORS_ONLN), "memory_bytes",
+                     (json_int_t)sysconf(_SC_PHYS_PAGES) * (json_int_t)sysconf(_SC_PAGESIZE));
+}
+
+static json_t *recipe_facts(const distill_run *d)
+{
+    json_t *loss = json_array();
+    for (size_t i = 0; i < d->recipe.loss.count; i++)
+        (void)json_array_append_new(loss, json_string(d->recipe.loss.items[i]));
+    json_t *layers = json_array();
+    for (size_t i = 0; i < d->n_layers; i++)
+        (void)json_array_append_new(layers, json_integer((json_int_t)d->layers[i]));
+    return json_pack("{s:o, s:f, s:I, s:f, s:I, s:o}", "loss", loss, "learning rate", d->recipe.train.lr,
+                     "tokens a step",
+                     (json_int_t)(d->recipe.train.batch_tokens * d->recipe.train.micro_batches),
+                     "weight decay", d->recipe.train.weight_decay, "longest document",
+                     (json_int_t)d->recipe.data.tokens_max, "layers", layers);
+}
+
+static json_t *model_facts(const char *name, const rt_model_config *config, size_t bytes)
+{
+    return json_pack("{s:s, s:I, s:I, s:I}", "name", name, "parameters",
+                     (json_int_t)rt_model_config_parameters(config), "layers", (json_int_t)config->n_layers,
+                     "bytes", (json_int_t)bytes);
+}
+
+static size_t weight_bytes(const rt_weights *weights)
+{
+    size_t bytes = 0;
+    for (size_t i = 0; i < rt_weights_count(weights); i++)
+        bytes += rt_weights_at(weights, i)->bytes;
+    return bytes;
+}
+
+rt_status distill_run_facts(const distill_run *d, json_t **out, rt_error *err)
+{
+    char licence[64], started[32], start[96];
+    licence_of(d, licence);
+    const time_t when = (time_t)d->started;
+    struct tm utc;
+    (void)strftime(started, sizeof started, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&when, &utc));
+    (void)snprintf(start, sizeof start,
+                   d->recipe.student.init == RT_INIT_LAYERS ? "%zu of the teacher's %zu layers"
+                                                            : "own weights",
+                   d->student_config.n_layers, d->teacher_config.n_layers);
+    json_t *teacher = json_object();
+    if (d->has_teacher) {
+        json_decref(teacher);
+        teacher = model_facts(base_name(d->teacher_path), &d->teacher_config, weight_bytes(d->weights));
+        (void)json_object_set_new(teacher, "licence", json_string(licence));
+        (void)json_object_set_new(teacher, "hash", json_string(d->teacher_hash));
+    }
+    json_t *student = model_facts(d->recipe.output.name, &d->student_config,
+                                  rt_model_config_parameters(&d->student_config) * 2);
+    (void)json_object_set_new(student, "init", json_string(start));
+    json_t *run = json_pack(
+        "{s:o, s:o, s:o, s:o, s:{s:s}, s:I, s:I, s:f, s:I, s:I, s:s, s:[s, s]}", "recipe", recipe_facts(d),
+        "teacher", teacher, "student", student, "machine", machine_facts(), "versions", "retort", RT_VERSION,
+        "tokens", (json_int_t)d->state.tokens, "steps", (json_int_t)d->state.step, "seconds",
+        d->state.seconds, "peak_bytes", (json_int_t)rt_peak_memory_bytes(), "seed",
+        (json_int_t)d->recipe.train.seed, "started", started, "lineage", base_name(d->teacher_path), start);
+    char *path = rt_path_join(d->dir, "run.json");
+    const rt_status status = run && path ? rt_json_write(path, run, err)
+                                         : rt_error_set(err, RT_NO_MEMORY, "no memory for the run's facts");
+    free(path);
+    if (status == RT_OK)
+        *out = run;
+    else
+        json_decref(run);
+    return status;
+}

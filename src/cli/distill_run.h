@@ -1,0 +1,45 @@
+/* cli/distill_run.h - what a distillation needs, from a resolved recipe: teacher, tokenizer, text, student,
+ * trainer.
+ *
+ * Used by `retort distill`; opened, trained, exported and closed in this order. */
+#ifndef RT_CLI_DISTILL_RUN_H
+#define RT_CLI_DISTILL_RUN_H
+
+#include <jansson.h>
+#include <stdio.h>
+
+#include "student/recipe.h"
+#include "student/run.h"
+
+typedef struct distill_run {
+    rt_settings *settings; /* the caller has filled recipe and mix from them */
+    rt_recipe recipe;
+    rt_loss_mix mix;
+    const char *dir;
+    /* the rest is filled by open */
+    bool has_teacher;
+    char *teacher_path; /* without a teacher: of the student's tokenizer */
+    rt_pool *pool;
+    rt_weights *weights;
+    rt_tokenizer *tokenizer;
+    rt_chat_template *chat_template;
+    rt_model_config teacher_config, student_config;
+    rt_model *teacher; /* NULL when the loss needs none */
+    rt_documents docs;
+    rt_trainer *trainer;
+    size_t layers[RT_LAYERS_MAX], n_layers; /* init layers */
+    char identity[65], teacher_hash[65];
+    rt_run_state state;
+    uint64_t resumed_at;
+    json_int_t started; /* unix seconds */
+} distill_run;
+
+rt_status distill_run_open(distill_run *d, rt_error *err);
+void distill_run_say(const distill_run *d, FILE *out); /* a few lines: what is trained from what, on what */
+rt_status distill_run_train(distill_run *d, rt_run_step_fn step_fn, void *context, rt_error *err);
+rt_status distill_run_export(const distill_run *d, rt_error *err);
+/* The facts of the run, written to run.json too (docs/report-format.md). */
+rt_status distill_run_facts(const distill_run *d, json_t **out, rt_error *err);
+void distill_run_close(distill_run *d);
+
+#endif
