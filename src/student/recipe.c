@@ -81,8 +81,11 @@ rt_precision rt_recipe_precision(int choice)
 static bool read_real(double *out, const char *text)
 {
     char *end;
-    *out = strtod(text, &end);
-    return end != text && *end == '\0' && isfinite(*out);
+    const double x = strtod(text, &end);
+    if (end == text || *end != '\0' || !isfinite(x))
+        return false;
+    *out = x;
+    return true;
 }
 
 static rt_status set_parameter(rt_loss_spec *spec, const char *name, const char *value, const char *term,
