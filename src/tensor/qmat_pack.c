@@ -1,9 +1,9 @@
 /* tensor/qmat_pack.c - file blocks into strips of 16 interleaved rows, and one row back out.
  *
  * Nothing is rounded: codes keep their bits, scales their f16 or 6-bit form, so a row read back is
- * bit for bit what rt_dequantise gives for the file's blocks.  Q4_0, Q4_1 and Q8_0 need no more than
- * 32-bit moves (the nibble order of the file is the one of the strip); the others go through one byte a
- * code. */
+ * bit for bit what rt_dequantise gives for the file's blocks.  Q4_0, Q4_1 and Q8_0 need no more than a
+ * transposition of 32-bit words (the nibble order of the file is the one of the strip), which runs at the
+ * memory's speed; the others go through one byte a code, four codes in a word. */
 #include <string.h>
 
 #include "tensor/cpu/qmat_format.h"
@@ -11,7 +11,7 @@
 enum { ROWS = RT_QSTRIP_ROWS, GROUP = RT_QGROUP, VECTOR_BYTES = 64, K_GROUPS = RT_QSUPER_GROUPS };
 
 typedef struct group {
-    uint8_t codes[GROUP];
+    uint32_t codes[GROUP / 4]; /* four bytes a word, in order: "vector z" of this row */
     int8_t scales[2],
         mins[2]; /* K types: one for each half; scales[0] and mins[0] when there are no halves */
 } group;
@@ -23,19 +23,37 @@ static uint32_t load32(const uint8_t *p)
     return out;
 }
 
-static void q5_codes(uint8_t codes[GROUP], const uint8_t *fifth, const uint8_t *low)
+/* Bits [shift, shift + count) of each byte of 32 bytes. */
+static void take_bits(uint32_t out[GROUP / 4], const uint8_t *bytes, unsigned shift, unsigned count)
+{
+    const uint32_t mask = 0x01010101u * ((1u << count) - 1);
+    for (unsigned z = 0; z < GROUP / 4; z++)
+        out[z] = load32(bytes + 4 * z) >> shift & mask;
+}
+
+/* The same bits on top of codes that have `below` bits. */
+static void add_bits(uint32_t out[GROUP / 4], const uint8_t *bytes, unsigned shift, unsigned count,
+                     unsigned below)
+{
+    uint32_t upper[GROUP / 4];
+    take_bits(upper, bytes, shift, count);
+    for (unsigned z = 0; z < GROUP / 4; z++)
+        out[z] |= upper[z] << below;
+}
+
+static void q5_codes(uint32_t codes[GROUP / 4], const uint8_t *fifth, const uint8_t *low)
 {
     const uint32_t bits = load32(fifth);
-    for (unsigned j = 0; j < 16; j++) {
-        codes[j] = (uint8_t)((low[j] & 15u) | (bits >> j & 1u) << 4);
-        codes[j + 16] = (uint8_t)(low[j] >> 4 | (bits >> (j + 16) & 1u) << 4);
+    for (unsigned z = 0; z < GROUP / 4; z++) {
+        const uint32_t nibbles = load32(low + z % 4 * 4) >> (z / 4 * 4) & 0x0F0F0F0Fu;
+        const uint32_t spread = (bits >> 4 * z & 15u) * 0x00204081u & 0x01010101u; /* bit c to byte c */
+        codes[z] = nibbles | spread << 4;
     }
 }
 
 static void q2_k_group(group *out, const uint8_t *block, unsigned g)
 {
-    for (unsigned j = 0; j < GROUP; j++)
-        out->codes[j] = block[16 + 32 * (g / 4) + j] >> 2 * (g % 4) & 3;
+    take_bits(out->codes, block + 16 + 32 * (g / 4), 2 * (g % 4), 2);
     for (unsigned half = 0; half < 2; half++) {
         out->scales[half] = (int8_t)(block[2 * g + half] & 15);
         out->mins[half] = (int8_t)(block[2 * g + half] >> 4);
@@ -45,10 +63,8 @@ static void q2_k_group(group *out, const uint8_t *block, unsigned g)
 static void q3_k_group(group *out, const uint8_t *block, unsigned g)
 {
     const uint8_t *packed = block + 96;
-    for (unsigned j = 0; j < GROUP; j++) {
-        const unsigned low = block[32 + 32 * (g / 4) + j] >> 2 * (g % 4) & 3u;
-        out->codes[j] = (uint8_t)(low + 4u * (block[j] >> g & 1u));
-    }
+    take_bits(out->codes, block + 32 + 32 * (g / 4), 2 * (g % 4), 2);
+    add_bits(out->codes, block, g, 1, 2);
     for (unsigned half = 0; half < 2; half++) {
         const unsigned s = 2 * g + half;
         const int low = s < 8 ? packed[s] & 15 : packed[s - 8] >> 4,
@@ -72,24 +88,20 @@ static void k_scale(group *out, const uint8_t packed[12], unsigned g)
 static void q4_k_group(group *out, const uint8_t *block, unsigned g)
 {
     k_scale(out, block + 4, g);
-    for (unsigned j = 0; j < GROUP; j++)
-        out->codes[j] = block[16 + 32 * (g / 2) + j] >> 4 * (g % 2) & 15;
+    take_bits(out->codes, block + 16 + 32 * (g / 2), 4 * (g % 2), 4);
 }
 
 static void q5_k_group(group *out, const uint8_t *block, unsigned g)
 {
     k_scale(out, block + 4, g);
-    for (unsigned j = 0; j < GROUP; j++) {
-        const unsigned low = block[48 + 32 * (g / 2) + j] >> 4 * (g % 2) & 15u;
-        out->codes[j] = (uint8_t)(low | (block[16 + j] >> g & 1u) << 4);
-    }
+    take_bits(out->codes, block + 48 + 32 * (g / 2), 4 * (g % 2), 4);
+    add_bits(out->codes, block + 16, g, 1, 4);
 }
 
 static void q6_k_group(group *out, const uint8_t *block, unsigned g)
 {
-    const uint8_t *low = block + 64 * (g / 4) + 32 * (g % 2), *high = block + 128 + 32 * (g / 4);
-    for (unsigned j = 0; j < GROUP; j++)
-        out->codes[j] = (uint8_t)((low[j] >> 4 * (g % 4 / 2) & 15u) | (high[j] >> 2 * (g % 4) & 3u) << 4);
+    take_bits(out->codes, block + 64 * (g / 4) + 32 * (g % 2), 4 * (g % 4 / 2), 4);
+    add_bits(out->codes, block + 128 + 32 * (g / 4), 2 * (g % 4), 2, 4);
     out->scales[0] = (int8_t)block[192 + 2 * g];
     out->scales[1] = (int8_t)block[192 + 2 * g + 1];
 }
@@ -139,32 +151,22 @@ static size_t scale_offset(rt_dtype dtype)
     }
 }
 
-/* The high bits of row r: see the planes in qmat_format.h. */
-static void write_high_bits(uint8_t *high, const uint8_t codes[GROUP], unsigned bits, size_t r)
-{
-    for (unsigned c = 0; c < 4; c++) {
-        unsigned first = 0, second = 0;
-        for (unsigned z = 0; z < 4; z++) {
-            const unsigned a = codes[4 * z + c] >> 4, b = codes[4 * z + 16 + c] >> 4;
-            first |= bits == 5 ? a << z | b << (z + 4) : a << 2 * z;
-            second |= b << 2 * z;
-        }
-        high[4 * r + c] = (uint8_t)first;
-        if (bits == 6)
-            high[VECTOR_BYTES + 4 * r + c] = (uint8_t)second;
-    }
-}
-
-static void write_codes(uint8_t *out, const uint8_t codes[GROUP], unsigned bits, size_t r)
+/* Row r of a group: see the planes in qmat_format.h. */
+static void write_codes(uint8_t *out, const uint32_t codes[GROUP / 4], unsigned bits, size_t r)
 {
     for (unsigned z = 0; z < 4; z++) {
-        const uint32_t low = load32(codes + 4 * z), high = load32(codes + 16 + 4 * z),
-                       both = low & 0x0F0F0F0Fu;
-        const uint32_t packed = both | (high & 0x0F0F0F0Fu) << 4;
-        memcpy(out + z * VECTOR_BYTES + 4 * r, &packed, sizeof packed);
+        const uint32_t both = (codes[z] & 0x0F0F0F0Fu) | (codes[z + 4] & 0x0F0F0F0Fu) << 4;
+        memcpy(out + z * VECTOR_BYTES + 4 * r, &both, sizeof both);
     }
-    if (bits > 4)
-        write_high_bits(out + 4 * VECTOR_BYTES, codes, bits, r);
+    uint32_t high[2] = {0, 0};
+    for (unsigned z = 0; z < GROUP / 4; z++) {
+        if (bits == 5)
+            high[0] |= (codes[z] >> 4 & 0x01010101u) << z;
+        else
+            high[z / 4] |= (codes[z] >> 4 & 0x03030303u) << 2 * (z % 4);
+    }
+    for (unsigned i = 0; i + 4 < bits; i++)
+        memcpy(out + (4 + i) * VECTOR_BYTES + 4 * r, &high[i], sizeof high[i]);
 }
 
 /* Q4_0, Q4_1: the 16 bytes of nibbles go out as four words; Q8_0: eight words, signed to offset 128. */
@@ -207,9 +209,60 @@ static void pack_row(uint8_t *codes, uint8_t *scales, uint8_t *supers, const rt_
     }
 }
 
+typedef uint32_t quad __attribute__((vector_size(16)));
+
+/* 16 bytes of 4 rows as columns of words: word z of row r goes to out[64 z + 4 r]. */
+static void transpose_words(uint8_t *out, const uint8_t *in, size_t row_bytes, uint32_t flip)
+{
+    quad row[4];
+    for (unsigned r = 0; r < 4; r++) {
+        memcpy(&row[r], in + r * row_bytes, sizeof row[r]);
+        row[r] ^= flip;
+    }
+    const quad low01 = __builtin_shufflevector(row[0], row[1], 0, 4, 1, 5);
+    const quad low23 = __builtin_shufflevector(row[2], row[3], 0, 4, 1, 5);
+    const quad high01 = __builtin_shufflevector(row[0], row[1], 2, 6, 3, 7);
+    const quad high23 = __builtin_shufflevector(row[2], row[3], 2, 6, 3, 7);
+    const quad word[4] = {__builtin_shufflevector(low01, low23, 0, 1, 4, 5),
+                          __builtin_shufflevector(low01, low23, 2, 3, 6, 7),
+                          __builtin_shufflevector(high01, high23, 0, 1, 4, 5),
+                          __builtin_shufflevector(high01, high23, 2, 3, 6, 7)};
+    for (unsigned z = 0; z < 4; z++)
+        memcpy(out + VECTOR_BYTES * z, &word[z], sizeof word[z]);
+}
+
+/* A whole strip of Q4_0, Q4_1 or Q8_0. */
+static void pack_moved(uint8_t *codes, uint8_t *scales, const rt_qformat *f, const uint8_t *blocks,
+                       size_t row_bytes, size_t groups)
+{
+    const size_t block_bytes = rt_dtype_get(f->dtype)->block_bytes, header = f->offset ? 2 : 4;
+    const uint32_t flip = f->code_bits == 8 ? 0x80808080u : 0;
+    const uintptr_t next = (uintptr_t)(blocks + ROWS * row_bytes); /* the next strip, in the file's order */
+    for (size_t g = 0; g < groups; g++, blocks += block_bytes) {
+        for (size_t i = 0; i < ROWS * block_bytes; i += 64)
+            __builtin_prefetch((const void *)(next + g * ROWS * block_bytes + i));
+        for (size_t r = 0; r < ROWS; r += 4) {
+            const uint8_t *in = blocks + r * row_bytes + header;
+            transpose_words(codes + 4 * r, in, row_bytes, flip);
+            if (f->code_bits == 8)
+                transpose_words(codes + 4 * VECTOR_BYTES + 4 * r, in + 16, row_bytes, flip);
+        }
+        for (size_t r = 0; r < ROWS; r++)
+            memcpy(scales + 2 * r, blocks + r * row_bytes, 2);
+        for (size_t r = 0; r < ROWS && !f->offset; r++)
+            memcpy(scales + 2 * (ROWS + r), blocks + r * row_bytes + 2, 2);
+        codes += rt_qcode_bytes(f);
+        scales += rt_qscale_bytes(f);
+    }
+}
+
 void rt_qstrip_pack(uint8_t *codes, uint8_t *scales, uint8_t *supers, const rt_qformat *f,
                     const uint8_t *blocks, size_t row_bytes, size_t n_rows, size_t groups)
 {
+    if (n_rows == ROWS && is_moved(f->dtype)) {
+        pack_moved(codes, scales, f, blocks, row_bytes, groups);
+        return;
+    }
     for (size_t r = 0; r < n_rows; r++)
         pack_row(codes, scales, supers, f, blocks + r * row_bytes, r, groups);
 }
