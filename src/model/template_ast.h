@@ -136,8 +136,8 @@ bool rt_value_equal(const value *a, const value *b);
 const value *rt_argument(const call_args *args, size_t position, const char *name);
 rt_status rt_template_fail(evaluator *e, size_t line, const char *fmt, ...) RT_PRINTF(3, 4);
 
-/* Counts the values inside `json` as steps: shared parts count each time they are reached, so that neither copies nor
- * comparisons of what a template builds can outgrow the limit. */
+/* Counts the values inside `json` as steps: shared parts count each time they are reached, so that neither
+ * copies nor comparisons of what a template builds can outgrow the limit. */
 rt_status rt_template_charge(evaluator *e, const json_t *json, size_t line);
 
 /* template_builtins.c.  On failure the error is set and *out undefined. */

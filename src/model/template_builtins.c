@@ -7,26 +7,9 @@
 #include <time.h>
 
 #include "base/size.h"
-#include "model/template_ast.h"
+#include "model/template_text.h"
 
 enum { RANGE_MAX = 100000 };
-
-static bool is_text(const value *v) { return v->kind == VALUE_JSON && json_is_string(v->json); }
-static const char *text_of(const value *v) { return json_string_value(v->json); }
-static size_t size_of(const value *v) { return json_string_length(v->json); }
-
-static bool flag_of(const call_args *args, size_t position, const char *name)
-{
-    const value *v = rt_argument(args, position, name);
-    return v && rt_value_truthy(v);
-}
-
-static value take_text(rt_text *text)
-{
-    const value out = rt_value_text(text->data, text->size);
-    rt_text_deinit(text);
-    return out;
-}
 
 /* ---- JSON as Python's json.dumps writes it, with ensure_ascii off ---- */
 
@@ -102,144 +85,8 @@ static rt_status to_json(evaluator *e, value *out, const value *in, const call_a
         return rt_template_fail(e, line, "tojson of something that is undefined");
     rt_text text = {0};
     dump(&text, in->json, width > 32 ? 32 : width, 0);
-    *out = take_text(&text);
+    *out = rt_value_take_text(&text);
     return RT_OK;
-}
-
-/* ---- text ---- */
-
-static bool is_space(unsigned char c)
-{
-    return c == ' ' || (c >= '\t' && c <= '\r') || (c >= 0x1C && c <= 0x1F);
-}
-
-static bool in_set(char c, const value *set)
-{
-    return set && is_text(set) ? memchr(text_of(set), c, size_of(set)) != NULL : is_space((unsigned char)c);
-}
-
-/* sides: 1 left, 2 right */
-static value strip(const value *in, const value *set, int sides)
-{
-    size_t from = 0, to = size_of(in);
-    while ((sides & 1) && from < to && in_set(text_of(in)[from], set))
-        from++;
-    while ((sides & 2) && to > from && in_set(text_of(in)[to - 1], set))
-        to--;
-    return rt_value_text(text_of(in) + from, to - from);
-}
-
-/* ASCII letters change their case, others stay. */
-static value change_case(const value *in, int mode) /* 'u', 'l', 't'itle, 'c'apitalize */
-{
-    rt_text out = {0};
-    bool inside = false;
-    for (size_t i = 0; i < size_of(in); i++) {
-        const unsigned char c = (unsigned char)text_of(in)[i];
-        const bool up = mode == 'u' || (mode == 't' && !inside) || (mode == 'c' && i == 0);
-        const char changed = (char)(up ? toupper(c) : tolower(c));
-        inside = isalpha(c) || c >= 0x80 || (inside && c == '\'' && mode == 'c');
-        rt_text_append(&out, &changed, 1);
-    }
-    return take_text(&out);
-}
-
-static value replace(const value *in, const value *from, const value *to, json_int_t most)
-{
-    rt_text out = {0};
-    const char *at = text_of(in), *end = at + size_of(in);
-    const size_t n = size_of(from);
-    while (at < end && most != 0 && n) {
-        const char *hit = memmem(at, (size_t)(end - at), text_of(from), n);
-        if (!hit)
-            break;
-        rt_text_append(&out, at, (size_t)(hit - at));
-        rt_text_append(&out, text_of(to), size_of(to));
-        at = hit + n;
-        most--;
-    }
-    rt_text_append(&out, at, (size_t)(end - at));
-    return take_text(&out);
-}
-
-static value split_on(const value *in, const value *by, json_int_t most)
-{
-    json_t *parts = json_array();
-    const char *at = text_of(in), *end = at + size_of(in);
-    if (by && is_text(by) && size_of(by)) {
-        for (const char *hit; most != 0 && (hit = memmem(at, (size_t)(end - at), text_of(by), size_of(by)));
-             most--) {
-            (void)json_array_append_new(parts, json_stringn(at, (size_t)(hit - at)));
-            at = hit + size_of(by);
-        }
-        (void)json_array_append_new(parts, json_stringn(at, (size_t)(end - at)));
-        return rt_value_json(parts);
-    }
-    for (;; most--) { /* runs of white space */
-        while (at < end && is_space((unsigned char)*at))
-            at++;
-        if (at == end)
-            break;
-        const char *stop = at;
-        while (stop < end && (most == 0 || !is_space((unsigned char)*stop)))
-            stop++;
-        (void)json_array_append_new(parts, json_stringn(at, (size_t)(stop - at)));
-        at = stop;
-    }
-    return rt_value_json(parts);
-}
-
-static value split_lines(const value *in)
-{
-    json_t *parts = json_array();
-    const char *at = text_of(in), *end = at + size_of(in);
-    while (at < end) {
-        const char *stop = at;
-        while (stop < end && *stop != '\n' && *stop != '\r')
-            stop++;
-        (void)json_array_append_new(parts, json_stringn(at, (size_t)(stop - at)));
-        at = stop + (stop < end) + (stop + 1 < end && stop[0] == '\r' && stop[1] == '\n');
-    }
-    return rt_value_json(parts);
-}
-
-static value join(const json_t *items, const value *by, const value *attribute)
-{
-    rt_text out = {0};
-    for (size_t i = 0; i < json_array_size(items); i++) {
-        json_t *item = json_array_get(items, i);
-        if (attribute && is_text(attribute))
-            item = json_object_get(item, text_of(attribute));
-        const value v = {.kind = item ? VALUE_JSON : VALUE_UNDEFINED, .json = item};
-        if (i && by)
-            rt_value_print(&out, by);
-        rt_value_print(&out, &v);
-    }
-    return take_text(&out);
-}
-
-static value indent_text(const value *in, const call_args *args)
-{
-    const value *width = rt_argument(args, 0, "width");
-    const json_int_t n = width && json_is_integer(width->json) ? json_integer_value(width->json) : 4;
-    const bool first = flag_of(args, 1, "first"), blank = flag_of(args, 2, "blank");
-    rt_text out = {0};
-    const char *at = text_of(in), *end = at + size_of(in);
-    for (bool is_first = true; at < end || is_first; is_first = false) {
-        const char *newline = memchr(at, '\n', (size_t)(end - at)), *stop = newline ? newline : end;
-        if (is_first ? first : blank || stop > at) {
-            if (width && is_text(width))
-                rt_value_print(&out, width);
-            else
-                for (json_int_t i = 0; i < n && i < 256; i++)
-                    rt_text_puts(&out, " ");
-        }
-        rt_text_append(&out, at, (size_t)(stop - at) + (newline != NULL));
-        at = newline ? newline + 1 : end;
-        if (!newline)
-            break;
-    }
-    return take_text(&out);
 }
 
 static size_t length_of(const value *v)
@@ -422,25 +269,25 @@ static rt_status text_filter(evaluator *e, value *out, const char *name, const v
         rt_text printed = {0};
         rt_value_print(&printed, in);
         rt_value_drop(&text);
-        text = take_text(&printed);
+        text = rt_value_take_text(&printed);
     }
     rt_status status = RT_OK;
     if (strcmp(name, "trim") == 0) {
-        *out = strip(&text, rt_argument(args, 0, "chars"), 3);
+        *out = rt_text_strip(&text, rt_argument(args, 0, "chars"), 3);
     } else if (strcmp(name, "indent") == 0) {
-        *out = indent_text(&text, args);
+        *out = rt_text_indent(&text, args);
     } else if (strcmp(name, "replace") == 0) {
         const value *from = rt_argument(args, 0, "old"), *to = rt_argument(args, 1, "new"),
                     *most = rt_argument(args, 2, "count");
         if (from && to && is_text(from) && is_text(to))
-            *out = replace(&text, from, to,
-                           most && json_is_integer(most->json) ? json_integer_value(most->json) : -1);
+            *out = rt_text_replace(&text, from, to,
+                                   most && json_is_integer(most->json) ? json_integer_value(most->json) : -1);
         else
             status = rt_template_fail(e, line, "replace needs two texts");
     } else if (strcmp(name, "string") == 0 || strcmp(name, "safe") == 0) {
         *out = rt_value_copy(&text);
     } else {
-        *out = change_case(&text, name[0]); /* upper, lower, title, capitalize */
+        *out = rt_text_change_case(&text, name[0]); /* upper, lower, title, capitalize */
     }
     rt_value_drop(&text);
     return status;
@@ -455,7 +302,7 @@ static rt_status list_filter(evaluator *e, value *out, const char *name, const v
     if (strcmp(name, "first") == 0 || strcmp(name, "last") == 0) {
         *out = n ? rt_value_json(json_incref(json_array_get(items, name[0] == 'f' ? 0 : n - 1))) : (value){0};
     } else if (strcmp(name, "join") == 0) {
-        *out = join(items, rt_argument(args, 0, "d"), rt_argument(args, 1, "attribute"));
+        *out = rt_text_join(items, rt_argument(args, 0, "d"), rt_argument(args, 1, "attribute"));
     } else if (strcmp(name, "reverse") == 0) {
         json_t *turned = json_array();
         for (size_t i = n; i-- > 0;)
@@ -714,84 +561,6 @@ rt_status rt_template_function(evaluator *e, value *out, int index, const call_a
 
 /* ---- methods ---- */
 
-static bool affix(const value *in, const value *what, bool at_end)
-{
-    if (json_is_array(what->json)) { /* a tuple: any of them */
-        for (size_t i = 0; i < json_array_size(what->json); i++) {
-            const value one = {.kind = VALUE_JSON, .json = json_array_get(what->json, i)};
-            if (is_text(&one) && affix(in, &one, at_end))
-                return true;
-        }
-        return false;
-    }
-    if (!is_text(what) || size_of(what) > size_of(in))
-        return false;
-    return memcmp(text_of(in) + (at_end ? size_of(in) - size_of(what) : 0), text_of(what), size_of(what)) ==
-           0;
-}
-
-static rt_status text_method(evaluator *e, value *out, const value *in, const char *name,
-                             const call_args *args, size_t line)
-{
-    const value *first = args->count ? &args->positional[0] : NULL,
-                *second = args->count > 1 ? &args->positional[1] : NULL;
-    const value *limit = rt_argument(args, 1, "maxsplit");
-    const json_int_t most = limit && json_is_integer(limit->json) ? json_integer_value(limit->json) : -1;
-    static const struct {
-        const char *name;
-        int mode;
-    } cases[] = {{"upper", 'u'}, {"lower", 'l'}, {"title", 't'}, {"capitalize", 'c'}},
-      strips[] = {{"strip", 3}, {"lstrip", 1}, {"rstrip", 2}};
-    for (size_t i = 0; i < 4; i++) {
-        if (strcmp(name, cases[i].name) == 0) {
-            *out = change_case(in, cases[i].mode);
-            return RT_OK;
-        }
-    }
-    for (size_t i = 0; i < 3; i++) {
-        if (strcmp(name, strips[i].name) == 0) {
-            *out = strip(in, first, strips[i].mode);
-            return RT_OK;
-        }
-    }
-    if (strcmp(name, "split") == 0) {
-        *out = split_on(in, first, most);
-    } else if (strcmp(name, "splitlines") == 0) {
-        *out = split_lines(in);
-    } else if (strcmp(name, "rsplit") == 0 && most < 0) {
-        *out = split_on(in, first, -1);
-    } else if (first && (strcmp(name, "startswith") == 0 || strcmp(name, "endswith") == 0)) {
-        *out = rt_value_json(json_boolean(affix(in, first, name[0] == 'e')));
-    } else if (first && second && strcmp(name, "replace") == 0 && is_text(first) && is_text(second)) {
-        const value *count = args->count > 2 ? &args->positional[2] : NULL;
-        *out = replace(in, first, second,
-                       count && json_is_integer(count->json) ? json_integer_value(count->json) : -1);
-    } else if (first && strcmp(name, "join") == 0 && json_is_array(first->json)) {
-        *out = join(first->json, in, NULL);
-    } else if (first && is_text(first) && (strcmp(name, "find") == 0 || strcmp(name, "count") == 0)) {
-        const char *at = text_of(in), *hit;
-        json_int_t count = 0, where = -1;
-        const size_t n = rt_size_max(size_of(first), 1);
-        while ((hit = memmem(at, size_of(in) - (size_t)(at - text_of(in)), text_of(first), size_of(first)))) {
-            if (count++ == 0)
-                where = hit - text_of(in);
-            at = hit + n;
-            if (at > text_of(in) + size_of(in))
-                break;
-        }
-        *out = rt_value_json(json_integer(name[0] == 'f' ? where : count));
-    } else if (strcmp(name, "isdigit") == 0) {
-        bool digits = size_of(in) > 0;
-        for (size_t i = 0; i < size_of(in); i++)
-            digits = digits && isdigit((unsigned char)text_of(in)[i]);
-        *out = rt_value_json(json_boolean(digits));
-    } else {
-        return rt_template_fail(e, line, "the method '%s' of a text is not supported with these arguments",
-                                name);
-    }
-    return RT_OK;
-}
-
 static rt_status mapping_method(evaluator *e, value *out, const value *object, const char *name,
                                 const call_args *args, size_t line)
 {
@@ -826,7 +595,7 @@ rt_status rt_template_method(evaluator *e, value *out, const value *object, cons
 {
     *out = (value){0};
     if (is_text(object))
-        return text_method(e, out, object, name, args, line);
+        return rt_text_method(e, out, object, name, args, line);
     if (object->kind == VALUE_JSON && json_is_object(object->json))
         return mapping_method(e, out, object, name, args, line);
     if (object->kind == VALUE_JSON && json_is_array(object->json) && args->count == 1 &&

@@ -1,4 +1,4 @@
-/* model/template_eval.c - runs the nodes of a chat template.
+/* model/template_eval.c - evaluates the expressions of a chat template.
  *
  * Variables live in one stack of (name, value); a for loop or a macro call remembers how high the stack was
  * and drops what it added.  A macro sees its own variables and the template's outermost ones.  Steps, output
@@ -9,32 +9,7 @@
 #include <string.h>
 
 #include "base/size.h"
-#include "model/template_ast.h"
-
-enum { STEPS_MAX = 10 * 1000 * 1000, VARIABLES_MAX = 4096, CALLS_MAX = 100 };
-static const size_t output_bytes_max = (size_t)64 << 20;
-
-typedef struct variable {
-    const char *name;
-    value value;
-} variable;
-
-typedef enum flow { FLOW_NEXT, FLOW_BREAK, FLOW_CONTINUE } flow;
-
-struct evaluator {
-    const json_t *variables; /* what the caller gave */
-    variable *stack;
-    size_t count;
-    size_t scope;               /* assignments look no further down */
-    size_t globals, macro_base; /* inside a macro: [0, globals) and [macro_base, count) are visible */
-    size_t steps, calls, depth;
-    flow flow;
-    rt_text *out;
-    rt_error *err;
-};
-
-static rt_status run_list(evaluator *e, const node *list);
-static rt_status evaluate(evaluator *e, value *out, const node *n);
+#include "model/template_eval.h"
 
 rt_status rt_template_fail(evaluator *e, size_t line, const char *fmt, ...)
 {
@@ -46,7 +21,7 @@ rt_status rt_template_fail(evaluator *e, size_t line, const char *fmt, ...)
     return rt_error_set(e->err, RT_INVALID, "chat template, line %zu: %s", line, what);
 }
 
-static rt_status step(evaluator *e, size_t line)
+rt_status rt_template_step(evaluator *e, size_t line)
 {
     if (++e->steps > STEPS_MAX)
         return rt_template_fail(e, line, "it takes more than %d steps", (int)STEPS_MAX);
@@ -73,7 +48,7 @@ rt_status rt_template_charge(evaluator *e, const json_t *json, size_t line)
 {
     if (json_is_array(json) || json_is_object(json))
         count_values(e, json, 0);
-    return step(e, line);
+    return rt_template_step(e, line);
 }
 
 /* ---- variables ---- */
@@ -90,7 +65,7 @@ static variable *find(evaluator *e, const char *name, size_t down_to)
 }
 
 /* Takes the value. */
-static rt_status assign(evaluator *e, const char *name, value v, size_t line)
+rt_status rt_template_assign(evaluator *e, const char *name, value v, size_t line)
 {
     variable *there = find(e, name, e->scope);
     if (there) {
@@ -106,13 +81,13 @@ static rt_status assign(evaluator *e, const char *name, value v, size_t line)
     return RT_OK;
 }
 
-static void drop_to(evaluator *e, size_t count)
+void rt_template_drop_to(evaluator *e, size_t count)
 {
     while (e->count > count)
         rt_value_drop(&e->stack[--e->count].value);
 }
 
-static value look_up(evaluator *e, const char *name)
+value rt_template_look_up(evaluator *e, const char *name)
 {
     const variable *there = find(e, name, 0);
     if (there)
@@ -195,7 +170,7 @@ static rt_status slice_of(evaluator *e, value *out, const value *object, const n
     rt_status status = RT_OK;
     for (size_t i = 0; i < 3 && status == RT_OK; i++, parts = parts->next)
         if (parts->a)
-            status = evaluate(e, &bounds[i], parts->a);
+            status = rt_template_evaluate(e, &bounds[i], parts->a);
     const bool text = object->kind == VALUE_JSON && json_is_string(object->json);
     if (status == RT_OK && !text && !(object->kind == VALUE_JSON && json_is_array(object->json)))
         status = rt_template_fail(e, line, "only lists and strings have slices");
@@ -221,7 +196,7 @@ static rt_status slice_of(evaluator *e, value *out, const value *object, const n
             value c = character(object->json, (size_t)i);
             rt_value_print(&joined, &c);
             rt_value_drop(&c);
-            if ((status = step(e, line)) != RT_OK)
+            if ((status = rt_template_step(e, line)) != RT_OK)
                 break;
         }
         if (text)
@@ -373,7 +348,7 @@ static rt_status evaluate_args(evaluator *e, call_args *args, const node *list)
         if (*count == TEMPLATE_ARGS_MAX)
             return rt_template_fail(e, n->line, "a call has too many arguments");
         value v;
-        if (evaluate(e, &v, named ? n->a : n) != RT_OK)
+        if (rt_template_evaluate(e, &v, named ? n->a : n) != RT_OK)
             return e->err->status;
         if (named)
             args->names[*count] = n->name;
@@ -383,11 +358,11 @@ static rt_status evaluate_args(evaluator *e, call_args *args, const node *list)
 }
 
 /* Runs statements into a text of their own. */
-static rt_status capture(evaluator *e, value *out, const node *list, size_t line)
+rt_status rt_template_capture(evaluator *e, value *out, const node *list, size_t line)
 {
     rt_text text = {.size_max = output_bytes_max}, *before = e->out;
     e->out = &text;
-    rt_status status = run_list(e, list);
+    rt_status status = rt_template_run_list(e, list);
     e->out = before;
     if (status == RT_OK && text.failed)
         status = rt_template_fail(e, line, "its output is too long");
@@ -404,9 +379,9 @@ static rt_status bind_parameters(evaluator *e, const node *macro, const call_arg
         value v = {0};
         if (given)
             v = rt_value_copy(given);
-        else if (p->a && evaluate(e, &v, p->a) != RT_OK)
+        else if (p->a && rt_template_evaluate(e, &v, p->a) != RT_OK)
             return e->err->status;
-        if (assign(e, p->name, v, p->line) != RT_OK)
+        if (rt_template_assign(e, p->name, v, p->line) != RT_OK)
             return e->err->status;
     }
     return RT_OK;
@@ -423,8 +398,8 @@ static rt_status call_macro(evaluator *e, value *out, const node *macro, const c
     e->macro_base = e->scope = count;
     rt_status status = bind_parameters(e, macro, args);
     if (status == RT_OK)
-        status = capture(e, out, macro->list, macro->line);
-    drop_to(e, count);
+        status = rt_template_capture(e, out, macro->list, macro->line);
+    rt_template_drop_to(e, count);
     e->scope = scope;
     e->globals = globals;
     e->macro_base = base;
@@ -438,7 +413,7 @@ static rt_status call(evaluator *e, value *out, const node *n)
     call_args args = {0};
     value callee = {0};
     const bool method = n->a->kind == NODE_ATTRIBUTE;
-    rt_status status = evaluate(e, &callee, method ? n->a->a : n->a);
+    rt_status status = rt_template_evaluate(e, &callee, method ? n->a->a : n->a);
     if (status == RT_OK)
         status = evaluate_args(e, &args, n->list);
     if (status == RT_OK) {
@@ -457,7 +432,7 @@ static rt_status call(evaluator *e, value *out, const node *n)
     return status;
 }
 
-static rt_status apply_filter(evaluator *e, value *out, const node *n, const value *in)
+rt_status rt_template_apply_filter(evaluator *e, value *out, const node *n, const value *in)
 {
     call_args args = {0};
     rt_status status = evaluate_args(e, &args, n->list);
@@ -485,9 +460,9 @@ static rt_status collect(evaluator *e, value *out, const node *n)
     for (const node *item = n->list; item && status == RT_OK; item = item->next) {
         value key = {0}, v = {0};
         if (n->kind == NODE_DICT)
-            status = evaluate(e, &key, item->a);
+            status = rt_template_evaluate(e, &key, item->a);
         if (status == RT_OK)
-            status = evaluate(e, &v, n->kind == NODE_DICT ? item->b : item);
+            status = rt_template_evaluate(e, &v, n->kind == NODE_DICT ? item->b : item);
         if (status == RT_OK && v.kind != VALUE_JSON) {
             json_decref(v.json);
             v = rt_value_json(json_null());
@@ -510,9 +485,9 @@ static rt_status two_operands(evaluator *e, value *out, const node *n)
 {
     value a = {0}, b = {0};
     bool truth = false;
-    rt_status status = evaluate(e, &a, n->a);
+    rt_status status = rt_template_evaluate(e, &a, n->a);
     if (status == RT_OK)
-        status = evaluate(e, &b, n->b);
+        status = rt_template_evaluate(e, &b, n->b);
     if (status == RT_OK) {
         if (n->kind == NODE_BINARY) {
             status = binary(e, out, n->name, &a, &b, n->line);
@@ -533,7 +508,7 @@ static rt_status one_operand(evaluator *e, value *out, const node *n)
 {
     value a = {0};
     bool truth = false;
-    rt_status status = evaluate(e, &a, n->a);
+    rt_status status = rt_template_evaluate(e, &a, n->a);
     if (status != RT_OK)
         return status;
     switch (n->kind) {
@@ -544,7 +519,7 @@ static rt_status one_operand(evaluator *e, value *out, const node *n)
         status = slice_of(e, out, &a, n->list, n->line);
         break;
     case NODE_FILTER:
-        status = apply_filter(e, out, n, &a);
+        status = rt_template_apply_filter(e, out, n, &a);
         break;
     case NODE_TEST:
         status = test_of(e, &truth, n, &a);
@@ -562,13 +537,13 @@ static rt_status one_operand(evaluator *e, value *out, const node *n)
     }
     case NODE_CHOICE:
         if (rt_value_truthy(&a))
-            status = evaluate(e, out, n->b);
+            status = rt_template_evaluate(e, out, n->b);
         else if (n->c)
-            status = evaluate(e, out, n->c);
+            status = rt_template_evaluate(e, out, n->c);
         break;
     default: /* AND, OR give the operand that decides */
         if (rt_value_truthy(&a) == (n->kind == NODE_AND))
-            status = evaluate(e, out, n->b);
+            status = rt_template_evaluate(e, out, n->b);
         else
             *out = rt_value_copy(&a);
         break;
@@ -577,17 +552,17 @@ static rt_status one_operand(evaluator *e, value *out, const node *n)
     return status;
 }
 
-static rt_status evaluate(evaluator *e, value *out, const node *n)
+rt_status rt_template_evaluate(evaluator *e, value *out, const node *n)
 {
     *out = (value){0};
-    if (step(e, n->line) != RT_OK)
+    if (rt_template_step(e, n->line) != RT_OK)
         return e->err->status;
     switch (n->kind) {
     case NODE_CONST:
         *out = rt_value_json(json_incref(n->constant));
         return RT_OK;
     case NODE_NAME:
-        *out = look_up(e, n->name);
+        *out = rt_template_look_up(e, n->name);
         return RT_OK;
     case NODE_LIST:
     case NODE_DICT:
@@ -601,246 +576,4 @@ static rt_status evaluate(evaluator *e, value *out, const node *n)
     default:
         return one_operand(e, out, n);
     }
-}
-
-/* ---- statements ---- */
-
-static json_t *loop_facts(size_t i, const json_t *items)
-{
-    const size_t n = json_array_size(items);
-    json_t *loop =
-        json_pack("{s:I, s:I, s:I, s:I, s:b, s:b, s:I}", "index", (json_int_t)i + 1, "index0", (json_int_t)i,
-                  "revindex", (json_int_t)(n - i), "revindex0", (json_int_t)(n - i - 1), "first", i == 0,
-                  "last", i + 1 == n, "length", (json_int_t)n);
-    if (i > 0)
-        (void)json_object_set(loop, "previtem", json_array_get(items, i - 1));
-    if (i + 1 < n)
-        (void)json_object_set(loop, "nextitem", json_array_get(items, i + 1));
-    return loop;
-}
-
-static rt_status bind_targets(evaluator *e, const node *targets, json_t *item, size_t line)
-{
-    if (!targets->list->next)
-        return assign(e, targets->list->name, rt_value_json(json_incref(item)), line);
-    size_t i = 0;
-    for (const node *name = targets->list; name; name = name->next, i++) {
-        json_t *part = json_array_get(item, i);
-        if (!part)
-            return rt_template_fail(e, line, "there are fewer values than names to take them");
-        if (assign(e, name->name, rt_value_json(json_incref(part)), line) != RT_OK)
-            return e->err->status;
-    }
-    return RT_OK;
-}
-
-/* What a for statement walks: a list; the keys of a mapping; the characters of a text. */
-static rt_status items_of(evaluator *e, json_t **out, const value *v, size_t line)
-{
-    *out = NULL;
-    if (v->kind == VALUE_UNDEFINED) {
-        *out = json_array();
-    } else if (v->kind == VALUE_JSON && json_is_array(v->json)) {
-        *out = json_incref(v->json);
-    } else if (v->kind == VALUE_JSON && json_is_object(v->json)) {
-        const char *key;
-        json_t *item;
-        *out = json_array();
-        json_object_foreach(v->json, key, item)(void) json_array_append_new(*out, json_string(key));
-    } else if (v->kind == VALUE_JSON && json_is_string(v->json)) {
-        *out = json_array();
-        const char *p = json_string_value(v->json), *end = p + json_string_length(v->json);
-        for (size_t n; p < end; p += n) {
-            (void)rt_utf8_decode(p, (size_t)(end - p), &n);
-            (void)json_array_append_new(*out, json_stringn(p, n));
-        }
-    } else {
-        return rt_template_fail(e, line, "a for statement needs a list");
-    }
-    return RT_OK;
-}
-
-/* Keeps the items for which the for statement's own condition holds. */
-static rt_status select_items(evaluator *e, json_t **items, const node *n)
-{
-    json_t *kept = json_array();
-    const size_t count = e->count, scope = e->scope;
-    rt_status status = RT_OK;
-    e->scope = count;
-    for (size_t i = 0; i < json_array_size(*items) && status == RT_OK; i++) {
-        value truth = {0};
-        status = bind_targets(e, n->c, json_array_get(*items, i), n->line);
-        if (status == RT_OK)
-            status = evaluate(e, &truth, n->b);
-        if (rt_value_truthy(&truth))
-            (void)json_array_append(kept, json_array_get(*items, i));
-        rt_value_drop(&truth);
-        drop_to(e, count);
-    }
-    e->scope = scope;
-    json_decref(*items);
-    *items = kept;
-    return status;
-}
-
-static rt_status run_for(evaluator *e, const node *n)
-{
-    value walked = {0};
-    json_t *items = NULL;
-    rt_status status = evaluate(e, &walked, n->a);
-    if (status == RT_OK)
-        status = items_of(e, &items, &walked, n->line);
-    rt_value_drop(&walked);
-    if (status == RT_OK && n->b)
-        status = select_items(e, &items, n);
-    const size_t count = e->count, scope = e->scope;
-    for (size_t i = 0; i < json_array_size(items) && status == RT_OK && e->flow != FLOW_BREAK; i++) {
-        e->scope = count;
-        e->flow = FLOW_NEXT;
-        status = bind_targets(e, n->c, json_array_get(items, i), n->line);
-        if (status == RT_OK)
-            status = assign(e, "loop", rt_value_json(loop_facts(i, items)), n->line);
-        if (status == RT_OK)
-            status = run_list(e, n->list);
-        drop_to(e, count);
-    }
-    e->scope = scope;
-    e->flow = FLOW_NEXT;
-    if (status == RT_OK && n->c->b && json_array_size(items) == 0)
-        status = run_list(e, n->c->b->list);
-    json_decref(items);
-    return status;
-}
-
-static rt_status run_set(evaluator *e, const node *n)
-{
-    value v;
-    if (evaluate(e, &v, n->b) != RT_OK)
-        return e->err->status;
-    if (n->a) {
-        value object = look_up(e, n->a->a->name);
-        rt_status status = object.kind == VALUE_NAMESPACE
-                               ? RT_OK
-                               : rt_template_fail(e, n->line, "only a namespace's attributes can be set");
-        if (status == RT_OK)
-            (void)json_object_set_new(object.json, n->a->name,
-                                      v.kind == VALUE_JSON ? json_incref(v.json) : json_null());
-        rt_value_drop(&object);
-        rt_value_drop(&v);
-        return status;
-    }
-    if (!n->c->list->next)
-        return assign(e, n->c->list->name, v, n->line);
-    const rt_status status = bind_targets(e, n->c, v.json, n->line);
-    rt_value_drop(&v);
-    return status;
-}
-
-/* The chain of filters of a set or filter block, innermost first. */
-static rt_status filter_chain(evaluator *e, value *v, const node *chain)
-{
-    if (!chain)
-        return RT_OK;
-    if (filter_chain(e, v, chain->a) != RT_OK)
-        return e->err->status;
-    value filtered = {0};
-    const rt_status status = apply_filter(e, &filtered, chain, v);
-    rt_value_drop(v);
-    *v = filtered;
-    return status;
-}
-
-static rt_status run_captured(evaluator *e, const node *n)
-{
-    value v;
-    const size_t count = e->count, scope = e->scope;
-    e->scope = count;
-    rt_status status = capture(e, &v, n->list, n->line);
-    drop_to(e, count);
-    e->scope = scope;
-    if (status == RT_OK)
-        status = filter_chain(e, &v, n->b);
-    if (status == RT_OK && n->kind == NODE_SET_BLOCK && n->c)
-        return assign(e, n->c->list->name, v, n->line);
-    if (status == RT_OK)
-        rt_value_print(e->out, &v);
-    rt_value_drop(&v);
-    return status;
-}
-
-static rt_status run_if(evaluator *e, const node *n)
-{
-    value condition;
-    if (evaluate(e, &condition, n->a) != RT_OK)
-        return e->err->status;
-    const bool truth = rt_value_truthy(&condition);
-    rt_value_drop(&condition);
-    if (truth)
-        return run_list(e, n->list);
-    if (!n->b)
-        return RT_OK;
-    return n->b->kind == NODE_IF ? run_if(e, n->b) : run_list(e, n->b->list);
-}
-
-static rt_status run_output(evaluator *e, const node *n)
-{
-    value v;
-    const rt_status status = evaluate(e, &v, n->a);
-    if (status == RT_OK)
-        rt_value_print(e->out, &v);
-    rt_value_drop(&v);
-    return status;
-}
-
-static rt_status run_statement(evaluator *e, const node *n)
-{
-    switch (n->kind) {
-    case NODE_TEXT:
-        rt_text_append(e->out, n->name, n->name_size);
-        return RT_OK;
-    case NODE_OUTPUT:
-        return run_output(e, n);
-    case NODE_IF:
-        return run_if(e, n);
-    case NODE_FOR:
-        return run_for(e, n);
-    case NODE_SET:
-        return run_set(e, n);
-    case NODE_SET_BLOCK:
-    case NODE_FILTER_BLOCK:
-        return run_captured(e, n);
-    case NODE_MACRO:
-        return assign(e, n->name, (value){.kind = VALUE_MACRO, .macro = n}, n->line);
-    case NODE_BREAK:
-        e->flow = FLOW_BREAK;
-        return RT_OK;
-    case NODE_CONTINUE:
-        e->flow = FLOW_CONTINUE;
-        return RT_OK;
-    default:
-        return run_list(e, n->list);
-    }
-}
-
-static rt_status run_list(evaluator *e, const node *list)
-{
-    for (const node *n = list; n && e->flow == FLOW_NEXT; n = n->next) {
-        if (step(e, n->line) != RT_OK || run_statement(e, n) != RT_OK)
-            return e->err->status;
-    }
-    return RT_OK;
-}
-
-rt_status rt_template_run(const node *statements, const json_t *variables, rt_text *out, rt_error *err)
-{
-    evaluator e = {.variables = variables, .out = out, .err = err};
-    e.stack = calloc(VARIABLES_MAX, sizeof *e.stack);
-    if (!e.stack)
-        return rt_error_set(err, RT_NO_MEMORY, "no memory to run the chat template");
-    rt_status status = run_list(&e, statements);
-    if (status == RT_OK && out->failed)
-        status = rt_error_set(err, RT_INVALID, "the chat template's output is too long");
-    drop_to(&e, 0);
-    free(e.stack);
-    return status;
 }
