@@ -16,6 +16,7 @@
 #include "base/rng.h"
 #include "tensor/cpu.h"
 #include "tensor/qmat.h"
+#include "tensor/qmat_memory.h"
 #include "tensor/quant.h"
 
 static const rt_dtype types[] = {RT_Q4_0, RT_Q4_1, RT_Q5_0, RT_Q5_1, RT_Q8_0,
@@ -326,6 +327,30 @@ static void other_shapes_and_types_cannot_be_packed(void **state)
     rt_qmat_free(NULL);
 }
 
+static void pieces_of_memory_lie_apart_and_go_back(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = {100, (size_t)20 << 20, 1, (size_t)20 << 20, (size_t)70 << 20, 64, 4000};
+    enum { N = sizeof sizes / sizeof *sizes };
+    unsigned char *piece[N];
+    rt_qchunk *chunk[N], *none;
+    for (size_t i = 0; i < N; i++) {
+        piece[i] = rt_qmemory_acquire(sizes[i], &chunk[i]);
+        assert_non_null(piece[i]);
+        assert_int_equal((uintptr_t)piece[i] % 64, 0);
+        assert_true(piece[i][0] == 0 && piece[i][sizes[i] - 1] == 0);
+        piece[i][0] = piece[i][sizes[i] - 1] = (unsigned char)(i + 1); /* its own edges, nobody else's */
+    }
+    assert_null(rt_qmemory_acquire(SIZE_MAX, &none));
+    assert_null(none);
+    assert_null(rt_qmemory_acquire(SIZE_MAX / 4, &none));
+    for (size_t i = 0; i < N; i++)
+        assert_true(piece[i][0] == i + 1 && piece[i][sizes[i] - 1] == i + 1);
+    for (size_t i = 0; i < N; i++)
+        rt_qmemory_release(chunk[(3 * i + 2) % N]);
+    rt_qmemory_release(NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -336,6 +361,7 @@ int main(void)
         cmocka_unit_test(rows_read_back_are_the_file_s_values),
         cmocka_unit_test(a_value_that_is_not_finite_makes_the_product_nan),
         cmocka_unit_test(other_shapes_and_types_cannot_be_packed),
+        cmocka_unit_test(pieces_of_memory_lie_apart_and_go_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
