@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/json.h"
 #include "base/size.h"
 #include "cli/cli.h"
@@ -29,8 +30,7 @@ typedef struct session { /* all that the command owns */
     rt_eval_model models[RT_EVAL_MODELS_MAX];
     char names[RT_EVAL_MODELS_MAX][NAME_MAX_BYTES + 1], labels[RT_EVAL_MODELS_MAX][96];
     size_t n_models;
-    rt_documents docs;
-    uint8_t *kinds;
+    rt_eval_text text;
     rt_eval_result result;
     cli_progress progress;
     bool progress_open;
@@ -39,8 +39,7 @@ typedef struct session { /* all that the command owns */
 static void session_close(session *s)
 {
     rt_eval_result_deinit(&s->result);
-    rt_documents_deinit(&s->docs);
-    free(s->kinds);
+    rt_eval_text_deinit(&s->text);
     for (size_t m = 0; m < RT_EVAL_MODELS_MAX; m++)
         cli_model_close(&s->opened[m]);
     rt_pool_close(s->pool);
@@ -119,24 +118,31 @@ static rt_status open_models(session *s, const arguments *a, rt_error *err)
     return RT_OK;
 }
 
-static rt_status read_documents(session *s, const arguments *a, rt_error *err)
+/* Documents are read whole, whatever their length, so that pieces of one are known as such. */
+static rt_status read_text(session *s, const arguments *a, rt_error *err)
 {
     const cli_model *teacher = &s->opened[0];
-    const rt_document_options options = {.tokens_max = a->tokens_max, .loss_on_all = a->loss_on_all};
+    const rt_document_options options = {.tokens_max = (size_t)1 << 40, .loss_on_all = a->loss_on_all};
     if (a->tokens_max < 2)
         return rt_error_set(err, RT_INVALID,
                             "--tokens-max: a document needs at least 2 tokens, one to predict "
                             "the other from");
-    if (rt_documents_read(&s->docs, a->data, teacher->tokenizer, teacher->chat_template, &options, err) !=
-        RT_OK)
-        return err->status;
-    if (s->docs.n_cut)
+    rt_documents whole = {0};
+    rt_status status =
+        rt_documents_read(&whole, a->data, teacher->tokenizer, teacher->chat_template, &options, err);
+    if (status == RT_OK)
+        status = rt_eval_text_split(&s->text, &whole, a->tokens_max, err);
+    rt_documents_deinit(&whole);
+    if (status != RT_OK)
+        return status;
+    const rt_documents *docs = &s->text.docs;
+    if (docs->n_cut)
         (void)fprintf(stderr, "retort: %zu of %zu documents were cut at %zu tokens (--tokens-max)\n",
-                      s->docs.n_cut, s->docs.n_docs, a->tokens_max);
-    s->kinds = malloc(rt_size_max(s->docs.n_tokens, 1));
-    if (!s->kinds)
-        return rt_error_set(err, RT_NO_MEMORY, "no memory for %zu tokens", s->docs.n_tokens);
-    rt_documents_kinds(s->kinds, &s->docs, teacher->tokenizer);
+                      docs->n_cut, docs->n_docs, a->tokens_max);
+    s->text.kinds = malloc(rt_size_max(docs->n_tokens, 1));
+    if (!s->text.kinds)
+        return rt_error_set(err, RT_NO_MEMORY, "no memory for %zu tokens", docs->n_tokens);
+    rt_documents_kinds(s->text.kinds, docs, teacher->tokenizer);
     return RT_OK;
 }
 
@@ -161,21 +167,47 @@ static rt_status judge(session *s, const arguments *a, rt_error *err)
                                      .speed_seconds = a->no_speed ? 0 : 2,
                                      .progress = on_progress,
                                      .context = s};
-    const rt_status status = rt_eval(&s->result, s->models, s->n_models, &s->docs, s->kinds, &options, err);
+    const rt_status status = rt_eval(&s->result, s->models, s->n_models, &s->text, &options, err);
     if (s->progress_open)
         cli_progress_close(&s->progress);
     return status;
 }
 
-static rt_status run(session *s, const arguments *a, json_t **report, rt_error *err)
+/* Made before the work: a place that cannot be written is known at once. */
+static rt_status make_place(const char *out, rt_error *err)
+{
+    const char *slash = out ? strrchr(out, '/') : NULL;
+    if (!slash || slash == out)
+        return RT_OK;
+    char *dir = strndup(out, (size_t)(slash - out));
+    const rt_status status =
+        dir ? rt_dir_make(dir, err) : rt_error_set(err, RT_NO_MEMORY, "no memory for a path");
+    free(dir);
+    return status;
+}
+
+static int show(const session *s, const arguments *a, rt_error *err)
+{
+    json_t *report = rt_eval_json(&s->result);
+    if (!report) {
+        (void)rt_error_set(err, RT_NO_MEMORY, "no memory for the report");
+        return cli_fail(err);
+    }
+    if (!a->json)
+        cli_print_eval(&s->result); /* shown even where they cannot be kept */
+    const rt_status kept = a->out ? rt_json_write(a->out, report, err) : RT_OK;
+    if (kept == RT_OK && a->json)
+        return cli_print_json(report);
+    json_decref(report);
+    return kept == RT_OK ? 0 : cli_fail(err);
+}
+
+static rt_status run(session *s, const arguments *a, rt_error *err)
 {
     cli_interrupts_watch();
-    if (open_models(s, a, err) != RT_OK || read_documents(s, a, err) != RT_OK || judge(s, a, err) != RT_OK)
+    if (make_place(a->out, err) != RT_OK || open_models(s, a, err) != RT_OK || read_text(s, a, err) != RT_OK)
         return err->status;
-    *report = rt_eval_json(&s->result);
-    if (!*report)
-        return rt_error_set(err, RT_NO_MEMORY, "no memory for the report");
-    return a->out ? rt_json_write(a->out, *report, err) : RT_OK;
+    return judge(s, a, err);
 }
 
 int cmd_eval(int argc, char **argv)
@@ -213,16 +245,7 @@ int cmd_eval(int argc, char **argv)
     if (cli_parse(spec, argc, argv, &err) != RT_OK)
         return cli_fail(&err);
     session s = {0};
-    json_t *report = NULL;
-    const rt_status status = run(&s, &a, &report, &err);
-    int exit_status;
-    if (status != RT_OK)
-        exit_status = cli_fail(&err);
-    else if (a.json)
-        exit_status = cli_print_json(json_incref(report));
-    else
-        exit_status = (cli_print_eval(&s.result), 0);
-    json_decref(report);
+    const int exit_status = run(&s, &a, &err) == RT_OK ? show(&s, &a, &err) : cli_fail(&err);
     session_close(&s);
     return exit_status;
 }

@@ -37,7 +37,10 @@ static void format_interval(char out[CELL_SIZE], const rt_interval *i)
     format_number(value, i->value);
     format_number(low, i->lo);
     format_number(high, i->hi);
-    (void)snprintf(out, CELL_SIZE, "%s [%s, %s]", value, low, high);
+    if (isnan(i->lo))
+        (void)snprintf(out, CELL_SIZE, "%s", value);
+    else
+        (void)snprintf(out, CELL_SIZE, "%s [%s, %s]", value, low, high);
 }
 
 /* One model's cell of a row; false: the row has nothing there. */
@@ -46,6 +49,17 @@ typedef bool (*cell_fn)(char out[CELL_SIZE], const rt_eval_result *result, size_
 static bool figure_cell(char out[CELL_SIZE], const rt_eval_result *r, size_t model, size_t row)
 {
     format_interval(out, &r->figures[model].figures[row]);
+    return true;
+}
+
+static bool round_cell(char out[CELL_SIZE], const rt_eval_result *r, size_t model, size_t row)
+{
+    (void)row;
+    const rt_interval *a = &r->figures[model].figures[RT_EVAL_acceptance];
+    const rt_interval tokens = {rt_tokens_per_round(a->value, RT_EVAL_DRAFTS),
+                                rt_tokens_per_round(a->lo, RT_EVAL_DRAFTS),
+                                rt_tokens_per_round(a->hi, RT_EVAL_DRAFTS)};
+    format_interval(out, &tokens);
     return true;
 }
 
@@ -109,6 +123,7 @@ static void print_figures(const rt_eval_result *r, size_t first, size_t end)
     print_names("", r, first, end);
     for (size_t f = 0; f < RT_EVAL_FIGURES; f++)
         print_row(figure_texts[f], r, first, end, f, figure_cell);
+    print_row("tokens a round, 4 drafts", r, first, end, 0, round_cell);
     for (size_t c = 0; c < COSTS; c++)
         print_row(cost_texts[c], r, first, end, c, cost_cell);
 }
@@ -148,8 +163,11 @@ static void print_differences(const rt_eval_result *r)
 
 void cli_print_eval(const rt_eval_result *r)
 {
-    (void)printf("%zu tokens of %zu documents; 95%% intervals from %zu draws of documents\n", r->n_targets,
-                 r->n_docs, r->resamples);
+    (void)printf("%zu tokens of %zu document%s; ", r->n_targets, r->n_docs, r->n_docs == 1 ? "" : "s");
+    if (r->n_docs > 1)
+        (void)printf("95%% intervals from %zu draws of documents\n", r->resamples);
+    else
+        (void)printf("intervals need more than one\n");
     for (size_t m = 0; m < r->n_models; m += MODELS_A_TABLE)
         print_figures(r, m, rt_size_min(m + MODELS_A_TABLE, r->n_models));
     if (r->n_models > 2)

@@ -18,20 +18,20 @@ enum { EVAL_CHUNK = 128, ROW_STEP = 32, BATCH_TOKENS = 2048, RESAMPLES = 1000 };
 typedef struct target {
     uint32_t row; /* of the batch */
     int32_t label;
-    uint32_t doc, position; /* of the token that is predicted */
+    uint32_t doc, position; /* of the token that is predicted; position in its piece */
     uint8_t kind;
 } target;
 
 typedef struct evaluation {
     const rt_eval_model *models;
-    const rt_documents *docs;
-    const uint8_t *kinds;
+    const rt_eval_text *text;
+    const rt_documents *docs; /* the text's */
     const rt_eval_options *options;
     rt_eval_result *result;
     rt_pool *pool;
     size_t batch_tokens;
     rt_pass *passes[RT_EVAL_MODELS_MAX];
-    eval_record *records; /* [n_models][n_docs] */
+    eval_record *records; /* [n_models][n_docs of the result] */
     /* the batch */
     int32_t *ids;
     rt_segment *segments;
@@ -49,21 +49,21 @@ typedef struct evaluation {
 
 /* ---- which documents, and do they fit ---- */
 
-static size_t targets_of(const rt_documents *docs, size_t doc)
+static size_t source_of(const rt_eval_text *text, size_t piece)
 {
-    size_t n = 0;
-    for (size_t i = docs->begins[doc] + 1; i < docs->begins[doc + 1]; i++)
-        n += docs->mask[i] != 0;
-    return n;
+    return text->sources ? text->sources[piece] : piece;
 }
 
-static void choose_documents(rt_eval_result *r, const rt_documents *docs, size_t tokens)
+static void choose_pieces(rt_eval_result *r, const rt_eval_text *text, size_t tokens)
 {
+    const rt_documents *docs = &text->docs;
     for (size_t d = 0; d < docs->n_docs; d++) {
-        const size_t n = targets_of(docs, d);
-        if (tokens && r->n_docs && r->n_targets + n > tokens)
+        const size_t begin = docs->begins[d],
+                     n = rt_eval_count_targets(docs->mask + begin, docs->begins[d + 1] - begin);
+        if (tokens && r->n_pieces && r->n_targets + n > tokens)
             break;
-        r->n_docs++;
+        r->n_pieces++;
+        r->n_docs = source_of(text, d) + 1;
         r->n_targets += n;
         r->n_tokens += docs->begins[d + 1] - docs->begins[d];
         r->longest = rt_size_max(r->longest, docs->begins[d + 1] - docs->begins[d]);
@@ -77,14 +77,16 @@ static rt_status check_documents(const evaluation *e, rt_error *err)
         return rt_error_set(err, RT_INVALID,
                             "there is no text to judge the models on: the data is empty, or "
                             "no token of it is to be predicted");
-    for (size_t m = 0; m < r->n_models; m++) {
-        const size_t context = e->models[m].model->config.n_context;
-        if (r->longest > context)
-            return rt_error_set(err, RT_INVALID,
-                                "a document of %zu tokens is longer than the context of %zu tokens that the "
-                                "model %.100s has; cut documents with --tokens-max %zu",
-                                r->longest, context, e->models[m].name, context);
-    }
+    const rt_eval_model *least = e->models;
+    for (size_t m = 1; m < r->n_models; m++)
+        if (e->models[m].model->config.n_context < least->model->config.n_context)
+            least = &e->models[m];
+    const size_t context = least->model->config.n_context;
+    if (r->longest > context)
+        return rt_error_set(err, RT_INVALID,
+                            "a document of %zu tokens is longer than the context of %zu tokens that the "
+                            "model %.100s has; cut documents with --tokens-max %zu",
+                            r->longest, context, least->name, context);
     for (size_t i = 0; i < r->n_tokens; i++)
         if (e->docs->ids[i] < 0 || (size_t)e->docs->ids[i] >= r->n_vocab)
             return rt_error_set(err, RT_MISMATCH,
@@ -172,11 +174,12 @@ static void put_document(evaluation *e, size_t doc)
     e->segments[e->batch.n_segments++] = (rt_segment){.begin = at, .count = n};
     for (size_t i = 1; i < n; i++)
         if (docs->mask[from + i])
-            e->targets[e->n_targets++] = (target){.row = (uint32_t)(at + i - 1),
-                                                  .label = docs->ids[from + i],
-                                                  .doc = (uint32_t)doc,
-                                                  .position = (uint32_t)i,
-                                                  .kind = e->kinds ? e->kinds[from + i] : RT_KIND_OTHER};
+            e->targets[e->n_targets++] =
+                (target){.row = (uint32_t)(at + i - 1),
+                         .label = docs->ids[from + i],
+                         .doc = (uint32_t)source_of(e->text, doc),
+                         .position = (uint32_t)i,
+                         .kind = e->text->kinds ? e->text->kinds[from + i] : RT_KIND_OTHER};
     e->batch.n_tokens += n;
 }
 
@@ -186,7 +189,7 @@ static size_t fill_batch(evaluation *e, size_t first)
     size_t doc = first;
     e->batch = (rt_batch){.ids = e->ids, .segments = e->segments};
     e->n_targets = 0;
-    for (; doc < e->result->n_docs; doc++) {
+    for (; doc < e->result->n_pieces; doc++) {
         if (e->docs->begins[doc + 1] - e->docs->begins[doc] > e->batch_tokens - e->batch.n_tokens)
             break;
         put_document(e, doc);
@@ -298,7 +301,7 @@ static rt_status run_batches(evaluation *e, rt_error *err)
 {
     const rt_eval_options *o = e->options;
     const rt_eval_result *r = e->result;
-    for (size_t doc = 0; doc < r->n_docs;) {
+    for (size_t doc = 0; doc < r->n_pieces;) {
         if (o->progress && !o->progress(o->context, e->docs->begins[doc], r->n_tokens))
             return rt_error_set(err, RT_STOPPED,
                                 "stopped before all of the text was judged; there are no "
@@ -348,8 +351,8 @@ static size_t shared_ids(const rt_eval_model *models, size_t n_models, size_t n_
     return shared;
 }
 
-rt_status rt_eval(rt_eval_result *out, const rt_eval_model *models, size_t n_models, const rt_documents *docs,
-                  const uint8_t *kinds, const rt_eval_options *options, rt_error *err)
+rt_status rt_eval(rt_eval_result *out, const rt_eval_model *models, size_t n_models, const rt_eval_text *text,
+                  const rt_eval_options *options, rt_error *err)
 {
     *out = (rt_eval_result){0};
     if (n_models < 2 || n_models > RT_EVAL_MODELS_MAX)
@@ -360,11 +363,11 @@ rt_status rt_eval(rt_eval_result *out, const rt_eval_model *models, size_t n_mod
                         .n_vocab = shared_ids(models, n_models, options->n_vocab),
                         .resamples = options->resamples ? options->resamples : RESAMPLES,
                         .seed = options->seed,
-                        .has_kinds = kinds != NULL};
-    choose_documents(&r, docs, options->tokens);
+                        .has_kinds = text->kinds != NULL};
+    choose_pieces(&r, text, options->tokens);
     evaluation e = {.models = models,
-                    .docs = docs,
-                    .kinds = kinds,
+                    .text = text,
+                    .docs = &text->docs,
                     .options = options,
                     .result = &r,
                     .pool = models[0].model->pool,

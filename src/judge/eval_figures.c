@@ -73,8 +73,8 @@ static rt_interval interval(const bootstrap *b, double value)
     for (size_t r = 0; r < b->n_resamples; r++)
         if (!isnan(b->scratch[r]))
             b->scratch[n++] = b->scratch[r];
-    if (isnan(value) || n == 0)
-        return (rt_interval){.value = value, .lo = value, .hi = value};
+    if (n == 0 || b->n_docs < 2)
+        return (rt_interval){.value = value, .lo = (double)NAN, .hi = (double)NAN};
     rt_interval out = rt_interval_make(value, b->scratch, n);
     out.lo = fmin(out.lo, value);
     out.hi = fmax(out.hi, value);

@@ -16,6 +16,9 @@ typedef struct eval_record {
     eval_group_sum groups[EVAL_GROUPS]; /* positions, then kinds */
 } eval_record;
 
+/* Tokens of a piece that are to be predicted; its first one never is. */
+size_t rt_eval_count_targets(const uint8_t *mask, size_t n);
+
 /* Figures and intervals from records [n_models][n_docs]. */
 rt_status rt_eval_summarise(rt_eval_result *result, const eval_record *records, rt_pool *pool, rt_error *err);
 

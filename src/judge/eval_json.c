@@ -16,7 +16,18 @@ static json_t *number(double value) { return isfinite(value) ? json_real(value) 
 
 static json_t *interval_json(const rt_interval *i)
 {
+    if (isnan(i->lo))
+        return json_pack("{s:o}", "value", number(i->value));
     return json_pack("{s:o,s:o,s:o}", "value", number(i->value), "low", number(i->lo), "high", number(i->hi));
+}
+
+/* The more is accepted, the more tokens: the interval's ends go over. */
+static json_t *rounds_json(const rt_interval *acceptance)
+{
+    const rt_interval rounds = {.value = rt_tokens_per_round(acceptance->value, RT_EVAL_DRAFTS),
+                                .lo = rt_tokens_per_round(acceptance->lo, RT_EVAL_DRAFTS),
+                                .hi = rt_tokens_per_round(acceptance->hi, RT_EVAL_DRAFTS)};
+    return interval_json(&rounds);
 }
 
 static json_t *positions_json(const rt_eval_figures *f, size_t longest)
@@ -78,6 +89,7 @@ static json_t *model_json(const rt_eval_result *r, size_t m)
     (void)json_object_set_new(out, "label", rt_json_text(model->label, strlen(model->label)));
     for (size_t i = 0; i < RT_EVAL_FIGURES; i++)
         (void)json_object_set_new(out, figure_names[i], interval_json(&f->figures[i]));
+    (void)json_object_set_new(out, "tokens_per_round", rounds_json(&f->figures[RT_EVAL_acceptance]));
     if (isfinite(f->decode_tokens_per_s))
         (void)json_object_set_new(out, "decode_tokens_per_s", json_real(f->decode_tokens_per_s));
     (void)json_object_set_new(out, "bytes", json_integer((json_int_t)model->file_bytes));

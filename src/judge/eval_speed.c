@@ -7,7 +7,7 @@
 #include "judge/eval.h"
 #include "model/session.h"
 
-enum { PROMPT_TOKENS = 32, POSITIONS = 256, WARM_UP = 4 };
+enum { PROMPT_TOKENS = 32, POSITIONS = 256, WARM_UP = 4, KEPT = 1024 };
 
 static int32_t likeliest(const float *logits, size_t n)
 {
@@ -28,24 +28,31 @@ static rt_status step(rt_session *session, const rt_model *model, size_t prompt,
     return rt_session_decode(session, &slot, &id, 1, logits, err);
 }
 
+static int compare(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
 static rt_status run(double *tokens_per_s, rt_session *session, const rt_model *model, const int32_t *ids,
                      size_t prompt, double seconds, float *logits, rt_error *err)
 {
+    double kept[KEPT]; /* the latest tokens' times */
     if (rt_session_prefill(session, 0, ids, prompt, logits, err) != RT_OK)
         return err->status;
-    for (size_t i = 0; i < WARM_UP; i++)
-        if (step(session, model, prompt, logits, err) != RT_OK)
-            return err->status;
     const double begun = rt_clock_seconds();
-    double gone;
+    double before = begun;
     size_t n = 0;
-    do {
+    while (n < WARM_UP + 1 || before - begun < seconds) {
         if (step(session, model, prompt, logits, err) != RT_OK)
             return err->status;
-        n++;
-        gone = rt_clock_seconds() - begun;
-    } while (gone < seconds);
-    *tokens_per_s = (double)n / gone;
+        const double now = rt_clock_seconds();
+        kept[n++ % KEPT] = now - before;
+        before = now;
+    }
+    const size_t first = n <= KEPT ? WARM_UP : 0, count = rt_size_min(n, KEPT) - first;
+    qsort(kept + first, count, sizeof *kept, compare);
+    *tokens_per_s = 1 / rt_quantile(kept + first, count, 0.5);
     return RT_OK;
 }
 

@@ -23,8 +23,7 @@ typedef struct scene {
     rt_pool *pool;
     rt_model *opened[MODELS];
     rt_eval_model models[MODELS];
-    rt_documents docs;
-    uint8_t *kinds;
+    rt_eval_text text;
 } scene;
 
 static const char *const folders[MODELS] = {"llama", "llama_untied_rope3", "gpt2"};
@@ -55,26 +54,25 @@ static void open_scene(scene *s, unsigned n_threads, rt_precision precision)
             ids[i] = (int32_t)rt_rng_below(&rng, VOCAB - 7);
             mask[i] = d % 3 != 1 || i > n / 2;
         }
-        assert_int_equal(rt_documents_add(&s->docs, ids, mask, n, &err), RT_OK);
+        assert_int_equal(rt_documents_add(&s->text.docs, ids, mask, n, &err), RT_OK);
     }
-    s->kinds = malloc(s->docs.n_tokens);
-    for (size_t i = 0; i < s->docs.n_tokens; i++)
-        s->kinds[i] = (uint8_t)(s->docs.ids[i] % RT_KIND_COUNT);
+    s->text.kinds = malloc(s->text.docs.n_tokens);
+    for (size_t i = 0; i < s->text.docs.n_tokens; i++)
+        s->text.kinds[i] = (uint8_t)(s->text.docs.ids[i] % RT_KIND_COUNT);
 }
 
 static void close_scene(scene *s)
 {
     for (size_t m = 0; m < MODELS; m++)
         rt_model_close(s->opened[m]);
-    rt_documents_deinit(&s->docs);
-    free(s->kinds);
+    rt_eval_text_deinit(&s->text);
     rt_pool_close(s->pool);
 }
 
 static void evaluate(rt_eval_result *result, const scene *s, const rt_eval_options *options)
 {
     rt_error err = {0};
-    if (rt_eval(result, s->models, MODELS, &s->docs, s->kinds, options, &err) != RT_OK)
+    if (rt_eval(result, s->models, MODELS, &s->text, options, &err) != RT_OK)
         fail_msg("%s", err.text);
 }
 
@@ -144,16 +142,16 @@ static void plain_model(plain *out, const scene *s, size_t m, size_t n_vocab)
     assert_int_equal(rt_session_open(&student, s->opened[m], 1, LONGEST, &err), RT_OK);
     assert_int_equal(rt_session_open(&teacher, s->opened[0], 1, LONGEST, &err), RT_OK);
     for (size_t d = 0; d < DOCS; d++) {
-        const size_t from = s->docs.begins[d], n = s->docs.begins[d + 1] - from;
-        const int32_t *ids = s->docs.ids + from;
+        const size_t from = s->text.docs.begins[d], n = s->text.docs.begins[d + 1] - from;
+        const int32_t *ids = s->text.docs.ids + from;
         rt_session_truncate(student, 0, 0);
         rt_session_truncate(teacher, 0, 0);
         assert_int_equal(rt_session_score(student, 0, ids, n, z, &err), RT_OK);
         assert_int_equal(rt_session_score(teacher, 0, ids, n, zt, &err), RT_OK);
         for (size_t i = 1; i < n; i++)
-            if (s->docs.mask[from + i])
+            if (s->text.docs.mask[from + i])
                 plain_token(out, z + (i - 1) * VOCAB, zt + (i - 1) * VOCAB, (size_t)ids[i], n_vocab, i,
-                            s->kinds[from + i]);
+                            s->text.kinds[from + i]);
     }
     for (size_t b = 0; b < RT_ECE_BINS; b++)
         out->ece += fabs(out->bins[b]);
@@ -278,36 +276,79 @@ static void groups_add_up_and_intervals_hold_their_figures(void **state)
     close_scene(&s);
 }
 
-static void intervals_of_figures_are_those_of_the_bootstrap(void **state)
+/* Each piece by itself gives its sums; pieces of one document are drawn together. */
+static void intervals_are_those_of_the_bootstrap_over_documents(void **state)
 {
     (void)state;
+    enum { SOURCES = 5, DRAWS = 80 };
+    static uint32_t resamples[DRAWS * SOURCES];
+    static double draws[DRAWS];
     scene s;
     rt_eval_result all, one;
-    open_scene(&s, 2, RT_PRECISION_F32);
-    const rt_eval_options options = {.resamples = 80, .seed = 9};
-    evaluate(&all, &s, &options);
-    static uint32_t resamples[80 * DOCS];
-    static double draws[80];
-    rt_metrics_sum docs[DOCS];
-    rt_documents whole = s.docs;
+    rt_metrics_sum sums[SOURCES] = {0};
     rt_error err = {0};
-    for (size_t d = 0; d < DOCS; d++) { /* each document by itself gives its sums */
-        rt_documents single = {.ids = whole.ids + whole.begins[d],
-                               .mask = whole.mask + whole.begins[d],
-                               .begins = (size_t[]){0, whole.begins[d + 1] - whole.begins[d]},
-                               .n_docs = 1,
-                               .n_tokens = whole.begins[d + 1] - whole.begins[d]};
-        assert_int_equal(rt_eval(&one, s.models, 2, &single, NULL, &options, &err), RT_OK);
-        docs[d] = one.figures[1].total;
+    open_scene(&s, 2, RT_PRECISION_F32);
+    s.text.sources = calloc(DOCS, sizeof *s.text.sources);
+    for (size_t d = 0; d < DOCS; d++)
+        s.text.sources[d] = (uint32_t)(d * SOURCES / DOCS);
+    const rt_eval_options options = {.resamples = DRAWS, .seed = 9};
+    evaluate(&all, &s, &options);
+    assert_int_equal(all.n_docs, SOURCES);
+    assert_int_equal(all.n_pieces, DOCS);
+    const rt_documents *whole = &s.text.docs;
+    for (size_t d = 0; d < DOCS; d++) {
+        const size_t from = whole->begins[d], n = whole->begins[d + 1] - from;
+        size_t begins[] = {0, n};
+        const rt_eval_text single = {.docs = {.ids = whole->ids + from,
+                                              .mask = whole->mask + from,
+                                              .begins = begins,
+                                              .n_docs = 1,
+                                              .n_tokens = n}};
+        assert_int_equal(rt_eval(&one, s.models, 2, &single, &options, &err), RT_OK);
+        assert_true(isnan(one.figures[1].figures[RT_EVAL_perplexity].lo)); /* one document has no interval */
+        rt_metrics_add(&sums[s.text.sources[d]], &one.figures[1].total);
         rt_eval_result_deinit(&one);
     }
-    rt_bootstrap_draw(resamples, DOCS, 80, 9);
-    const rt_interval kl = rt_bootstrap_figure(rt_metrics_kl_forward, docs, DOCS, resamples, 80, draws);
+    rt_bootstrap_draw(resamples, SOURCES, DRAWS, 9);
+    const rt_interval kl = rt_bootstrap_figure(rt_metrics_kl_forward, sums, SOURCES, resamples, DRAWS, draws);
     const rt_interval *got = &all.figures[1].figures[RT_EVAL_kl_teacher_student];
+    near(got->value, kl.value, 1e-5);
     near(got->lo, kl.lo, 1e-5);
     near(got->hi, kl.hi, 1e-5);
     rt_eval_result_deinit(&all);
     close_scene(&s);
+}
+
+static void text_is_split_and_answers_are_cut(void **state)
+{
+    (void)state;
+    rt_documents whole = {0};
+    rt_eval_text text;
+    rt_error err = {0};
+    int32_t ids[10];
+    uint8_t mask[10] = {0, 0, 0, 0, 0, 0, 1, 1, 1, 1};
+    for (int i = 0; i < 10; i++)
+        ids[i] = i;
+    assert_int_equal(rt_documents_add(&whole, ids, NULL, 9, &err), RT_OK); /* 4 + 4, a lone one is left out */
+    assert_int_equal(rt_documents_add(&whole, ids, mask, 10, &err), RT_OK); /* its answer begins too late */
+    assert_int_equal(rt_documents_add(&whole, ids + 4, mask + 4, 6, &err), RT_OK);
+    assert_int_equal(rt_documents_add(&whole, ids + 6, NULL, 4, &err), RT_OK);
+    assert_int_equal(rt_eval_text_split(&text, &whole, 4, &err), RT_OK);
+    static const struct {
+        int32_t first;
+        size_t n;
+        uint32_t source;
+    } pieces[] = {{0, 4, 0}, {4, 4, 0}, {4, 4, 1}, {6, 4, 2}};
+    assert_int_equal(text.docs.n_docs, 4);
+    for (size_t d = 0; d < 4; d++) {
+        assert_int_equal(text.docs.ids[text.docs.begins[d]], pieces[d].first);
+        assert_int_equal(text.docs.begins[d + 1] - text.docs.begins[d], pieces[d].n);
+        assert_int_equal(text.sources[d], pieces[d].source);
+    }
+    assert_int_equal(text.docs.n_cut, 2);
+    assert_int_equal(text.docs.n_targets, 3 + 3 + 2 + 3);
+    rt_eval_text_deinit(&text);
+    rt_documents_deinit(&whole);
 }
 
 static void refuse(const scene *s, const rt_documents *docs, const rt_eval_options *options, rt_status status,
@@ -315,7 +356,8 @@ static void refuse(const scene *s, const rt_documents *docs, const rt_eval_optio
 {
     rt_error err = {0};
     rt_eval_result result;
-    assert_int_equal(rt_eval(&result, s->models, MODELS, docs, NULL, options, &err), status);
+    assert_int_equal(rt_eval(&result, s->models, MODELS, &(rt_eval_text){.docs = *docs}, options, &err),
+                     status);
     assert_null(result.figures);
     if (!strstr(err.text, words))
         fail_msg("'%s' does not say '%s'", err.text, words);
@@ -345,11 +387,11 @@ static void bad_input_is_one_sentence(void **state)
     assert_int_equal(rt_documents_add(&docs, ids, NULL, 4, &err), RT_OK);
     refuse(&s, &docs, &options, RT_MISMATCH, "token id 97");
     rt_documents_deinit(&docs);
-    refuse(&s, &s.docs, &(rt_eval_options){.progress = stop_at_once}, RT_STOPPED, "stopped before");
+    refuse(&s, &s.text.docs, &(rt_eval_options){.progress = stop_at_once}, RT_STOPPED, "stopped before");
     ((float *)(size_t)s.opened[1]->norm)[0] = NAN;
-    refuse(&s, &s.docs, &options, RT_NOT_FINITE, "student: its logits for token 2 of document 1");
+    refuse(&s, &s.text.docs, &options, RT_NOT_FINITE, "student: its logits for token 2 of document 1");
     ((float *)(size_t)s.opened[0]->norm)[0] = NAN;
-    refuse(&s, &s.docs, &options, RT_NOT_FINITE, "teacher: its logits");
+    refuse(&s, &s.text.docs, &options, RT_NOT_FINITE, "teacher: its logits");
     close_scene(&s);
 }
 
@@ -453,7 +495,8 @@ int main(void)
         cmocka_unit_test(figures_are_those_of_full_logits),
         cmocka_unit_test(threads_change_no_bit),
         cmocka_unit_test(groups_add_up_and_intervals_hold_their_figures),
-        cmocka_unit_test(intervals_of_figures_are_those_of_the_bootstrap),
+        cmocka_unit_test(intervals_are_those_of_the_bootstrap_over_documents),
+        cmocka_unit_test(text_is_split_and_answers_are_cut),
         cmocka_unit_test(bad_input_is_one_sentence),
         cmocka_unit_test(fewer_tokens_are_whole_documents),
         cmocka_unit_test(the_report_holds_every_figure),
