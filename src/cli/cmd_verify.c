@@ -17,6 +17,7 @@ static const struct {
 } kinds[] = {
     {"model", (char[]){"verify model"}, verify_model},
     {"smollm2", (char[]){"verify smollm2"}, verify_smollm2},
+    {"tokenizer", (char[]){"verify tokenizer"}, verify_tokenizer},
     {"losses", (char[]){"verify losses"}, verify_losses},
 };
 
@@ -62,16 +63,17 @@ int cmd_verify(int argc, char **argv)
     bool json = false;
     const cli_option spec[] = {
         {CLI_ABOUT, NULL, NULL,
-         "model    PATH is a folder with config.json, model.safetensors and vectors.safetensors\n"
-         "smollm2  PATH is a folder with forward.safetensors and greedy.json; --model is what they are of\n"
-         "losses   PATH is a folder with index.json and the tensors that it names\n\n"
+         "model      PATH is a folder with config.json, model.safetensors and vectors.safetensors\n"
+         "smollm2    PATH is a folder with forward.safetensors and greedy.json; --model is what they are of\n"
+         "tokenizer  PATH is a file of rows: strings, chats or malformed bytes, with the ids of --model\n"
+         "losses     PATH is a folder with index.json and the tensors that it names\n\n"
          "Exit status 3 when a comparison is beyond its tolerance. 'retort verify KIND --help' says more.\n\n"
          "Examples:\n  retort verify model tests/golden/engine/llama --json\n"
          "  retort verify smollm2 tests/golden/smollm2 --model smollm2-135m-instruct\n"
          "  retort verify losses tests/golden/losses"},
-        {CLI_STRING, "model|smollm2|losses", &kind, "what to compare"},
-        {CLI_STRING, "PATH", &path, "folder of reference vectors"},
-        {CLI_STRING, "--model MODEL", &model, "smollm2: the model that the vectors were made from"},
+        {CLI_STRING, "model|smollm2|tokenizer|losses", &kind, "what to compare"},
+        {CLI_STRING, "PATH", &path, "folder or file of reference vectors"},
+        {CLI_STRING, "--model MODEL", &model, "smollm2, tokenizer: the model that the vectors are of"},
         {CLI_STRING, "--precision f32|bf16|int8|both", &precision,
          "model: f32, bf16 or both (default both)\nsmollm2: f32, bf16 or int8 (default f32)"},
         {CLI_FLAG, "--json", &json, "print one JSON object"},
