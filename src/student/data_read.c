@@ -1,10 +1,9 @@
 /* student/data_read.c - documents from files: JSONL rows of several forms, or plain text. */
 #include <stdlib.h>
 #include <string.h>
-#include <zstd.h>
 
-#include "base/file.h"
 #include "base/size.h"
+#include "base/unpack.h"
 #include "student/data.h"
 
 static const size_t file_bytes_max = (size_t)4 << 30;
@@ -13,35 +12,6 @@ static bool ends_with(const char *text, const char *end)
 {
     const size_t n = strlen(text), m = strlen(end);
     return n >= m && strcmp(text + n - m, end) == 0;
-}
-
-/* Unpacks zstd as a stream, growing with what really comes out: a header's claim is not trusted. */
-static rt_status unpack(rt_text *out, const char *data, size_t size, const char *path, rt_error *err)
-{
-    ZSTD_DStream *stream = ZSTD_createDStream();
-    if (!stream)
-        return rt_error_set(err, RT_NO_MEMORY, "%.300s: no memory to unpack", path);
-    ZSTD_inBuffer in = {data, size, 0};
-    static const size_t piece = 1 << 17;
-    char *room = malloc(piece);
-    size_t left = 1;
-    rt_status status = room ? RT_OK : rt_error_set(err, RT_NO_MEMORY, "%.300s: no memory to unpack", path);
-    while (status == RT_OK && in.pos < in.size) {
-        ZSTD_outBuffer to = {room, piece, 0};
-        left = ZSTD_decompressStream(stream, &to, &in);
-        if (ZSTD_isError(left))
-            status = rt_error_set(err, RT_CORRUPT, "%.300s: not a whole zstd file: %s", path,
-                                  ZSTD_getErrorName(left));
-        rt_text_append(out, room, to.pos);
-        if (out->failed)
-            status = rt_error_set(err, RT_NO_MEMORY, "%.300s: unpacks to more than %zu bytes", path,
-                                  out->size_max);
-    }
-    if (status == RT_OK && left != 0)
-        status = rt_error_set(err, RT_CORRUPT, "%.300s: the zstd stream ends early", path);
-    free(room);
-    (void)ZSTD_freeDStream(stream);
-    return status;
 }
 
 typedef struct reader {
@@ -228,17 +198,10 @@ rt_status rt_documents_read(rt_documents *docs, const char *path, const rt_token
                             rt_error *err)
 {
     reader r = {docs, tokenizer, chat_template, options, {0}};
-    char *data;
-    size_t size;
-    if (rt_file_read(&data, &size, path, file_bytes_max, err) != RT_OK)
-        return err->status;
     rt_text text = {.size_max = file_bytes_max};
-    rt_status status = RT_OK;
-    const bool packed = ends_with(path, ".zst");
-    if (packed)
-        status = unpack(&text, data, size, path, err);
-    const char *content = packed ? (text.data ? text.data : "") : data;
-    const size_t content_size = packed ? text.size : size, before = docs->n_docs;
+    rt_status status = rt_file_read_unpacked(&text, path, err);
+    const char *content = text.data ? text.data : "";
+    const size_t content_size = text.size, before = docs->n_docs;
     if (status == RT_OK) {
         const bool plain = ends_with(path, ".txt") || ends_with(path, ".txt.zst");
         status = plain ? add_text(&r, content, content_size, err) : add_lines(&r, content, content_size, err);
@@ -249,6 +212,5 @@ rt_status rt_documents_read(rt_documents *docs, const char *path, const rt_token
     }
     rt_token_list_deinit(&r.ids);
     rt_text_deinit(&text);
-    free(data);
     return status;
 }
