@@ -162,36 +162,36 @@ static rt_status start_student(distill_run *d, rt_error *err)
     return RT_OK;
 }
 
-/* Everything that decides the run's bits; paths, threads and checkpoint times do not. */
+/* Everything that decides the run's bits; names, threads and times of checkpoints do not. */
 static rt_status make_identity(distill_run *d, rt_error *err)
 {
+    const rt_recipe *r = &d->recipe;
+    const rt_documents *docs = &d->docs;
     rt_text text = {0};
-    rt_settings_print(d->settings, &text);
-    rt_text kept = {0};
-    for (const char *line = text.data; line && *line;) {
-        const char *newline = strchr(line, '\n');
-        const size_t n = newline ? (size_t)(newline - line) + 1 : strlen(line);
-        const char *skipped[] = {
-            "  threads:", "  checkpoint_minutes:", "  model:", "  train:", "  types:", "  name:"};
-        bool skip = false;
-        for (size_t i = 0; i < sizeof skipped / sizeof skipped[0]; i++)
-            skip = skip || strncmp(line, skipped[i], strlen(skipped[i])) == 0;
-        if (!skip)
-            rt_text_append(&kept, line, n);
-        line += n;
+    rt_text_printf(&text, "%s %s teacher %s %d student %d", RT_VERSION, rt_cpu_name(rt_cpu_level()),
+                   d->teacher_hash, r->teacher.precision, r->student.precision);
+    rt_text_printf(&text, " steps %llu batch %zu x %zu seed %zu", (unsigned long long)rt_recipe_steps(r),
+                   r->train.batch_tokens, r->train.micro_batches, r->train.seed);
+    const double reals[] = {r->train.lr,          r->train.warmup,       r->train.floor,
+                            r->train.decay_share, r->train.beta1,        r->train.beta2,
+                            r->train.eps,         r->train.weight_decay, r->train.clip};
+    for (size_t i = 0; i < sizeof reals / sizeof reals[0]; i++)
+        rt_text_printf(&text, " %a", reals[i]);
+    rt_text_printf(&text, " schedule %d %d", r->train.schedule, r->train.decay);
+    for (size_t i = 0; i < d->mix.n_terms; i++) {
+        const rt_loss_spec *t = &d->mix.terms[i].spec;
+        rt_text_printf(&text, " loss %a %d %d %a %a %a %a %a %a %a", d->mix.terms[i].weight, (int)t->kind,
+                       t->tau2, t->tau, t->beta, t->alpha, t->mu, t->t, t->label_smoothing, t->z_loss);
     }
-    const uint64_t sums[] = {rt_hash64(d->docs.ids, d->docs.n_tokens * sizeof *d->docs.ids, 0),
-                             rt_hash64(d->docs.mask, d->docs.n_tokens, 0),
-                             rt_hash64(d->docs.begins, (d->docs.n_docs + 1) * sizeof *d->docs.begins, 0),
+    const uint64_t sums[] = {rt_hash64(docs->ids, docs->n_tokens * sizeof *docs->ids, 0),
+                             rt_hash64(docs->mask, docs->n_tokens, 0),
+                             rt_hash64(docs->begins, (docs->n_docs + 1) * sizeof *docs->begins, 0),
                              rt_hash64(d->trainer->values, d->trainer->layout.total * sizeof(float), 0)};
-    rt_text_append(&kept, sums, sizeof sums);
-    rt_text_puts(&kept, d->teacher_hash);
-    rt_text_printf(&kept, "\n%s %s", RT_VERSION, rt_cpu_name(rt_cpu_level()));
-    const bool failed = kept.failed || text.failed;
+    rt_text_append(&text, sums, sizeof sums); /* the text, and the student's start */
+    const bool failed = text.failed;
     if (!failed)
-        rt_sha256_hex(d->identity, kept.data, kept.size);
+        rt_sha256_hex(d->identity, text.data, text.size);
     rt_text_deinit(&text);
-    rt_text_deinit(&kept);
     return failed ? rt_error_set(err, RT_NO_MEMORY, "no memory for the run's identity") : RT_OK;
 }
 
@@ -272,8 +272,8 @@ void distill_run_say(const distill_run *d, FILE *out)
     licence_of(d, licence);
     if (d->has_teacher)
         (void)fprintf(out, "teacher  %s: %s, %.1f M parameters, licence %s\n", base_name(d->teacher_path),
-                  d->teacher_config.family, (double)rt_model_config_parameters(&d->teacher_config) / 1e6,
-                  licence);
+                      d->teacher_config.family, (double)rt_model_config_parameters(&d->teacher_config) / 1e6,
+                      licence);
     (void)fprintf(out, "student  %zu of %zu layers, %.1f M parameters\n", d->student_config.n_layers,
                   d->teacher_config.n_layers, (double)rt_model_config_parameters(&d->student_config) / 1e6);
     (void)fprintf(out, "text     %zu documents, %zu tokens, %zu of them with a loss", d->docs.n_docs,

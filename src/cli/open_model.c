@@ -4,7 +4,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-
 rt_precision cli_precision(const char *word)
 {
     if (strcmp(word, "f32") == 0)

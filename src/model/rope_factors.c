@@ -43,7 +43,8 @@ static bool reproduces(const rt_rope_config *rope, size_t head_dim, const float 
 static bool fit(rt_rope_config *rope, size_t head_dim, const float *factors)
 {
     size_t first = SIZE_MAX, last = 0;
-    double above = 0, below = (double)INFINITY; /* wavelengths of the last untouched and the first divided one */
+    double above = 0,
+           below = (double)INFINITY; /* wavelengths of the last untouched and the first divided one */
     for (size_t i = 0; i < head_dim / 2; i++) {
         if (fabsf(factors[i] - 1) < 1e-5f) {
             above = wavelength(rope, head_dim, i);

@@ -48,8 +48,8 @@ const rt_weight *rt_weights_find(const rt_weights *weights, const char *name); /
     X(U16, 2, 2)                                                                                             \
     X(I16, 3, 2)                                                                                             \
     X(U32, 4, 4)                                                                                             \
-    X(I32, 5, 4) X(F32, 6, 4) X(BOOL, 7, 1) X(STRING, 8, 0) X(ARRAY, 9, 0) X(U64, 10, 8) X(I64, 11, 8)       \
-        X(F64, 12, 8)
+    X(I32, 5, 4)                                                                                             \
+    X(F32, 6, 4) X(BOOL, 7, 1) X(STRING, 8, 0) X(ARRAY, 9, 0) X(U64, 10, 8) X(I64, 11, 8) X(F64, 12, 8)
 typedef enum rt_meta_type {
 #define RT_META_ENUM(name, number, bytes) RT_META_##name = (number),
     RT_META_MAP(RT_META_ENUM)

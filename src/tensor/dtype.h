@@ -8,33 +8,33 @@
 #include <string.h>
 
 /* name, GGUF type number (-1: none), elements a block, bytes a block */
-#define RT_DTYPE_MAP(X)        \
-    X(F32,   0,   1,   4)      \
-    X(F16,   1,   1,   2)      \
-    X(Q4_0,  2,  32,  18)      \
-    X(Q4_1,  3,  32,  20)      \
-    X(Q5_0,  6,  32,  22)      \
-    X(Q5_1,  7,  32,  24)      \
-    X(Q8_0,  8,  32,  34)      \
-    X(Q2_K, 10, 256,  84)      \
-    X(Q3_K, 11, 256, 110)      \
-    X(Q4_K, 12, 256, 144)      \
-    X(Q5_K, 13, 256, 176)      \
-    X(Q6_K, 14, 256, 210)      \
-    X(I8,   24,   1,   1)      \
-    X(I16,  25,   1,   2)      \
-    X(I32,  26,   1,   4)      \
-    X(I64,  27,   1,   8)      \
-    X(F64,  28,   1,   8)      \
-    X(BF16, 30,   1,   2)      \
-    X(U8,   -1,   1,   1)      \
-    X(BOOL, -1,   1,   1)
+#define RT_DTYPE_MAP(X)                                                                                      \
+    X(F32, 0, 1, 4)                                                                                          \
+    X(F16, 1, 1, 2)                                                                                          \
+    X(Q4_0, 2, 32, 18)                                                                                       \
+    X(Q4_1, 3, 32, 20)                                                                                       \
+    X(Q5_0, 6, 32, 22)                                                                                       \
+    X(Q5_1, 7, 32, 24)                                                                                       \
+    X(Q8_0, 8, 32, 34)                                                                                       \
+    X(Q2_K, 10, 256, 84)                                                                                     \
+    X(Q3_K, 11, 256, 110)                                                                                    \
+    X(Q4_K, 12, 256, 144)                                                                                    \
+    X(Q5_K, 13, 256, 176)                                                                                    \
+    X(Q6_K, 14, 256, 210)                                                                                    \
+    X(I8, 24, 1, 1)                                                                                          \
+    X(I16, 25, 1, 2)                                                                                         \
+    X(I32, 26, 1, 4)                                                                                         \
+    X(I64, 27, 1, 8)                                                                                         \
+    X(F64, 28, 1, 8)                                                                                         \
+    X(BF16, 30, 1, 2)                                                                                        \
+    X(U8, -1, 1, 1)                                                                                          \
+    X(BOOL, -1, 1, 1)
 
 typedef enum rt_dtype {
 #define RT_DTYPE_ENUM(name, gguf, elements, bytes) RT_##name,
     RT_DTYPE_MAP(RT_DTYPE_ENUM)
 #undef RT_DTYPE_ENUM
-    RT_DTYPE_COUNT
+        RT_DTYPE_COUNT
 } rt_dtype;
 
 typedef struct rt_dtype_info {

@@ -1,0 +1,213 @@
+#!/usr/bin/env bash
+# `retort distill`: from a recipe to a student's files; stopped, killed, locked, on bad text and with the wrong tokenizer.
+# The models are tiny, with random weights and a byte-level tokenizer that is written here.
+# shellcheck source=testlib.sh disable=SC2154
+. "$(dirname "$0")/../testlib.sh"
+
+# A model folder without weights: shape NAME EXTRA_TOKEN
+make_shape() {
+    mkdir -p "$1"
+    cat >"$1/config.json" <<'JSON'
+{"model_type": "llama", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4,
+ "num_key_value_heads": 2, "vocab_size": 272, "max_position_embeddings": 256, "rope_theta": 10000.0, "rms_norm_eps": 1e-05,
+ "hidden_act": "silu", "tie_word_embeddings": true, "bos_token_id": 1, "eos_token_id": 2}
+JSON
+    python3 - "$1" "$2" <<'PYTHON'
+import json, sys
+printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+rest = [b for b in range(256) if b not in printable]
+letter = {**{b: chr(b) for b in printable}, **{b: chr(256 + i) for i, b in enumerate(rest)}}
+special = ["<|endoftext|>", "<|im_start|>", sys.argv[2]]
+json.dump({"version": "1.0", "normalizer": None, "post_processor": None,
+           "added_tokens": [{"id": i, "content": s, "single_word": False, "lstrip": False, "rstrip": False,
+                             "normalized": False, "special": True} for i, s in enumerate(special)],
+           "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True},
+           "decoder": {"type": "ByteLevel"},
+           "model": {"type": "BPE", "vocab": {**{s: i for i, s in enumerate(special)}, **{letter[b]: 3 + b for b in range(256)}},
+                     "merges": []}}, open(sys.argv[1] + "/tokenizer.json", "w"))
+json.dump({"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": special[1], "eos_token": special[2]},
+          open(sys.argv[1] + "/tokenizer_config.json", "w"))
+PYTHON
+}
+
+# A teacher with random weights, text, and a recipe.
+make_world() {
+    command -v python3 >/dev/null || skip "python3 is not installed"
+    make_shape shape '<|im_end|>'
+    for i in $(seq 40); do
+        printf '{"prompt": "question %d", "completion": "the answer to it is %d, and there is more to say", "finish_reason": "stop"}\n' \
+            "$i" $((i * 7 % 11))
+    done >text.jsonl
+    cat >teacher.yaml <<'YAML'
+student: {init: random, model: shape}
+data: {train: text.jsonl, tokens_max: 128}
+loss: [ce]
+train: {batch_tokens: 256, steps: 2, lr: 1e-3}
+output: {types: [Q8_0]}
+YAML
+    retort distill teacher.yaml --run teacher --init-only --quiet
+    cat >recipe.yaml <<'YAML'
+teacher: {model: teacher/student}
+student: {n_layers: 2}
+data: {train: text.jsonl, tokens_max: 128}
+train: {batch_tokens: 256, steps: 6, lr: 1e-3}
+output: {types: [BF16, Q8_0]}
+YAML
+}
+
+a_recipe_becomes_a_student_that_can_be_a_teacher_again() {
+    make_world
+    expect_status 0 retort distill recipe.yaml --run run --json
+    expect_text '"steps": 6' "$out"
+    for file in student/model.safetensors student/config.json student/tokenizer.json student/retort.json student.BF16.gguf \
+        student.Q8_0.gguf log.jsonl run.json recipe.yaml; do
+        [ -s "run/$file" ] || { echo "run/$file is missing"; exit 1; }
+    done
+    expect_equal 6 "$(wc -l <run/log.jsonl)"
+    expect_status 0 retort distill recipe.yaml --run second teacher.model=run/student.Q8_0.gguf teacher.precision=int8 \
+        student.n_layers=1 train.steps=2
+    # the resolved recipe that was kept gives the same recipe again
+    retort distill run/recipe.yaml --print-recipe | sed 's/  #.*//' >again.yaml
+    sed 's/  #.*//' run/recipe.yaml | cmp - again.yaml
+}
+
+a_run_that_is_killed_goes_on_and_gives_the_same_bytes() {
+    make_world
+    retort distill recipe.yaml --run whole --quiet
+    "$build_dir/retort" distill recipe.yaml --run cut train.checkpoint_minutes=0.0001 train.steps=6 --quiet &
+    pid=$!
+    for _ in $(seq 200); do
+        [ -s cut/checkpoint.safetensors ] && break
+        sleep 0.02
+    done
+    kill -9 "$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || true
+    expect_status 0 retort distill recipe.yaml --run cut --quiet
+    cmp whole/student/model.safetensors cut/student/model.safetensors
+    expect_equal 6 "$(wc -l <cut/log.jsonl)"
+    [ -z "$(find cut -name '*.tmp-*' -newer cut/run.json)" ]
+}
+
+an_interrupt_saves_and_exits_with_status_4() {
+    make_world
+    status=0
+    timeout -s INT 1 "$build_dir/retort" distill recipe.yaml --run run train.steps=100000 2>err.txt || status=$?
+    # timeout reports 124 unless told to keep the command's status: ask the folder instead
+    [ "$status" -eq 124 ] || [ "$status" -eq 4 ]
+    expect_text "goes on from there" "$(cat err.txt)"
+    [ -s run/checkpoint.safetensors ]
+}
+
+the_number_of_threads_changes_no_byte() {
+    make_world
+    retort distill recipe.yaml --run one train.threads=1 --quiet
+    retort distill recipe.yaml --run two train.threads=2 --quiet
+    cmp one/student/model.safetensors two/student/model.safetensors
+}
+
+other_settings_in_the_same_folder_are_refused() {
+    make_world
+    retort distill recipe.yaml --run run --quiet
+    expect_status 1 retort distill recipe.yaml --run run train.lr=2e-3
+    expect_text "other settings" "$err"
+    expect_status 0 retort distill recipe.yaml --run run train.lr=2e-3 --restart --quiet
+}
+
+a_second_process_in_the_folder_is_told_who_holds_it() {
+    make_world
+    "$build_dir/retort" distill recipe.yaml --run run train.steps=100000 --quiet 2>/dev/null &
+    pid=$!
+    for _ in $(seq 200); do
+        [ -s run/log.jsonl ] && break
+        sleep 0.02
+    done
+    expect_status 1 retort distill recipe.yaml --run run train.steps=100000
+    expect_text "in use by process $pid" "$err"
+    kill -9 "$pid"
+    wait "$pid" 2>/dev/null || true
+}
+
+a_folder_that_cannot_be_written_is_one_sentence() {
+    make_world
+    touch blocked
+    expect_status 1 retort distill recipe.yaml --run blocked/run
+    expect_text "retort: blocked" "$err"
+    expect_equal 1 "$(wc -l <err.txt)"
+}
+
+another_tokenizer_is_named_and_never_trained_on() {
+    make_world
+    make_shape other '<|end|>'
+    cat >other.yaml <<'YAML'
+student: {init: random, model: other}
+data: {train: text.jsonl, tokens_max: 128}
+loss: [ce]
+train: {batch_tokens: 256}
+output: {types: []}
+YAML
+    retort distill other.yaml --run other-run --init-only --quiet
+    expect_status 1 retort distill recipe.yaml --run run student.init=checkpoint student.model=other-run/student student.n_layers=0
+    expect_text "the student's tokenizer" "$err"
+    expect_text "is not the teacher's" "$err"
+    [ ! -e run/log.jsonl ]
+}
+
+bad_text_is_named_by_file_and_line() {
+    make_world
+    printf '{"prompt": "a", "completion": "b"}\nnot json\n' >bad.jsonl
+    expect_status 1 retort distill recipe.yaml --run run data.train=bad.jsonl
+    expect_text "bad.jsonl: line 2" "$err"
+    printf '{"colour": "red"}\n' >bad.jsonl
+    expect_status 2 retort distill recipe.yaml --run run data.train=bad.jsonl
+    expect_text "line 1" "$err"
+    : >empty.jsonl
+    expect_status 2 retort distill recipe.yaml --run run data.train=empty.jsonl
+    expect_text "no text in it to learn from" "$err"
+    expect_status 1 retort distill recipe.yaml --run run data.train=missing.jsonl
+    expect_text "missing.jsonl" "$err"
+    printf '{"prompt": "a", "completion": "\xff\xfe"}\n' >bad.jsonl
+    expect_status 1 retort distill recipe.yaml --run run data.train=bad.jsonl
+    expect_text "bad.jsonl: line 1" "$err"
+}
+
+a_recipe_with_an_unknown_key_names_line_and_nearest_key() {
+    make_world
+    printf 'teacher: {model: teacher/student}\ndata: {train: text.jsonl}\ntrain:\n  learning: 3\n' >bad.yaml
+    expect_status 2 retort distill bad.yaml --run run
+    expect_text "bad.yaml:4" "$err"
+    expect_status 2 retort distill recipe.yaml --run run train.stepz=3
+    expect_text "train.steps" "$err"
+    expect_status 2 retort distill recipe.yaml --run run data.tokens_max=512
+    expect_text "tokens_max" "$err"
+    expect_status 2 retort distill recipe.yaml --run run 'loss=[kl]'
+    expect_text "'kl'" "$err"
+}
+
+a_document_longer_than_the_context_is_refused() {
+    make_world
+    expect_status 2 retort distill recipe.yaml --run run data.tokens_max=300 train.batch_tokens=512
+    expect_text "context of 256" "$err"
+}
+
+a_nan_in_the_teacher_is_named() {
+    make_world
+    python3 - <<'PYTHON'
+import json, struct
+path = "teacher/student/model.safetensors"
+data = bytearray(open(path, "rb").read())
+size = struct.unpack("<Q", data[:8])[0]
+head = json.loads(data[8:8 + size])
+begin = head["model.norm.weight"]["data_offsets"][0] + 8 + size
+data[begin:begin + 2] = b"\xc0\x7f"
+open(path, "wb").write(data)
+PYTHON
+    expect_status 1 retort distill recipe.yaml --run run
+    expect_text "model.norm.weight holds a NaN" "$err"
+}
+
+run_tests a_recipe_becomes_a_student_that_can_be_a_teacher_again a_run_that_is_killed_goes_on_and_gives_the_same_bytes \
+    an_interrupt_saves_and_exits_with_status_4 the_number_of_threads_changes_no_byte \
+    other_settings_in_the_same_folder_are_refused a_second_process_in_the_folder_is_told_who_holds_it \
+    a_folder_that_cannot_be_written_is_one_sentence another_tokenizer_is_named_and_never_trained_on \
+    bad_text_is_named_by_file_and_line a_recipe_with_an_unknown_key_names_line_and_nearest_key \
+    a_document_longer_than_the_context_is_refused a_nan_in_the_teacher_is_named
