@@ -46,6 +46,19 @@ static void fill_byte_ids(rt_bpe *bpe)
     }
 }
 
+/* Which bytes stand before a U+2581 inside tokens; see safe_cut. */
+static void find_cuts(rt_bpe *bpe)
+{
+    bpe->can_cut = !bpe->byte_level && rt_vocab_find(bpe->vocab, "\xE2\x96\x81", 3) >= 0;
+    for (size_t id = 0; bpe->can_cut && id < bpe->vocab->count; id++) {
+        size_t size;
+        const char *text = rt_vocab_text(bpe->vocab, id, &size);
+        for (size_t i = 1; i + 3 <= size; i++)
+            if (memcmp(text + i, "\xE2\x96\x81", 3) == 0)
+                bpe->before_blank[(unsigned char)text[i - 1]] = true;
+    }
+}
+
 rt_status rt_bpe_init(rt_bpe *bpe, const rt_vocab *vocab, size_t max_merges, rt_error *err)
 {
     bpe->vocab = vocab;
@@ -58,6 +71,7 @@ rt_status rt_bpe_init(rt_bpe *bpe, const rt_vocab *vocab, size_t max_merges, rt_
         return rt_error_set(err, RT_NO_MEMORY, "no memory for %zu merges", max_merges);
     bpe->merge_mask = slots - 1;
     fill_byte_ids(bpe);
+    find_cuts(bpe);
     return RT_OK;
 }
 
@@ -94,22 +108,31 @@ static rt_status bad_merge(rt_error *err, size_t index, const char *what)
                         index, what);
 }
 
+/* The key of a part as the file spells it, appended. */
+static void append_key(const rt_bpe *bpe, const char *text, size_t size, rt_text *out)
+{
+    if (!bpe->byte_level || !rt_alphabet_to_bytes(text, size, out))
+        rt_text_append(out, text, size);
+}
+
 rt_status rt_bpe_add(rt_bpe *bpe, const char *left, size_t left_size, const char *right, size_t right_size,
                      rt_text *scratch, rt_error *err)
 {
     const size_t index = bpe->merge_count++;
     assert(index <= bpe->merge_mask / 2 + 1);
-    const int32_t l = rt_vocab_find_text(bpe->vocab, left, left_size, scratch);
-    const int32_t r = rt_vocab_find_text(bpe->vocab, right, right_size, scratch);
-    if (l < 0 || r < 0)
-        return bad_merge(err, index, l < 0 ? "its left part" : "its right part");
-    rt_text both = {0};
-    rt_text_append(&both, left, left_size);
-    rt_text_append(&both, right, right_size);
-    const int32_t merged = both.failed ? -1 : rt_vocab_find_text(bpe->vocab, both.data, both.size, scratch);
-    rt_text_deinit(&both);
-    if (merged < 0)
-        return bad_merge(err, index, "its result");
+    rt_text_clear(scratch);
+    append_key(bpe, left, left_size, scratch);
+    const size_t cut = scratch->size;
+    append_key(bpe, right, right_size, scratch);
+    if (scratch->failed)
+        return rt_error_set(err, RT_NO_MEMORY, "no memory for merge %zu", index);
+    if (scratch->size == cut || cut == 0)
+        return bad_merge(err, index, "an empty part");
+    const int32_t l = rt_vocab_find(bpe->vocab, scratch->data, cut);
+    const int32_t r = rt_vocab_find(bpe->vocab, scratch->data + cut, scratch->size - cut);
+    const int32_t merged = rt_vocab_find(bpe->vocab, scratch->data, scratch->size);
+    if (l < 0 || r < 0 || merged < 0)
+        return bad_merge(err, index, l < 0 ? "its left part" : r < 0 ? "its right part" : "its result");
     const uint32_t l1 = (uint32_t)l + 1, r1 = (uint32_t)r + 1;
     size_t slot = pair_slot(bpe, l1, r1);
     while (bpe->merges[slot].left && !(bpe->merges[slot].left == l1 && bpe->merges[slot].right == r1))
@@ -166,13 +189,14 @@ static int by_rank(const void *a, const void *b)
 
 rt_bpe_merge *rt_bpe_merges_in_order(const rt_bpe *bpe, size_t *count)
 {
-    rt_bpe_merge *merges = malloc((bpe->merge_count + 1) * sizeof *merges);
+    rt_bpe_merge *merges = calloc(bpe->merge_count + 1, sizeof *merges);
     *count = 0;
     for (size_t i = 0; merges && i <= bpe->merge_mask; i++)
         if (bpe->merges[i].left)
-            merges[(*count)++] = bpe->merges[i];
-    if (merges)
-        qsort(merges, *count, sizeof *merges, by_rank);
+            merges[bpe->merges[i].rank] = bpe->merges[i];
+    for (size_t i = 0; merges && i < bpe->merge_count; i++)
+        if (merges[i].left) /* a pair that the file held twice leaves a gap */
+            merges[(*count)++] = merges[i];
     return merges;
 }
 
@@ -465,13 +489,9 @@ static rt_bpe_cached *cache_slot(rt_bpe_scratch *scratch, const char *word, size
     return &scratch->cache[rt_hash64(word, size, 0) % CACHE_SLOTS];
 }
 
-rt_status rt_bpe_encode(const rt_bpe *bpe, rt_bpe_scratch *scratch, const char *word, size_t size,
-                        rt_token_list *out, rt_error *err)
+static rt_status encode_cached(const rt_bpe *bpe, rt_bpe_scratch *scratch, const char *word, size_t size,
+                               rt_token_list *out, rt_error *err)
 {
-    if (size == 0)
-        return RT_OK;
-    if (!bpe->byte_level && !bpe->ignore_merges)
-        return merge_word(bpe, scratch, word, size, out, err);
     const int32_t id = rt_vocab_find(bpe->vocab, word, size);
     if (id >= 0 && ((bpe->ignore_merges && bpe->vocab->tokens[id].type == RT_TOKEN_NORMAL) ||
                     is_whole(bpe, scratch, id, word, size)))
@@ -492,6 +512,32 @@ rt_status rt_bpe_encode(const rt_bpe *bpe, rt_bpe_scratch *scratch, const char *
         cached->id_count = (unsigned char)added;
         memcpy(cached->word, word, size);
         memcpy(cached->ids, out->ids + before, added * sizeof *out->ids);
+    }
+    return RT_OK;
+}
+
+/* Where a text without pre-tokenizer may be cut for certain: in front of a U+2581 behind a byte that no
+ * token has there.  No merge can reach across, for its result would be such a token. */
+static size_t safe_cut(const rt_bpe *bpe, const char *text, size_t at, size_t size)
+{
+    for (size_t i = at + 1; i + 3 <= size; i++)
+        if (text[i] == '\xE2' && memcmp(text + i, "\xE2\x96\x81", 3) == 0 &&
+            !bpe->before_blank[(unsigned char)text[i - 1]])
+            return i;
+    return size;
+}
+
+rt_status rt_bpe_encode(const rt_bpe *bpe, rt_bpe_scratch *scratch, const char *word, size_t size,
+                        rt_token_list *out, rt_error *err)
+{
+    if (size == 0)
+        return RT_OK;
+    if (bpe->byte_level || bpe->ignore_merges)
+        return encode_cached(bpe, scratch, word, size, out, err);
+    for (size_t at = 0, end; at < size; at = end) {
+        end = bpe->can_cut ? safe_cut(bpe, word, at, size) : size;
+        if (encode_cached(bpe, scratch, word + at, end - at, out, err) != RT_OK)
+            return err->status;
     }
     return RT_OK;
 }

@@ -27,6 +27,7 @@ typedef struct rt_bpe {
     int32_t byte_ids[256]; /* -1: the vocabulary lacks this byte */
     bool all_bytes;
     int32_t unknown_id; /* -1: none */
+    bool can_cut, before_blank[256];
     /* Per id, 0: not looked at yet, 1: the token's own spelling encodes to it alone, 2: it does not.
      * Filled on use; every thread finds the same value, so a race costs work and nothing else. */
     _Atomic unsigned char *whole;

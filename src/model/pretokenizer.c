@@ -131,9 +131,10 @@ static rt_status cut_by_regex(run *r, size_t index, const char *text, size_t siz
     return at == size || span_push(out, at, size, false) ? RT_OK : no_memory(r->err);
 }
 
-static bool is_word(unsigned class)
+static bool word_at(const char *text, size_t at, size_t size)
 {
-    return (class & (RT_CHAR_LETTER | RT_CHAR_NUMBER | RT_CHAR_MARK | RT_CHAR_CONNECTOR)) != 0;
+    size_t n;
+    return rt_char_is_word(rt_utf8_decode(text + at, size - at, &n));
 }
 
 /* Cuts by class of character; a match is a character (or a run) of the class that the step names. */
@@ -155,10 +156,8 @@ static rt_status cut_by_class(const run *r, const rt_pre_step *step, const char 
         }
         span *last = out->count ? &out->items[out->count - 1] : NULL;
         bool joins = last && last->match == match && !alone;
-        if (joins && !match && step->kind == RT_PRE_WORDS) {
-            size_t m;
-            joins = is_word(rt_char_at(text, last->begin, size, &m)) == is_word(class);
-        }
+        if (joins && !match && step->kind == RT_PRE_WORDS)
+            joins = word_at(text, last->begin, size) == word_at(text, i, size);
         if (joins)
             last->end = i + n;
         else if (!span_push(out, i, i + n, match))
@@ -221,8 +220,7 @@ static rt_status run_spans(run *r, size_t index, const char *text, size_t size)
 
 static rt_status run_prefix_space(run *r, size_t index, const char *text, size_t size)
 {
-    size_t n;
-    if (rt_char_at(text, 0, size, &n) & RT_CHAR_SPACE)
+    if (text[0] == ' ')
         return run_from(r, index + 1, text, size);
     rt_text copy = {0};
     rt_text_append(&copy, " ", 1);

@@ -19,7 +19,7 @@ typedef enum rt_pre_kind {
     RT_PRE_WORDS,        /* \w+|[^\w\s]+, blanks dropped */
     RT_PRE_BLANKS,       /* cut at whitespace, which is dropped */
     RT_PRE_REGEX,        /* behaviour and invert apply */
-    RT_PRE_PREFIX_SPACE, /* puts a blank in front unless there is whitespace */
+    RT_PRE_PREFIX_SPACE, /* puts a blank in front unless there is one */
     RT_PRE_METASPACE     /* blanks become U+2581, one is put in front, cut before each */
 } rt_pre_kind;
 

@@ -22,6 +22,8 @@ enum {
 
 extern const unsigned char rt_char_ascii[128];
 unsigned rt_char_class_slow(uint32_t c);
+/* \w: letters, marks, decimal and letter numbers, connectors, circled letters, the joiners. */
+bool rt_char_is_word(uint32_t c);
 
 static inline unsigned rt_char_class(uint32_t c)
 {

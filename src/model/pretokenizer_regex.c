@@ -1,6 +1,6 @@
 /* model/pretokenizer_regex.c - see pretokenizer_regex.h.
  *
- * The one thing that is rewritten is \s: PCRE2 counts U+180E to it, Oniguruma does not. */
+ * Rewritten are \s (PCRE2 counts U+180E to it, Oniguruma does not) and \w (PCRE2 leaves marks out). */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "model/pretokenizer_regex.h"
 
@@ -25,6 +25,9 @@ struct rt_regex_run {
 #define BLANKS                                                                                               \
     "\\x{9}-\\x{d}\\x{20}\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}\\x{205f}\\x{" \
     "3000}"
+#define WORDS                                                                                                \
+    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}\\x{24b6}-\\x{24e9}\\x{1f130}-"    \
+    "\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}"
 
 static void translate(rt_text *out, const char *pattern)
 {
@@ -36,6 +39,10 @@ static void translate(rt_text *out, const char *pattern)
                 rt_text_puts(out, in_class ? BLANKS : "[" BLANKS "]");
             else if (*p == 'S' && !in_class)
                 rt_text_puts(out, "[^" BLANKS "]");
+            else if (*p == 'w')
+                rt_text_puts(out, in_class ? WORDS : "[" WORDS "]");
+            else if (*p == 'W' && !in_class)
+                rt_text_puts(out, "[^" WORDS "]");
             else
                 rt_text_append(out, p - 1, 2);
             continue;

@@ -71,6 +71,16 @@ unsigned rt_char_class_slow(uint32_t c)
     }
 }
 
+bool rt_char_is_word(uint32_t c)
+{
+    if (rt_char_class(c) & (RT_CHAR_LETTER | RT_CHAR_MARK | RT_CHAR_CONNECTOR))
+        return true;
+    if (rt_char_class(c) & RT_CHAR_NUMBER)
+        return c < 128 || utf8proc_category((utf8proc_int32_t)c) != UTF8PROC_CATEGORY_NO;
+    return c == 0x200C || c == 0x200D || (c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) ||
+           (c >= 0x1F150 && c <= 0x1F169) || (c >= 0x1F170 && c <= 0x1F189);
+}
+
 static size_t run_of(const char *text, size_t at, size_t size, unsigned wanted)
 {
     for (size_t n; at < size && (rt_char_at(text, at, size, &n) & wanted); at += n)

@@ -62,37 +62,38 @@ void rt_added_deinit(rt_added *added)
     *added = (rt_added){0};
 }
 
-/* The character that ends at text[at], at > 0; ill-formed bytes stand alone. */
-static unsigned class_before(const char *text, size_t at, size_t *length)
+/* Where the character that ends at text[at], at > 0, begins; an ill-formed byte stands alone. */
+static size_t step_back(const char *text, size_t at)
 {
-    for (size_t back = 1; back <= 4 && back <= at; back++) {
-        size_t n;
-        const unsigned class = rt_char_at(text, at - back, at, &n);
-        if (n == back) {
-            *length = n;
-            return class;
-        }
-    }
-    *length = 1;
-    return RT_CHAR_SYMBOL;
+    size_t begin = at - 1, n;
+    while (begin > 0 && at - begin < 4 && ((unsigned char)text[begin] & 0xC0) == 0x80)
+        begin--;
+    (void)rt_utf8_decode(text + begin, at - begin, &n);
+    return n == at - begin ? begin : at - 1;
 }
 
-static const unsigned word_classes = RT_CHAR_LETTER | RT_CHAR_NUMBER | RT_CHAR_MARK | RT_CHAR_CONNECTOR;
+static bool word_at(const char *text, size_t at, size_t size)
+{
+    size_t n;
+    return rt_char_is_word(rt_utf8_decode(text + at, size - at, &n));
+}
 
 static bool inside_word(const char *text, size_t size, size_t begin, size_t end)
 {
-    size_t n;
-    return (begin > 0 && (class_before(text, begin, &n) & word_classes)) ||
-           (end < size && (rt_char_at(text, end, size, &n) & word_classes));
+    return (begin > 0 && word_at(text, step_back(text, begin), begin)) ||
+           (end < size && word_at(text, end, size));
 }
 
 static void take_whitespace(const rt_added_token *token, const char *text, size_t size, size_t from,
                             rt_added_match *match)
 {
     size_t n;
-    if (token->lstrip)
-        while (match->begin > from && (class_before(text, match->begin, &n) & RT_CHAR_SPACE))
-            match->begin -= n;
+    while (token->lstrip && match->begin > from) {
+        const size_t begin = step_back(text, match->begin);
+        if (!(rt_char_at(text, begin, match->begin, &n) & RT_CHAR_SPACE))
+            break;
+        match->begin = begin;
+    }
     if (token->rstrip)
         while (match->end < size && (rt_char_at(text, match->end, size, &n) & RT_CHAR_SPACE))
             match->end += n;

@@ -108,6 +108,7 @@ static rt_status set_added(rt_tokenizer *tokenizer, const json_t *added, rt_erro
         if (there->type != RT_TOKEN_ABSENT &&
             (there->text_size != size || memcmp(tokenizer->vocab.store.data + there->text, text, size) != 0))
             return twice(err, id, text);
+        const bool outside = there->type == RT_TOKEN_ABSENT || there->outside;
         rt_added_token token = {.id = (int32_t)id,
                                 .size = size,
                                 .special = json_is_true(json_object_get(value, "special")),
@@ -116,8 +117,12 @@ static rt_status set_added(rt_tokenizer *tokenizer, const json_t *added, rt_erro
                                 .single_word = json_is_true(json_object_get(value, "single_word")),
                                 .normalized = json_is_true(json_object_get(value, "normalized"))};
         token.markup = token.special || rt_added_is_markup(text, size);
-        rt_vocab_set(&tokenizer->vocab, id, text, size,
-                     token.special ? RT_TOKEN_CONTROL : RT_TOKEN_USER_DEFINED, there->score);
+        const rt_token_type type_of_it = token.special ? RT_TOKEN_CONTROL : RT_TOKEN_USER_DEFINED;
+        if (outside)
+            rt_vocab_set(&tokenizer->vocab, id, text, size, type_of_it, 0.0f);
+        tokenizer->vocab.tokens[id].type =
+            (unsigned char)type_of_it; /* one of the model's own keeps its bytes */
+        tokenizer->vocab.tokens[id].outside = outside;
         rt_text normal = {0};
         if (token.normalized && rt_normalizer_run(&tokenizer->normalizer, text, size, &normal, err) != RT_OK)
             return err->status;

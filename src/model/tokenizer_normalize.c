@@ -191,18 +191,13 @@ static void run_unicode_form(rt_norm_step_kind kind, const char *text, size_t si
     }
 }
 
-static bool is_nonspacing(uint32_t c)
-{
-    return c >= 128 && utf8proc_category((utf8proc_int32_t)c) == UTF8PROC_CATEGORY_MN;
-}
-
 static void run_characters(rt_norm_step_kind kind, const char *text, size_t size, rt_text *out)
 {
     for (size_t i = 0, n; i < size; i += n) {
         const uint32_t c = rt_utf8_decode(text + i, size - i, &n);
         char utf8[4];
         if (kind == RT_NORM_STRIP_ACCENTS) {
-            if (!is_nonspacing(c))
+            if (!(rt_char_class(c) & RT_CHAR_MARK))
                 rt_text_append(out, text + i, n);
         } else if (c == 0xFFFD) {
             rt_text_append(out, text + i, n);

@@ -10,7 +10,7 @@ typedef enum rt_norm_step_kind {
     RT_NORM_NFKC,
     RT_NORM_NFKD,
     RT_NORM_LOWERCASE,
-    RT_NORM_STRIP_ACCENTS, /* drops nonspacing marks */
+    RT_NORM_STRIP_ACCENTS, /* drops marks */
     RT_NORM_STRIP,         /* whitespace at the ends */
     RT_NORM_REPLACE,       /* a string, or a pattern where `regex` is set */
     RT_NORM_PREPEND,       /* unless the text is empty */

@@ -169,7 +169,8 @@ rt_status rt_vocab_seal(rt_vocab *vocab, rt_error *err)
         if (vocab->tokens[id].type == RT_TOKEN_NORMAL)
             index_token(vocab, id);
     for (size_t id = 0; id < vocab->count; id++)
-        if (vocab->tokens[id].type != RT_TOKEN_NORMAL && vocab->tokens[id].type != RT_TOKEN_ABSENT)
+        if (vocab->tokens[id].type != RT_TOKEN_NORMAL && vocab->tokens[id].type != RT_TOKEN_ABSENT &&
+            !vocab->tokens[id].outside)
             index_token(vocab, id);
     return RT_OK;
 }
@@ -183,14 +184,4 @@ int32_t rt_vocab_find(const rt_vocab *vocab, const char *key, size_t size)
             return (int32_t)(vocab->slots[slot] - 1);
     }
     return -1;
-}
-
-int32_t rt_vocab_find_text(const rt_vocab *vocab, const char *text, size_t size, rt_text *scratch)
-{
-    if (vocab->spelling == RT_SPELLING_SPACE)
-        return rt_vocab_find(vocab, text, size);
-    rt_text_clear(scratch);
-    if (!rt_alphabet_to_bytes(text, size, scratch))
-        return rt_vocab_find(vocab, text, size);
-    return rt_vocab_find(vocab, scratch->data, scratch->size);
 }

@@ -28,6 +28,7 @@ typedef struct rt_vocab_token {
     uint32_t bytes, bytes_size; /* what it stands for */
     float score;
     unsigned char type; /* rt_token_type */
+    bool outside;       /* found as an added token only, never by the model: not in the index */
 } rt_vocab_token;
 
 typedef struct rt_vocab {
@@ -50,8 +51,6 @@ void rt_vocab_set(rt_vocab *vocab, size_t id, const char *text, size_t size, rt_
 rt_status rt_vocab_seal(rt_vocab *vocab, rt_error *err);
 /* The id of a spelling - bytes for RT_SPELLING_BYTES, text for RT_SPELLING_SPACE -, or -1. */
 int32_t rt_vocab_find(const rt_vocab *vocab, const char *key, size_t size);
-/* The same for a text as the file spells it. */
-int32_t rt_vocab_find_text(const rt_vocab *vocab, const char *text, size_t size, rt_text *scratch);
 
 static inline const char *rt_vocab_text(const rt_vocab *vocab, size_t id, size_t *size)
 {

@@ -36,7 +36,7 @@ rt_status rt_unigram_init(rt_unigram *unigram, const rt_vocab *vocab, int32_t un
         const unsigned char type = vocab->tokens[id].type;
         if (type == RT_TOKEN_BYTE)
             unigram->byte_ids[(unsigned char)rt_vocab_bytes(vocab, id, &size)[0]] = (int32_t)id;
-        if (type != RT_TOKEN_NORMAL && type != RT_TOKEN_USER_DEFINED)
+        if ((type != RT_TOKEN_NORMAL && type != RT_TOKEN_USER_DEFINED) || vocab->tokens[id].outside)
             continue;
         const char *text = rt_vocab_text(vocab, id, &size);
         entries[count++] = (rt_prefix_entry){text, (uint32_t)size, (int32_t)id};
