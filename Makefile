@@ -44,7 +44,7 @@ demo: all
 	@scripts/demo
 
 bench: all
-	@build/retort bench $(WHAT)
+	@scripts/bench $(WHAT)
 
 lint: deps-check
 	@TIDY=$(TIDY) scripts/lint
