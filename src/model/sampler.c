@@ -129,27 +129,51 @@ static int32_t draw_plain(const rt_sampler *s, double u)
     return (int32_t)last;
 }
 
-/* top_k, top_p and min_p over ids in descending order.  Ids below 2^-53 of the largest are left out: they
- * vanish in the sum. */
+/* Ids with at least `floor`, into the candidates; their count, and their mass. */
+static size_t gather(rt_sampler *s, double floor, double *mass)
+{
+    size_t n = 0;
+    *mass = 0;
+    for (size_t i = 0; i < s->n_vocab; i++) {
+        if ((double)s->p[i] < floor)
+            continue;
+        s->candidates[n++] = (candidate){s->p[i], (int32_t)i};
+        *mass += (double)s->p[i];
+    }
+    return n;
+}
+
+/* The ids that the filters can still choose from, sorted: a floor is lowered until it lets enough through
+ * (top_k ids, or the mass of top_p), so that only a few are ever sorted.  Below 2^-53 of the largest an id
+ * vanishes in the sum. */
+static size_t shortlist(rt_sampler *s, const rt_sampling *how, float top)
+{
+    const double lowest = (double)top * fmax(how->min_p, 0x1p-53);
+    double mass, floor = (double)top * 0x1p-7;
+    size_t n;
+    for (;; floor *= 0x1p-4) {
+        n = gather(s, fmax(floor, lowest), &mass);
+        if (floor <= lowest || (how->top_k ? n >= how->top_k : how->top_p < 1 && mass >= how->top_p))
+            break;
+    }
+    qsort(s->candidates, n, sizeof *s->candidates, by_probability);
+    return how->top_k ? rt_size_min(n, how->top_k) : n;
+}
+
+/* top_k, top_p and min_p over ids in descending order. */
 static int32_t draw_filtered(rt_sampler *s, const rt_sampling *how, float top, double u)
 {
-    const double floor = (double)top * fmax(how->min_p, 0x1p-53);
-    size_t n = 0;
-    for (size_t i = 0; i < s->n_vocab; i++)
-        if ((double)s->p[i] >= floor)
-            s->candidates[n++] = (candidate){s->p[i], (int32_t)i};
-    qsort(s->candidates, n, sizeof *s->candidates, by_probability);
-    if (how->top_k)
-        n = rt_size_min(n, how->top_k);
+    size_t n = shortlist(s, how, top);
     double total = 0;
     for (size_t i = 0; i < n; i++)
         total += (double)s->candidates[i].p;
-    if (how->top_p < 1) { /* the mass of what top_k left */
+    if (how->top_p < 1) { /* of what top_k left, else of all: the probabilities sum to 1 */
+        const double enough = how->top_p * (how->top_k ? total : 1);
         double mass = 0;
         size_t kept = 0;
-        while (kept < n && mass < how->top_p * total)
+        while (kept < n && mass < enough)
             mass += (double)s->candidates[kept++].p;
-        n = kept;
+        n = rt_size_max(kept, 1);
         total = mass;
     }
     double left = u * total;

@@ -344,11 +344,14 @@ static void scores_f32(float *restrict scores, size_t ld_scores, const void *q, 
     SCORES_BODY(float, LOAD_F32)
 }
 
+#ifndef OPS_SCORES_BF16
+#define OPS_SCORES_BF16 scores_bf16
 static void scores_bf16(float *restrict scores, size_t ld_scores, const void *q, size_t group,
                         const void *keys, size_t ld, size_t n, size_t head_dim)
 {
     SCORES_BODY(rt_bf16, LOAD_BF16)
 }
+#endif
 
 static void weigh_f32(float *restrict out, const float *restrict weights, size_t ld_weights, size_t group,
                       const void *values, size_t ld, size_t n, size_t head_dim)
@@ -356,11 +359,14 @@ static void weigh_f32(float *restrict out, const float *restrict weights, size_t
     WEIGH_BODY(float, LOAD_F32)
 }
 
+#ifndef OPS_WEIGH_BF16
+#define OPS_WEIGH_BF16 weigh_bf16
 static void weigh_bf16(float *restrict out, const float *restrict weights, size_t ld_weights, size_t group,
                        const void *values, size_t ld, size_t n, size_t head_dim)
 {
     WEIGH_BODY(rt_bf16, LOAD_BF16)
 }
+#endif
 
 const rt_ops OPS_TABLE = {
     .name = OPS_NAME,
@@ -388,7 +394,7 @@ const rt_ops OPS_TABLE = {
     .softmax_again = softmax_again,
     .softmax_backward = softmax_backward,
     .scores_f32 = scores_f32,
-    .scores_bf16 = scores_bf16,
+    .scores_bf16 = OPS_SCORES_BF16,
     .weigh_f32 = weigh_f32,
-    .weigh_bf16 = weigh_bf16,
+    .weigh_bf16 = OPS_WEIGH_BF16,
 };
