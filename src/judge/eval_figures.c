@@ -2,7 +2,7 @@
  *
  * A draw of documents gives one value of every figure of every model; a task makes one draw, so that draws
  * are shared out over threads and each value has one place.  An interval is widened where needed to hold its
- * own figure: calibration error is a mean of absolute values, which drawing again can only raise. */
+ * own figure: calibration error is a mean of absolute values, which drawing again tends to raise. */
 #include <math.h>
 #include <stdlib.h>
 

@@ -19,8 +19,9 @@ rt_status rt_eval_text_split(rt_eval_text *out, const rt_documents *whole, size_
     for (size_t d = 0; d < whole->n_docs; d++)
         room += rt_size_ceil_div(whole->begins[d + 1] - whole->begins[d], tokens_max);
     text.sources = calloc(rt_size_max(room, 1), sizeof *text.sources);
-    rt_status status =
-        text.sources ? RT_OK : rt_error_set(err, RT_NO_MEMORY, "no memory for %zu pieces of text", room);
+    if (!text.sources)
+        return rt_error_set(err, RT_NO_MEMORY, "no memory for %zu pieces of text", room);
+    rt_status status = RT_OK;
     uint32_t source = 0;
     for (size_t d = 0; d < whole->n_docs && status == RT_OK; d++) {
         const size_t end = whole->begins[d + 1], before = text.docs.n_docs;
