@@ -8,6 +8,7 @@
     X(pull, "bring a known model into the cache, checksum verified")                                         \
     X(distill, "train a student from a recipe; stopped, it goes on where it was")                            \
     X(generate, "an answer to a prompt, or answers to a file of them")                                       \
+    X(chat, "a conversation with a model")                                                                   \
     X(bench, "speed beside the machine's limits")                                                            \
     X(verify, "this build against reference vectors")                                                        \
     X(eval, "how near students are to their teacher, on held-out text")                                      \
