@@ -6,9 +6,11 @@
 
 #define CLI_COMMAND_MAP(X)                                                                                   \
     X(pull, "bring a known model into the cache, checksum verified")                                         \
+    X(inspect, "what a model file holds: family, sizes, types, tokenizer, licence")                          \
     X(distill, "train a student from a recipe; stopped, it goes on where it was")                            \
     X(generate, "an answer to a prompt, or answers to a file of them")                                       \
     X(chat, "a conversation with a model")                                                                   \
+    X(export, "between Hugging Face folders and GGUF, with quantisation")                                    \
     X(bench, "speed beside the machine's limits")                                                            \
     X(verify, "this build against reference vectors")                                                        \
     X(eval, "how near students are to their teacher, on held-out text")                                      \

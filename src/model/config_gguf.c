@@ -165,32 +165,42 @@ static void read_rope(rt_model_config *out, reader *in, const rt_family *family)
         out->rope_local.theta = read_number(in, "rope.freq_base_swa", family->defaults.theta_local);
 }
 
+/* The list of layers that slide: booleans (or numbers), one a layer. */
+static bool layer_slides(const rt_meta *list, size_t layer)
+{
+    const unsigned char *data = list->data;
+    const size_t bytes = list->bytes / list->count;
+    for (size_t i = 0; i < bytes; i++) /* little-endian: any bit set */
+        if (data[layer * bytes + i])
+            return true;
+    return false;
+}
+
 static void read_windows(rt_model_config *out, reader *in, const rt_family *family)
 {
+    static const char key[] = "attention.sliding_window_pattern";
     const size_t window = read_size(in, "attention.sliding_window", 0);
     if (window == 0)
         return;
-    size_t n_pattern, period = 6;
-    double sliding;
-    const bool listed =
-        rt_weights_meta_array(in->weights, full_key(in, "attention.sliding_window_pattern"), &n_pattern);
-    if (listed && n_pattern < out->n_layers) {
+    const rt_meta *list = NULL;
+    (void)full_key(in, key);
+    for (size_t i = 0; i < rt_weights_meta_count(in->weights); i++) {
+        const rt_meta *meta = rt_weights_meta_at(in->weights, i);
+        if (meta->key_size == strlen(in->key) && !memcmp(meta->key, in->key, meta->key_size) &&
+            meta->type == RT_META_ARRAY)
+            list = meta;
+    }
+    if (list &&
+        (list->count < out->n_layers || list->element == RT_META_STRING || list->element == RT_META_ARRAY)) {
         in->status = rt_error_set(in->err, RT_CORRUPT, "%s: %s must have one entry for each layer", in->where,
                                   in->key);
         return;
     }
-    period = read_size(in, "attention.sliding_window_pattern", period);
-    for (size_t i = 0; i < out->n_layers; i++) {
-        if (listed)
-            out->window[i] =
-                rt_weights_meta_array_f64(in->weights, full_key(in, "attention.sliding_window_pattern"), i,
-                                          &sliding) &&
-                        sliding != 0
-                    ? window
-                    : 0;
-        else if (family->window_rule != RT_WINDOW_PATTERN || period == 0 || (i + 1) % period != 0)
+    const size_t period = read_size(in, key, 6); /* or a number: each such layer is a full one */
+    for (size_t i = 0; i < out->n_layers; i++)
+        if (list ? layer_slides(list, i)
+                 : family->window_rule != RT_WINDOW_PATTERN || period == 0 || (i + 1) % period != 0)
             out->window[i] = window;
-    }
 }
 
 static void read_numbers(rt_model_config *out, reader *in, const rt_family *family)

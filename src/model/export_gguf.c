@@ -253,8 +253,10 @@ static rt_status write_file(rt_gguf_writer *writer, const rt_export_source *sour
     put_architecture(&to, config, options);
     if (put_lineage(writer, source->lineage, err) != RT_OK)
         return err->status;
-    if (source->tokenizer_path &&
-        rt_export_tokenizer_gguf(writer, source->tokenizer_path, config->n_vocab, err) != RT_OK)
+    if (!source->tokenizer_path)
+        rt_gguf_writer_string(writer, "tokenizer.ggml.model",
+                              "none"); /* llama.cpp then takes ids as they are */
+    else if (rt_export_tokenizer_gguf(writer, source->tokenizer_path, config->n_vocab, err) != RT_OK)
         return err->status;
     if (has_factors &&
         rt_gguf_writer_tensor(writer, "rope_freqs.weight", RT_F32, 1, &n_factors, err) != RT_OK)

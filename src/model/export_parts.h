@@ -37,6 +37,8 @@ void rt_export_note(const rt_export_options *options, const char *fmt, ...) RT_P
 
 /* tokenizer.ggml.* and the chat template, from GGUF (copied) or tokenizer.json (translated). */
 rt_status rt_export_tokenizer_gguf(rt_gguf_writer *writer, const char *path, size_t n_vocab, rt_error *err);
+/* tokenizer.ggml.pre of a parsed tokenizer.json; RT_UNSUPPORTED when no name stands for its steps. */
+rt_status rt_export_pre_name(const char **out, const json_t *tokenizer, rt_error *err);
 /* The tokenizer's files and generation_config.json into a folder. */
 rt_status rt_export_tokenizer_folder(const char *path, const char *dir, rt_error *err);
 

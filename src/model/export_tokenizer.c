@@ -328,13 +328,9 @@ static void put_id(rt_gguf_writer *writer, const char *key, int32_t id)
         rt_gguf_writer_u32(writer, key, (uint32_t)id);
 }
 
-/* What the opened tokenizer knows: ids, template, the name of the pre-tokenizer. */
-static void put_settings(rt_gguf_writer *writer, const rt_tokenizer *tokenizer, const char *dir,
-                         bool byte_level)
+/* What the opened tokenizer knows: ids and template. */
+static void put_settings(rt_gguf_writer *writer, const rt_tokenizer *tokenizer, const char *dir)
 {
-    const char *kind = rt_tokenizer_kind(tokenizer), *pre = strstr(kind, ", ");
-    if (byte_level)
-        rt_gguf_writer_string(writer, "tokenizer.ggml.pre", pre ? pre + 2 : "default");
     put_id(writer, "tokenizer.ggml.bos_token_id", rt_tokenizer_bos(tokenizer));
     put_id(writer, "tokenizer.ggml.eos_token_id", rt_tokenizer_eos(tokenizer));
     put_id(writer, "tokenizer.ggml.padding_token_id", rt_tokenizer_pad(tokenizer));
@@ -371,7 +367,12 @@ static rt_status translate(rt_gguf_writer *writer, const json_t *json, const rt_
         status = read_tokens(&vocab, model, bytes || unigram, err);
     if (status == RT_OK)
         status = read_added(&vocab, json_object_get(json, "added_tokens"), err);
+    const char *pre = NULL;
+    if (status == RT_OK && !unigram && !spm)
+        status = rt_export_pre_name(&pre, json, err);
     if (status == RT_OK) {
+        if (pre)
+            rt_gguf_writer_string(writer, "tokenizer.ggml.pre", pre);
         rt_gguf_writer_string(writer, "tokenizer.ggml.model", unigram ? "t5" : spm ? "llama" : "gpt2");
         status = unigram ? RT_OK : put_merges(writer, &vocab, model, spm, err);
     }
@@ -384,7 +385,7 @@ static rt_status translate(rt_gguf_writer *writer, const json_t *json, const rt_
                                    !mentions(before, "\"add_prefix_space\":false"));
             rt_gguf_writer_bool(writer, "tokenizer.ggml.add_space_prefix", prepends);
         }
-        put_settings(writer, tokenizer, dir, !unigram && !spm);
+        put_settings(writer, tokenizer, dir);
     }
     vocabulary_free(&vocab);
     return status;

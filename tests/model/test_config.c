@@ -1,13 +1,7 @@
 /* tests/model/test_config.c - what config.json and GGUF metadata say, and what is refused. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "export_help.h"
+
 #include <math.h>
-#include <cmocka.h>
 
 #include "base/file.h"
 #include "model/config.h"
@@ -314,6 +308,74 @@ static void nonsense_is_refused_by_name(void **state)
     }
 }
 
+/* A folder of the golden llama's weights beside another config.json; the text names what is wrong. */
+static void expect_folder(void **state, const char *config, size_t size, rt_status status, const char *names)
+{
+    char weights_path[512], path[512];
+    rt_error err = {0};
+    rt_weights *weights = NULL;
+    rt_model_config out;
+    (void)work_path(path, state, "model.safetensors");
+    (void)unlink(path);
+    assert_int_equal(symlink(golden_path(weights_path, "llama/model.safetensors"), path), 0);
+    (void)work_path(path, state, "config.json");
+    assert_int_equal(rt_file_write(path, config, size, &err), RT_OK);
+    rt_status got = rt_weights_open(&weights, *state, &err);
+    if (got == RT_OK)
+        got = rt_model_config_read(&out, weights, &err);
+    rt_weights_close(weights);
+    if (got != status || (names && !strstr(err.text, names)))
+        fail_msg("%.*s: status %d: %s", (int)size, config, (int)got, err.text);
+}
+
+static void a_config_cut_at_any_byte_is_refused(void **state)
+{
+    char path[512], *text = NULL;
+    size_t size;
+    rt_error err = {0};
+    assert_int_equal(rt_file_read(&text, &size, golden_path(path, "llama/config.json"), 1 << 20, &err),
+                     RT_OK);
+    expect_folder(state, text, size, RT_OK, NULL);
+    for (size_t cut = strcspn(text, "}"); cut > 0; cut -= cut > 40 ? 40 : cut)
+        expect_folder(state, text, cut, RT_CORRUPT, "config.json");
+    free(text);
+}
+
+/* Sizes that the file does not bear out are found before anything is made from them. */
+static void sizes_that_the_tensors_do_not_have_are_refused(void **state)
+{
+    static const struct {
+        const char *key, *value;
+        rt_status status;
+        const char *names;
+    } cases[] = {
+        {"num_hidden_layers", "256", RT_NOT_FOUND, "model.layers.2.input_layernorm.weight"},
+        {"num_hidden_layers", "1e9", RT_CORRUPT, "num_hidden_layers"},
+        {"hidden_size", "131072", RT_MISMATCH, "model.embed_tokens.weight"},
+        {"vocab_size", "4000000", RT_MISMATCH, "model.embed_tokens.weight"},
+        {"vocab_size", "96", RT_MISMATCH, "[97, 32]"},
+        {"intermediate_size", "1048576", RT_MISMATCH, "mlp.gate_proj.weight"},
+        {"num_attention_heads", "2", RT_MISMATCH, "self_attn.q_proj.weight"},
+        {"num_key_value_heads", "4", RT_MISMATCH, "self_attn.k_proj.weight"},
+        {"attention_bias", "true", RT_NOT_FOUND, "self_attn.q_proj.bias"},
+        {"tie_word_embeddings", "false", RT_NOT_FOUND, "lm_head.weight"},
+        {"max_position_embeddings", "18446744073709551615", RT_CORRUPT, NULL},
+    };
+    char path[512], *text = NULL, changed[4096];
+    size_t size;
+    rt_error err = {0};
+    assert_int_equal(rt_file_read(&text, &size, golden_path(path, "llama/config.json"), 1 << 20, &err),
+                     RT_OK);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *key = strstr(text, cases[i].key), *colon = key ? strchr(key, ':') : NULL;
+        assert_non_null(colon);
+        const int n = snprintf(changed, sizeof changed, "%.*s: %s%s", (int)(colon - text), text,
+                               cases[i].value, colon + strcspn(colon, ",\n"));
+        expect_folder(state, changed, (size_t)n, cases[i].status, cases[i].names);
+    }
+    free(text);
+}
+
 static void llama3_factors_of_gguf_give_the_scaling_back(void **state)
 {
     (void)state;
@@ -355,17 +417,9 @@ static void the_real_gguf_gives_smollm2s_figures(void **state)
 {
     (void)state;
     char path[512];
-    const char *given = getenv("RETORT_TEST_MODEL"), *home = getenv("RETORT_HOME"), *user = getenv("HOME");
-    if (given)
-        (void)snprintf(path, sizeof path, "%s", given);
-    else
-        (void)snprintf(path, sizeof path, "%s%s/models/SmolLM2-135M-Instruct.Q4_1.gguf",
-                       home   ? home
-                       : user ? user
-                              : "",
-                       home ? "" : "/.cache/retort");
-    if (!rt_path_exists(path)) {
-        print_message("SmolLM2 is not in the cache (retort pull smollm2-135m-instruct): %s\n", path);
+    if (!find_smollm2(path)) {
+        print_message("the model SmolLM2 is not in the cache (retort pull smollm2-135m-instruct): %s\n",
+                      path);
         skip();
     }
     rt_error err = {0};
@@ -402,6 +456,8 @@ int main(void)
         cmocka_unit_test(gpt2_has_its_own_keys),
         cmocka_unit_test(a_written_configuration_reads_back_the_same),
         cmocka_unit_test(nonsense_is_refused_by_name),
+        cmocka_unit_test_setup_teardown(a_config_cut_at_any_byte_is_refused, make_work, drop_work),
+        cmocka_unit_test_setup_teardown(sizes_that_the_tensors_do_not_have_are_refused, make_work, drop_work),
         cmocka_unit_test(llama3_factors_of_gguf_give_the_scaling_back),
         cmocka_unit_test(the_real_gguf_gives_smollm2s_figures),
     };
