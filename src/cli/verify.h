@@ -6,6 +6,7 @@
 
 int verify_model(int argc, char **argv);
 int verify_smollm2(int argc, char **argv);
+int verify_curve(int argc, char **argv);
 int verify_tokenizer(int argc, char **argv);
 int verify_losses(int argc, char **argv);
 

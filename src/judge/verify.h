@@ -34,4 +34,11 @@ double rt_verify_bf16_tolerance(size_t n_layers, bool gradient);
  * top 20 at least 85%, greedy equal up to the first gap below 0.5. */
 rt_status rt_verify_smollm2(rt_verify *result, const char *dir, const rt_model *model, rt_error *err);
 
+/* A reference distillation run (golden/smollm2/kd_curve.json): the same rows, layers and settings in float32,
+ * step by step. The loss must follow within 0.5% and the gradient's norm within 1% at each of the first
+ * steps_max steps (0: all); after all of them each tensor's norm within 0.5%.  teacher: opened in F32 from
+ * `weights`. */
+rt_status rt_verify_curve(rt_verify *result, const char *path, const rt_weights *weights,
+                          const rt_model *teacher, size_t steps_max, rt_error *err);
+
 #endif
