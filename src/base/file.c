@@ -67,7 +67,8 @@ rt_status rt_file_read(char **out, size_t *size, const char *path, size_t size_m
     } else if (!(*out = malloc(file.size + 1))) {
         status = rt_error_set(err, RT_NO_MEMORY, "%.300s: no memory for %zu bytes", path, file.size);
     } else {
-        memcpy(*out, file.data, file.size);
+        if (file.size)
+            memcpy(*out, file.data, file.size);
         (*out)[file.size] = '\0';
         *size = file.size;
     }

@@ -40,6 +40,18 @@ static rt_status keep_document(rt_settings *s, rt_yaml *document, rt_error *err)
     return RT_OK;
 }
 
+void rt_settings_close(rt_settings *s)
+{
+    if (!s)
+        return;
+    for (size_t i = 0; i < s->n_documents; i++)
+        rt_yaml_free(s->documents[i]);
+    rt_arena_deinit(&s->lists);
+    free(s->documents);
+    free(s->values);
+    free(s);
+}
+
 rt_status rt_settings_open(rt_settings **out, const rt_field *fields, size_t n_fields, rt_error *err)
 {
     assert(n_fields <= FIELDS_MAX);
@@ -50,9 +62,11 @@ rt_status rt_settings_open(rt_settings **out, const rt_field *fields, size_t n_f
     *s = (rt_settings){.fields = fields, .n_fields = n_fields};
     s->values = calloc(n_fields + 1, sizeof *s->values);
     s->documents = calloc(DOCUMENTS_MAX, sizeof(rt_yaml *));
+    if (!s->values || !s->documents) {
+        rt_settings_close(s);
+        return rt_error_set(err, RT_NO_MEMORY, "no memory for the settings");
+    }
     rt_status status = rt_arena_init(&s->lists, (size_t)64 << 20, err);
-    if (status == RT_OK && (!s->values || !s->documents))
-        status = rt_error_set(err, RT_NO_MEMORY, "no memory for the settings");
     for (size_t i = 0; i < n_fields && status == RT_OK; i++) {
         if (!fields[i].fallback)
             continue;
@@ -70,18 +84,6 @@ rt_status rt_settings_open(rt_settings **out, const rt_field *fields, size_t n_f
     }
     *out = s;
     return RT_OK;
-}
-
-void rt_settings_close(rt_settings *s)
-{
-    if (!s)
-        return;
-    for (size_t i = 0; s->documents && i < s->n_documents; i++)
-        rt_yaml_free(s->documents[i]);
-    rt_arena_deinit(&s->lists);
-    free(s->documents);
-    free(s->values);
-    free(s);
 }
 
 /* The words that may stand after `prefix` ("" or "student."), each once. */
