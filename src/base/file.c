@@ -25,7 +25,7 @@ static const unsigned char empty_file[1];
 rt_status rt_file_map(rt_file *file, const char *path, rt_error *err)
 {
     *file = (rt_file){0};
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not hold us up */
     if (fd < 0)
         return io_error(err, path, "cannot open");
     struct stat info;
