@@ -55,31 +55,41 @@ static void draw_end_labels(rt_svg *svg, const bool *shown, const double *end_y)
 
 /* ---- loss ---- */
 
-static bool has_loss(const rt_curve *curve)
+static bool has_any(const double *values, size_t count)
 {
-    for (size_t i = 0; i < curve->count; i++)
-        if (isfinite(curve->loss[i]))
+    for (size_t i = 0; i < count; i++)
+        if (isfinite(values[i]))
             return true;
     return false;
 }
 
-static bool has_tokens(const rt_curve *curve)
+static bool has_all(const double *values, size_t count)
 {
-    for (size_t i = 0; i < curve->count; i++)
-        if (!isfinite(curve->tokens[i]))
+    for (size_t i = 0; i < count; i++)
+        if (!isfinite(values[i]))
             return false;
-    return true;
+    return count > 0;
 }
 
 typedef struct loss_view {
     const rt_curve *curves[RT_RUN_MODELS];
     bool shown[RT_RUN_MODELS];
-    bool by_tokens;
+    bool by_tokens, of_kl;
 } loss_view;
 
 static const double *loss_x(const loss_view *view, size_t m)
 {
     return view->by_tokens ? view->curves[m]->tokens : view->curves[m]->step;
+}
+
+static const double *loss_y(const loss_view *view, size_t m)
+{
+    return view->of_kl ? view->curves[m]->kl : view->curves[m]->loss;
+}
+
+static const double *loss_smooth(const loss_view *view, size_t m)
+{
+    return view->of_kl ? view->curves[m]->kl_smooth : view->curves[m]->loss_smooth;
 }
 
 /* Invisible strips over the plot that carry the numbers for whoever points at them. */
@@ -92,11 +102,12 @@ static void draw_loss_strips(rt_svg *svg, const loss_view *view)
         const size_t i = s * curve->count / strips;
         char step[RT_NUMBER_SIZE], loss[RT_NUMBER_SIZE], tip[TIP_SIZE];
         rt_number_format(step, rint(curve->step[i]), RT_NUMBER_INTEGER);
-        rt_number_format(loss, curve->smooth[i], RT_NUMBER_PLAIN);
+        rt_number_format(loss, loss_smooth(view, RT_RUN_STUDENT)[i], RT_NUMBER_PLAIN);
         (void)snprintf(tip, sizeof tip, "step %s: trained %s", step, loss);
         if (view->shown[RT_RUN_CE]) {
             const rt_curve *ce = view->curves[RT_RUN_CE];
-            rt_number_format(loss, ce->smooth[rt_size_min(s * ce->count / strips, ce->count - 1)],
+            rt_number_format(loss,
+                             loss_smooth(view, RT_RUN_CE)[rt_size_min(s * ce->count / strips, ce->count - 1)],
                              RT_NUMBER_PLAIN);
             const size_t used = strlen(tip);
             (void)snprintf(tip + used, sizeof tip - used, ", cross-entropy %s", loss);
@@ -112,7 +123,7 @@ static void draw_loss(rt_text *out, const loss_view *view, double width, const c
     double low = 0, high = 0, x_low = INFINITY, x_high = 0, end_y[RT_RUN_MODELS] = {0};
     for (size_t m = 0; m < RT_RUN_MODELS; m++)
         for (size_t i = 0; view->shown[m] && i < view->curves[m]->count; i++) {
-            const double loss = view->curves[m]->loss[i], x = loss_x(view, m)[i];
+            const double loss = loss_y(view, m)[i], x = loss_x(view, m)[i];
             x_low = fmin(x_low, x);
             x_high = fmax(x_high, x);
             if (isfinite(loss)) {
@@ -124,7 +135,8 @@ static void draw_loss(rt_text *out, const loss_view *view, double width, const c
     rt_svg_open(&svg, out, width, wide ? 330 : 296, (rt_margin){40, wide ? 104 : 10, wide ? 30 : 58, 44},
                 classes, "Training loss");
     const rt_ticks y = rt_ticks_cover(low, high, 6);
-    rt_svg_axis_y(&svg, &y, RT_NUMBER_PLAIN, "loss, nats per token");
+    rt_svg_axis_y(&svg, &y, RT_NUMBER_PLAIN,
+                  view->of_kl ? "KL to the teacher, nats per token" : "loss, nats per token");
     const rt_ticks x = rt_ticks_cover(fmin(0, x_low), x_high, wide ? 7 : 5);
     rt_svg_axis_x(&svg, &x, fmax(x_high, x.values[1]), RT_NUMBER_COUNT,
                   view->by_tokens ? "tokens trained on" : "steps");
@@ -134,16 +146,16 @@ static void draw_loss(rt_text *out, const loss_view *view, double width, const c
         const rt_curve *curve = view->curves[m];
         char raw[64];
         (void)snprintf(raw, sizeof raw, "s-%s raw", rt_run_model_keys[m]);
-        rt_svg_line(&svg, raw, loss_x(view, m), curve->loss, curve->count);
+        rt_svg_line(&svg, raw, loss_x(view, m), loss_y(view, m), curve->count);
     }
     for (size_t m = 0; m < RT_RUN_MODELS; m++) {
         if (!view->shown[m])
             continue;
         const rt_curve *curve = view->curves[m];
-        rt_svg_line(&svg, line_classes[m], loss_x(view, m), curve->smooth, curve->count);
+        rt_svg_line(&svg, line_classes[m], loss_x(view, m), loss_smooth(view, m), curve->count);
         for (size_t i = 0; i < curve->count; i++)
-            if (isfinite(curve->smooth[i]))
-                end_y[m] = rt_scale_at(&svg.y, curve->smooth[i]);
+            if (isfinite(loss_smooth(view, m)[i]))
+                end_y[m] = rt_scale_at(&svg.y, loss_smooth(view, m)[i]);
     }
     if (wide)
         draw_end_labels(&svg, view->shown, end_y);
@@ -153,18 +165,21 @@ static void draw_loss(rt_text *out, const loss_view *view, double width, const c
     rt_svg_close(&svg);
 }
 
-bool rt_chart_loss(rt_text *out, const rt_run *run)
+rt_loss_chart rt_chart_loss(rt_text *out, const rt_run *run)
 {
-    loss_view view = {.curves = {[RT_RUN_STUDENT] = &run->student, [RT_RUN_CE] = &run->ce}};
-    view.shown[RT_RUN_STUDENT] = has_loss(&run->student);
-    view.shown[RT_RUN_CE] = has_loss(&run->ce);
+    const rt_curve *student = &run->student, *ce = &run->ce;
+    loss_view view = {.curves = {[RT_RUN_STUDENT] = student, [RT_RUN_CE] = ce}};
+    view.shown[RT_RUN_STUDENT] = has_any(student->loss, student->count);
+    view.shown[RT_RUN_CE] = has_any(ce->loss, ce->count);
+    const bool both = view.shown[RT_RUN_STUDENT] && view.shown[RT_RUN_CE];
     if (!view.shown[RT_RUN_STUDENT] && !view.shown[RT_RUN_CE])
-        return false;
-    view.by_tokens = (!view.shown[RT_RUN_STUDENT] || has_tokens(&run->student)) &&
-                     (!view.shown[RT_RUN_CE] || has_tokens(&run->ce));
+        return RT_LOSS_CHART_NONE;
+    view.by_tokens = (!view.shown[RT_RUN_STUDENT] || has_all(student->tokens, student->count)) &&
+                     (!view.shown[RT_RUN_CE] || has_all(ce->tokens, ce->count));
+    view.of_kl = both && has_any(student->kl, student->count) && has_any(ce->kl, ce->count);
     draw_loss(out, &view, WIDE, "chart wide");
     draw_loss(out, &view, NARROW, "chart narrow");
-    return true;
+    return view.of_kl ? RT_LOSS_CHART_KL : both ? RT_LOSS_CHART_TWO_LOSSES : RT_LOSS_CHART_ONE_LOSS;
 }
 
 /* ---- bars ---- */

@@ -11,7 +11,14 @@
 #include "base/text.h"
 #include "report/run.h"
 
-bool rt_chart_loss(rt_text *out, const rt_run *run);
+/* Two runs with different losses are compared by the KL to the teacher, where both logged it. */
+typedef enum rt_loss_chart {
+    RT_LOSS_CHART_NONE,
+    RT_LOSS_CHART_ONE_LOSS,
+    RT_LOSS_CHART_TWO_LOSSES, /* each its own: heights do not compare */
+    RT_LOSS_CHART_KL,         /* the same measure for both */
+} rt_loss_chart;
+rt_loss_chart rt_chart_loss(rt_text *out, const rt_run *run);
 /* Bars of one figure ("kl_teacher_student") for untrained, trained and baseline. */
 bool rt_chart_bars(rt_text *out, const rt_run *run, const char *key, const char *axis_title);
 bool rt_chart_position(rt_text *out, const rt_run *run);

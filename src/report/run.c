@@ -73,8 +73,8 @@ static rt_status read_json(json_t **out, const char *dir, const char *name, size
  * one.  So a log of any length is read once, in fixed memory. */
 enum { BINS_MAX = RT_CURVE_POINTS_MAX };
 typedef struct bin {
-    double first_step, step_sum, tokens_sum, loss_sum;
-    size_t steps, tokens_count, loss_count;
+    double first_step, step_sum, tokens_sum, loss_sum, kl_sum;
+    size_t steps, tokens_count, loss_count, kl_count;
 } bin;
 typedef struct bins {
     bin items[BINS_MAX];
@@ -90,15 +90,25 @@ static void bins_halve(bins *all)
                     .step_sum = a.step_sum + b.step_sum,
                     .tokens_sum = a.tokens_sum + b.tokens_sum,
                     .loss_sum = a.loss_sum + b.loss_sum,
+                    .kl_sum = a.kl_sum + b.kl_sum,
                     .steps = a.steps + b.steps,
                     .tokens_count = a.tokens_count + b.tokens_count,
-                    .loss_count = a.loss_count + b.loss_count};
+                    .loss_count = a.loss_count + b.loss_count,
+                    .kl_count = a.kl_count + b.kl_count};
     }
     all->count = BINS_MAX / 2;
     all->steps_per_bin *= 2;
 }
 
-static void bins_add(bins *all, double step, double tokens, double loss)
+static void add_finite(double *sum, size_t *count, double value)
+{
+    if (isfinite(value)) {
+        *sum += value;
+        ++*count;
+    }
+}
+
+static void bins_add(bins *all, double step, const json_t *line)
 {
     /* A run that was killed goes on from its last checkpoint and logs some steps again: the later ones count.
      */
@@ -112,14 +122,9 @@ static void bins_add(bins *all, double step, double tokens, double loss)
     bin *last = &all->items[all->count - 1];
     last->steps++;
     last->step_sum += step;
-    if (isfinite(tokens)) {
-        last->tokens_sum += tokens;
-        last->tokens_count++;
-    }
-    if (isfinite(loss)) {
-        last->loss_sum += loss;
-        last->loss_count++;
-    }
+    add_finite(&last->tokens_sum, &last->tokens_count, rt_number_get(line, "tokens"));
+    add_finite(&last->loss_sum, &last->loss_count, rt_number_get(line, "loss"));
+    add_finite(&last->kl_sum, &last->kl_count, rt_number_get(line, "kl"));
 }
 
 /* A mean over `half` neighbours on each side, ends included with what they have. */
@@ -138,31 +143,43 @@ static void box_mean(double *out, const double *in, size_t count, size_t half)
     }
 }
 
+/* Twice a box is nearly a bell; a gap stays a gap. */
+static void smooth(double *out, const double *in, size_t count, double *work)
+{
+    const size_t half = rt_size_min(40, rt_size_max(1, count / 50));
+    box_mean(work, in, count, half);
+    box_mean(out, work, count, half);
+    for (size_t i = 0; i < count; i++)
+        if (!isfinite(in[i]))
+            out[i] = (double)NAN;
+}
+
+static double mean_of(double sum, size_t count) { return count ? sum / (double)count : (double)NAN; }
+
 static rt_status curve_from_bins(rt_curve *curve, const bins *all, rt_error *err)
 {
     const size_t n = all->count;
-    double *memory = calloc(5 * n + 1, sizeof *memory);
+    double *memory = calloc(7 * n + 1, sizeof *memory);
     if (!memory)
         return rt_error_set(err, RT_NO_MEMORY, "no memory for a curve of %zu points", n);
-    curve->step = memory;
+    curve->step = memory; /* owns all of it */
     curve->tokens = memory + n;
     curve->loss = memory + 2 * n;
-    curve->smooth = memory + 3 * n;
-    double *once = memory + 4 * n;
+    curve->loss_smooth = memory + 3 * n;
+    curve->kl = memory + 4 * n;
+    curve->kl_smooth = memory + 5 * n;
     curve->count = n;
     for (size_t i = 0; i < n; i++) {
         const bin *b = &all->items[i];
         curve->steps += b->steps;
         curve->step[i] = b->step_sum / (double)b->steps;
-        curve->tokens[i] = b->tokens_count == b->steps ? b->tokens_sum / (double)b->steps : (double)NAN;
-        curve->loss[i] = b->loss_count ? b->loss_sum / (double)b->loss_count : (double)NAN;
+        curve->tokens[i] =
+            b->tokens_count == b->steps ? mean_of(b->tokens_sum, b->tokens_count) : (double)NAN;
+        curve->loss[i] = mean_of(b->loss_sum, b->loss_count);
+        curve->kl[i] = mean_of(b->kl_sum, b->kl_count);
     }
-    const size_t half = rt_size_min(40, rt_size_max(1, n / 50)); /* twice a box: nearly a bell */
-    box_mean(once, curve->loss, n, half);
-    box_mean(curve->smooth, once, n, half);
-    for (size_t i = 0; i < n; i++)
-        if (!isfinite(curve->loss[i]))
-            curve->smooth[i] = (double)NAN; /* a gap stays a gap */
+    smooth(curve->loss_smooth, curve->loss, n, memory + 6 * n);
+    smooth(curve->kl_smooth, curve->kl, n, memory + 6 * n);
     return RT_OK;
 }
 
@@ -175,7 +192,7 @@ static void read_lines(bins *all, const rt_file *file, size_t *bad_lines)
         json_t *line = json_loadb(data + i, size, 0, NULL);
         const double step = rt_number_get(line, "step");
         if (isfinite(step))
-            bins_add(all, step, rt_number_get(line, "tokens"), rt_number_get(line, "loss"));
+            bins_add(all, step, line);
         else if (end && size)
             ++*bad_lines;
         json_decref(line);

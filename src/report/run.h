@@ -28,7 +28,9 @@ typedef struct rt_figure {
  * needed. */
 enum { RT_CURVE_POINTS_MAX = 2000 };
 typedef struct rt_curve {
-    double *step, *tokens, *loss, *smooth; /* [count] each; tokens NAN where the log has none */
+    double *step, *tokens;      /* [count] each, as all below; tokens NAN where the log has none */
+    double *loss, *loss_smooth; /* what the run minimised, and its moving average */
+    double *kl, *kl_smooth;     /* KL to the teacher on the training text, where it was logged */
     size_t count;
     size_t steps;     /* in the log, before thinning */
     size_t bad_lines; /* that were not JSON objects with a step; a cut last line is not counted */

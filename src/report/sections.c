@@ -15,7 +15,8 @@ void rt_section_loss(rt_text *out, const rt_run *run, rt_report_parts *parts)
 {
     rt_page_section_open(out, "training", "How it learnt");
     rt_text chart = {0}, caption = {0};
-    parts->loss = rt_chart_loss(&chart, run);
+    const rt_loss_chart kind = rt_chart_loss(&chart, run);
+    parts->loss = kind != RT_LOSS_CHART_NONE;
     if (!parts->loss) {
         rt_page_missing(out, "There is no training log with losses in this run, so there is no loss curve.");
     } else {
@@ -26,12 +27,17 @@ void rt_section_loss(rt_text *out, const rt_run *run, rt_report_parts *parts)
         if (student->steps > student->count)
             rt_text_printf(&caption, " The %zu steps are drawn as means of neighbouring ones.",
                            student->steps);
-        if (student->count && run->ce.count)
+        if (kind == RT_LOSS_CHART_TWO_LOSSES)
             rt_text_puts(
                 &caption,
                 " The two runs minimise different losses: the teacher\xE2\x80\x99s distribution leaves "
                 "nothing over when it is met, the text itself always does. Compare how "
                 "they fall, not how deep.");
+        if (kind == RT_LOSS_CHART_KL)
+            rt_text_puts(
+                &caption,
+                " Both are measured against the teacher on the training text; only the distilled student "
+                "was trained to make this small.");
         const size_t bad = student->bad_lines + run->ce.bad_lines;
         if (bad)
             rt_text_printf(&caption, " %zu line%s of the log could not be read.", bad, bad == 1 ? "" : "s");
@@ -55,12 +61,13 @@ static const metric metrics[] = {
     {"kl_student_teacher", "KL(model \xE2\x80\x96 teacher)", "nats, lower is better", RT_NUMBER_PLAIN},
     {"tvd", "Total variation", "lower is better", RT_NUMBER_PLAIN},
     {"acceptance", "Expected acceptance", "of its drafts by the teacher", RT_NUMBER_SHARE},
+    {"tokens_per_round", "Tokens a round", "speculative decoding, 4 drafts", RT_NUMBER_PLAIN},
     {"top1", "Same first choice", "as the teacher", RT_NUMBER_SHARE},
     {"top5", "Teacher\xE2\x80\x99s choice in its top 5", "higher is better", RT_NUMBER_SHARE},
     {"perplexity", "Perplexity", "lower is better", RT_NUMBER_PLAIN},
     {"ece", "Calibration error", "lower is better", RT_NUMBER_SHARE},
     {"decode_tokens_per_s", "Decoding", "tokens a second", RT_NUMBER_PLAIN},
-    {"memory_bytes", "Memory", "while decoding", RT_NUMBER_BYTES},
+    {"memory_bytes", "Memory", "of the weights while it runs", RT_NUMBER_BYTES},
     {"bytes", "Weight file", "", RT_NUMBER_BYTES},
 };
 enum { METRICS = sizeof metrics / sizeof metrics[0] };
@@ -115,25 +122,56 @@ static bool put_table(rt_text *out, const rt_run *run)
     return true;
 }
 
-/* What the intervals allow to be said of student and baseline, in one sentence. */
+/* KL of the baseline less that of the distilled student, from the judge's draws of the same documents; NAN
+ * without. */
+static rt_figure paired_difference(const rt_run *run)
+{
+    const json_t *list = json_object_get(run->eval, "differences"), *item;
+    size_t i;
+    json_array_foreach(list, i, item)
+    {
+        const char *model = rt_string_get(item, "model"), *less = rt_string_get(item, "less");
+        const rt_figure d = rt_figure_get(item, "kl_teacher_student");
+        if (!model || !less)
+            continue;
+        if (strcmp(model, "ce") == 0 && strcmp(less, "student") == 0)
+            return d;
+        if (strcmp(model, "student") == 0 && strcmp(less, "ce") == 0)
+            return (rt_figure){-d.value, -d.high, -d.low};
+    }
+    return (rt_figure){(double)NAN, (double)NAN, (double)NAN};
+}
+
+/* What the intervals allow to be said of student and baseline.  The same documents judge both, so the
+ * interval of the difference is the sharper test; without it, two intervals apart are enough. */
 static void put_verdict(rt_text *out, const rt_run *run)
 {
     const rt_figure a = rt_figure_get(rt_run_figures(run, RT_RUN_STUDENT), "kl_teacher_student");
     const rt_figure b = rt_figure_get(rt_run_figures(run, RT_RUN_CE), "kl_teacher_student");
-    if (!isfinite(a.value) || !isfinite(b.value) || !isfinite(a.low) || !isfinite(b.low))
+    const rt_figure d = paired_difference(run);
+    const bool paired = isfinite(d.low);
+    if (!isfinite(a.value) || !isfinite(b.value) || (!paired && (!isfinite(a.low) || !isfinite(b.low))))
         return;
-    char mine[RT_NUMBER_SIZE], other[RT_NUMBER_SIZE], text[400];
+    const bool better = paired ? d.low > 0 : a.high < b.low, worse = paired ? d.high < 0 : b.high < a.low;
+    char mine[RT_NUMBER_SIZE], other[RT_NUMBER_SIZE], low[RT_NUMBER_SIZE], high[RT_NUMBER_SIZE], text[600];
     rt_number_format(mine, a.value, RT_NUMBER_PLAIN);
     rt_number_format(other, b.value, RT_NUMBER_PLAIN);
-    const char *verdict =
-        a.high < b.low ? "The distilled student is closer to the teacher than the one trained on the text "
-                         "alone: %s against %s nats, and the intervals do not overlap."
-        : b.high < a.low
-            ? "The student trained on the text alone is closer to the teacher than the distilled "
-              "one: %s instead of %s nats less favourably, and the intervals do not overlap."
-            : "Between the distilled student and the one trained on the text alone the intervals "
-              "overlap (%s against %s nats): this run does not tell them apart.";
-    (void)snprintf(text, sizeof text, verdict, mine, other);
+    rt_number_format(low, worse ? -d.high : d.low, RT_NUMBER_PLAIN);
+    rt_number_format(high, worse ? -d.low : d.high, RT_NUMBER_PLAIN);
+    int size = snprintf(text, sizeof text,
+                        "The distilled student is at %s nats from the teacher, the one trained on the "
+                        "text alone at %s: ",
+                        mine, other);
+    if (!better && !worse)
+        size += snprintf(text + size, sizeof text - (size_t)size, "this run does not tell them apart.");
+    else
+        size += snprintf(text + size, sizeof text - (size_t)size, "the %s one is closer",
+                         better ? "distilled" : "other");
+    if ((better || worse) && paired)
+        (void)snprintf(text + size, sizeof text - (size_t)size, ", on the same documents by %s to %s.", low,
+                       high);
+    else if (better || worse)
+        (void)snprintf(text + size, sizeof text - (size_t)size, ", and the intervals do not overlap.");
     rt_page_paragraph(out, "", text);
 }
 

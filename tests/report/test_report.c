@@ -387,6 +387,44 @@ static void a_baseline_beside_the_run_is_the_second_curve(void **state)
     assert_int_equal(count_of(page, "s-ce raw\""), 2);
     assert_non_null(strstr(page, "minimise different losses"));
     free(page);
+    put(here, "student/log.jsonl", "{\"step\":1,\"loss\":2,\"kl\":2}\n{\"step\":2,\"loss\":1,\"kl\":1}\n");
+    put(here, "ce/log.jsonl", "{\"step\":1,\"loss\":3,\"kl\":2}\n{\"step\":2,\"loss\":2,\"kl\":1.5}\n");
+    page = write_page(here, &parts);
+    assert_null(strstr(page, "minimise different losses"));
+    assert_non_null(strstr(page, "measured against the teacher on the training text"));
+    free(page);
+}
+
+static void the_paired_difference_decides_between_student_and_baseline(void **state)
+{
+    static const struct {
+        const char *differences, *verdict;
+    } cases[] = {
+        {"", "does not tell them apart"}, /* the intervals below overlap */
+        {"{\"model\":\"ce\",\"less\":\"student\",\"kl_teacher_student\":{\"value\":0.1,\"low\":0.05,\"high\":"
+         "0.15}}",
+         "the distilled one is closer, on the same documents by 0.050 to 0.150."},
+        {"{\"model\":\"student\",\"less\":\"ce\",\"kl_teacher_student\":{\"value\":0.1,\"low\":0.05,\"high\":"
+         "0.15}}",
+         "the other one is closer, on the same documents by 0.050 to 0.150."},
+        {"{\"model\":\"ce\",\"less\":\"student\",\"kl_teacher_student\":{\"value\":0.1,\"low\":-0.05,"
+         "\"high\":0.15}}",
+         "does not tell them apart"},
+        {"7,{\"model\":\"untrained\",\"less\":\"student\"}", "does not tell them apart"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char eval[800];
+        (void)snprintf(
+            eval, sizeof eval,
+            "{\"models\":{\"student\":{\"kl_teacher_student\":{\"value\":1,\"low\":0.9,\"high\":1.1}},"
+            "\"ce\":{\"kl_teacher_student\":{\"value\":1.1,\"low\":1,\"high\":1.2}}},\"differences\":[%s]}",
+            cases[i].differences);
+        put(*state, "eval.json", eval);
+        rt_report_parts parts;
+        char *page = write_page(*state, &parts);
+        assert_non_null(strstr(page, cases[i].verdict));
+        free(page);
+    }
 }
 
 static void a_missing_answer_is_told_from_an_empty_one(void **state)
@@ -445,6 +483,7 @@ int main(void)
         IN_PLACE(a_huge_log_is_thinned),
         IN_PLACE(a_resumed_log_keeps_the_later_of_two_lines),
         IN_PLACE(a_baseline_beside_the_run_is_the_second_curve),
+        IN_PLACE(the_paired_difference_decides_between_student_and_baseline),
         IN_PLACE(a_missing_answer_is_told_from_an_empty_one),
         IN_PLACE(broken_files_are_named),
     };
