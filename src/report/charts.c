@@ -244,7 +244,7 @@ bool rt_chart_bars(rt_text *out, const rt_run *run, const char *key, const char 
 
 /* ---- agreement by position ---- */
 
-enum { BINS_SHOWN_MAX = 200 };
+enum { BINS_SHOWN_MAX = 200, TOKENS_MIN = 10 };
 typedef struct positions {
     double x[BINS_SHOWN_MAX], y[BINS_SHOWN_MAX], low[BINS_SHOWN_MAX], high[BINS_SHOWN_MAX];
     double to; /* the last position */
@@ -346,8 +346,8 @@ static void read_reliability(reliability *r, const json_t *figures)
                      accuracy = rt_number_get(item, "accuracy");
         const double count = rt_number_get(item, "count");
         if (r->bins == BINS_SHOWN_MAX || !(confidence >= 0 && confidence <= 1) ||
-            !(accuracy >= 0 && accuracy <= 1) || !(count > 0))
-            continue; /* an empty bin has no accuracy */
+            !(accuracy >= 0 && accuracy <= 1) || !(count >= TOKENS_MIN))
+            continue; /* the share of a handful is noise */
         r->confidence[r->bins] = confidence;
         r->accuracy[r->bins] = accuracy;
         r->count[r->bins++] = count;
@@ -415,14 +415,12 @@ static size_t gather_dots(cost_dot *dots, const rt_run *run, const char *x_key)
     for (size_t k = 0; k < 3;
          k++) { /* the untrained student costs what the trained one does and is off the scale */
         const json_t *figures = rt_run_figures(run, models[k]);
-        cost_dot dot = {.label = rt_string_get(figures, "label"),
+        cost_dot dot = {.label = short_names[models[k]],
                         .x = rt_figure_get(figures, x_key).value,
                         .kl = rt_figure_get(figures, "kl_teacher_student"),
                         .model = models[k]};
         if (models[k] == RT_RUN_TEACHER)
             dot.kl = (rt_figure){0, (double)NAN, (double)NAN}; /* from itself, by definition */
-        if (!dot.label)
-            dot.label = short_names[models[k]];
         if (isfinite(dot.x) && isfinite(dot.kl.value))
             dots[count++] = dot;
     }

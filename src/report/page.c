@@ -33,7 +33,7 @@ static void put_heading(rt_text *out, const char *title)
 {
     while (*title) {
         const size_t size = strcspn(title, " "), blanks = strspn(title + size, " ");
-        const bool whole = size <= 24 && memchr(title, '-', size);
+        const bool whole = size <= 32 && memchr(title, '-', size);
         rt_text_puts(out, whole ? "<span>" : "");
         rt_html_text(out, title, size, size);
         rt_text_puts(out, whole ? "</span>" : "");

@@ -40,6 +40,9 @@ static void make_title(char out[TITLE_SIZE], const rt_run *run)
         append_cut(out, title);
     } else if (teacher) {
         append_cut(out, teacher);
+        const size_t size = strlen(out), suffix = strlen(".gguf");
+        if (size > suffix && strcmp(out + size - suffix, ".gguf") == 0)
+            out[size - suffix] = '\0';
         append_cut(out, ", distilled");
     } else {
         append_cut(out, "A distillation run");

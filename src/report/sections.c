@@ -54,21 +54,22 @@ void rt_section_loss(rt_text *out, const rt_run *run, rt_report_parts *parts)
 typedef struct metric {
     const char *key, *name, *note;
     rt_number kind;
+    bool to_teacher; /* a distance from the teacher: says nothing of the teacher itself */
 } metric;
 
 static const metric metrics[] = {
-    {"kl_teacher_student", "KL(teacher \xE2\x80\x96 model)", "nats, lower is better", RT_NUMBER_PLAIN},
-    {"kl_student_teacher", "KL(model \xE2\x80\x96 teacher)", "nats, lower is better", RT_NUMBER_PLAIN},
-    {"tvd", "Total variation", "lower is better", RT_NUMBER_PLAIN},
-    {"acceptance", "Expected acceptance", "of its drafts by the teacher", RT_NUMBER_SHARE},
-    {"tokens_per_round", "Tokens a round", "speculative decoding, 4 drafts", RT_NUMBER_PLAIN},
-    {"top1", "Same first choice", "as the teacher", RT_NUMBER_SHARE},
-    {"top5", "Teacher\xE2\x80\x99s choice in its top 5", "higher is better", RT_NUMBER_SHARE},
-    {"perplexity", "Perplexity", "lower is better", RT_NUMBER_PLAIN},
-    {"ece", "Calibration error", "lower is better", RT_NUMBER_SHARE},
-    {"decode_tokens_per_s", "Decoding", "tokens a second", RT_NUMBER_PLAIN},
-    {"memory_bytes", "Memory", "of the weights while it runs", RT_NUMBER_BYTES},
-    {"bytes", "Weight file", "", RT_NUMBER_BYTES},
+    {"kl_teacher_student", "KL(teacher \xE2\x80\x96 model)", "nats, lower is better", RT_NUMBER_PLAIN, true},
+    {"kl_student_teacher", "KL(model \xE2\x80\x96 teacher)", "nats, lower is better", RT_NUMBER_PLAIN, true},
+    {"tvd", "Total variation", "lower is better", RT_NUMBER_PLAIN, true},
+    {"acceptance", "Expected acceptance", "of its drafts by the teacher", RT_NUMBER_SHARE, true},
+    {"tokens_per_round", "Tokens a round", "speculative decoding, 4 drafts", RT_NUMBER_PLAIN, true},
+    {"top1", "Same first choice", "as the teacher", RT_NUMBER_SHARE, true},
+    {"top5", "Teacher\xE2\x80\x99s choice in its top 5", "higher is better", RT_NUMBER_SHARE, true},
+    {"perplexity", "Perplexity", "lower is better", RT_NUMBER_PLAIN, false},
+    {"ece", "Calibration error", "lower is better", RT_NUMBER_SHARE, false},
+    {"decode_tokens_per_s", "Decoding", "tokens a second", RT_NUMBER_PLAIN, false},
+    {"memory_bytes", "Memory", "of the weights while it runs", RT_NUMBER_BYTES, false},
+    {"bytes", "Weight file", "", RT_NUMBER_BYTES, false},
 };
 enum { METRICS = sizeof metrics / sizeof metrics[0] };
 
@@ -97,6 +98,8 @@ static bool put_table(rt_text *out, const rt_run *run)
     for (size_t i = 0; i < METRICS; i++)
         for (size_t m = 0; m < RT_RUN_MODELS; m++) {
             cells[i][m] = rt_figure_get(rt_run_figures(run, (rt_run_model)m), metrics[i].key);
+            if (metrics[i].to_teacher && m == RT_RUN_TEACHER)
+                cells[i][m] = (rt_figure){(double)NAN, (double)NAN, (double)NAN};
             row[i] = row[i] || isfinite(cells[i][m].value);
             column[m] = column[m] || isfinite(cells[i][m].value);
         }
@@ -122,16 +125,16 @@ static bool put_table(rt_text *out, const rt_run *run)
     return true;
 }
 
-/* KL of the baseline less that of the distilled student, from the judge's draws of the same documents; NAN
+/* The baseline's figure less the distilled student's, from the judge's draws of the same documents; NAN
  * without. */
-static rt_figure paired_difference(const rt_run *run)
+static rt_figure paired_difference(const rt_run *run, const char *key)
 {
     const json_t *list = json_object_get(run->eval, "differences"), *item;
     size_t i;
     json_array_foreach(list, i, item)
     {
         const char *model = rt_string_get(item, "model"), *less = rt_string_get(item, "less");
-        const rt_figure d = rt_figure_get(item, "kl_teacher_student");
+        const rt_figure d = rt_figure_get(item, key);
         if (!model || !less)
             continue;
         if (strcmp(model, "ce") == 0 && strcmp(less, "student") == 0)
@@ -142,37 +145,45 @@ static rt_figure paired_difference(const rt_run *run)
     return (rt_figure){(double)NAN, (double)NAN, (double)NAN};
 }
 
-/* What the intervals allow to be said of student and baseline.  The same documents judge both, so the
- * interval of the difference is the sharper test; without it, two intervals apart are enough. */
-static void put_verdict(rt_text *out, const rt_run *run)
+/* What the intervals allow to be said of student and baseline in one figure.  The same documents judge both,
+ * so the interval of the difference is the sharper test; without it, two intervals apart are enough. */
+static void put_verdict_on(rt_text *out, const rt_run *run, const char *key, const char *name, rt_number kind,
+                           bool lower_is_better)
 {
-    const rt_figure a = rt_figure_get(rt_run_figures(run, RT_RUN_STUDENT), "kl_teacher_student");
-    const rt_figure b = rt_figure_get(rt_run_figures(run, RT_RUN_CE), "kl_teacher_student");
-    const rt_figure d = paired_difference(run);
+    const rt_figure a = rt_figure_get(rt_run_figures(run, RT_RUN_STUDENT), key);
+    const rt_figure b = rt_figure_get(rt_run_figures(run, RT_RUN_CE), key);
+    const rt_figure d = paired_difference(run, key);
     const bool paired = isfinite(d.low);
     if (!isfinite(a.value) || !isfinite(b.value) || (!paired && (!isfinite(a.low) || !isfinite(b.low))))
         return;
-    const bool better = paired ? d.low > 0 : a.high < b.low, worse = paired ? d.high < 0 : b.high < a.low;
-    char mine[RT_NUMBER_SIZE], other[RT_NUMBER_SIZE], low[RT_NUMBER_SIZE], high[RT_NUMBER_SIZE], text[600];
-    rt_number_format(mine, a.value, RT_NUMBER_PLAIN);
-    rt_number_format(other, b.value, RT_NUMBER_PLAIN);
-    rt_number_format(low, worse ? -d.high : d.low, RT_NUMBER_PLAIN);
-    rt_number_format(high, worse ? -d.low : d.high, RT_NUMBER_PLAIN);
-    int size = snprintf(text, sizeof text,
-                        "The distilled student is at %s nats from the teacher, the one trained on the "
-                        "text alone at %s: ",
-                        mine, other);
-    if (!better && !worse)
-        size += snprintf(text + size, sizeof text - (size_t)size, "this run does not tell them apart.");
+    const bool baseline_higher = paired ? d.low > 0 : a.high < b.low;
+    const bool baseline_lower = paired ? d.high < 0 : b.high < a.low;
+    char mine[RT_NUMBER_SIZE], other[RT_NUMBER_SIZE], low[RT_NUMBER_SIZE], high[RT_NUMBER_SIZE];
+    rt_number_format(mine, a.value, kind);
+    rt_number_format(other, b.value, kind);
+    rt_number_format(low, baseline_lower ? -d.high : d.low, kind);
+    rt_number_format(high, baseline_lower ? -d.low : d.high, kind);
+    rt_text_printf(out, "%s: distilled %s, trained on the text alone %s. ", name, mine, other);
+    if (!baseline_higher && !baseline_lower) {
+        rt_text_puts(out, "This run does not tell them apart. ");
+        return;
+    }
+    rt_text_printf(out, "The %s one is ahead", baseline_higher == lower_is_better ? "distilled" : "other");
+    if (paired)
+        rt_text_printf(out, ", on the same documents by %s to %s. ", low, high);
     else
-        size += snprintf(text + size, sizeof text - (size_t)size, "the %s one is closer",
-                         better ? "distilled" : "other");
-    if ((better || worse) && paired)
-        (void)snprintf(text + size, sizeof text - (size_t)size, ", on the same documents by %s to %s.", low,
-                       high);
-    else if (better || worse)
-        (void)snprintf(text + size, sizeof text - (size_t)size, ", and the intervals do not overlap.");
-    rt_page_paragraph(out, "", text);
+        rt_text_puts(out, ", and the intervals do not overlap. ");
+}
+
+static void put_verdict(rt_text *out, const rt_run *run)
+{
+    rt_text text = {0};
+    put_verdict_on(&text, run, "kl_teacher_student", "KL to the teacher", RT_NUMBER_PLAIN, true);
+    put_verdict_on(&text, run, "acceptance", "Expected acceptance", RT_NUMBER_SHARE, false);
+    if (text.size)
+        rt_page_paragraph(out, "", text.data);
+    out->failed = out->failed || text.failed;
+    rt_text_deinit(&text);
 }
 
 static void put_judged_on(rt_text *out, const rt_run *run)
@@ -274,9 +285,9 @@ void rt_section_where(rt_text *out, const rt_run *run, rt_report_parts *parts)
     if (parts->calibration) {
         rt_page_figure_open(out, "Does it know what it knows?");
         rt_text_append(out, calibration.data, calibration.size);
-        rt_page_figure_close(
-            out, "A model that is as often right as it is sure lies on the dotted line; larger dots "
-                 "stand for more tokens.");
+        rt_page_figure_close(out,
+                             "A model that is as often right as it is sure lies on the dotted line; larger "
+                             "dots stand for more tokens. Groups of fewer than ten tokens are left out.");
     } else {
         rt_page_missing(out, "Calibration was not measured.");
     }

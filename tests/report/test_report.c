@@ -403,10 +403,10 @@ static void the_paired_difference_decides_between_student_and_baseline(void **st
         {"", "does not tell them apart"}, /* the intervals below overlap */
         {"{\"model\":\"ce\",\"less\":\"student\",\"kl_teacher_student\":{\"value\":0.1,\"low\":0.05,\"high\":"
          "0.15}}",
-         "the distilled one is closer, on the same documents by 0.050 to 0.150."},
+         "The distilled one is ahead, on the same documents by 0.050 to 0.150."},
         {"{\"model\":\"student\",\"less\":\"ce\",\"kl_teacher_student\":{\"value\":0.1,\"low\":0.05,\"high\":"
          "0.15}}",
-         "the other one is closer, on the same documents by 0.050 to 0.150."},
+         "The other one is ahead, on the same documents by 0.050 to 0.150."},
         {"{\"model\":\"ce\",\"less\":\"student\",\"kl_teacher_student\":{\"value\":0.1,\"low\":-0.05,"
          "\"high\":0.15}}",
          "does not tell them apart"},
