@@ -13,6 +13,7 @@
 #include "cli/commands.h"
 #include "cli/model_arg.h"
 #include "model/config.h"
+#include "model/known.h"
 #include "model/tokenizer.h"
 
 static json_t *count(size_t n) { return json_integer((json_int_t)n); }
@@ -48,7 +49,11 @@ static json_t *licence(const rt_weights *weights, const char *path)
     size_t size;
     if (rt_weights_meta_string(weights, "general.license", &data, &size))
         return string_or_null(data, size);
-    return rt_path_is_dir(path) ? licence_of_card(path) : json_null();
+    if (rt_path_is_dir(path))
+        return licence_of_card(path);
+    const char *slash = strrchr(path, '/'); /* a pulled model whose file does not say */
+    const rt_known *known = rt_known_find(slash ? slash + 1 : path);
+    return known ? json_string(known->licence) : json_null();
 }
 
 static json_t *tensors(const rt_weights *weights, size_t *bytes)

@@ -68,10 +68,11 @@ static rt_status choose_types(rt_export_plan *plan, const rt_export_source *sour
         if (choose_type(&plan->list[i], source, options, &fallen, err) != RT_OK)
             return err->status;
     if (fallen.q8_0 || fallen.f16)
-        rt_export_note(
-            options,
-            "%zu tensors are Q8_0 and %zu F16 instead of %s: their rows (of %zu) are no whole blocks",
-            fallen.q8_0, fallen.f16, rt_dtype_get(fallen.asked)->name, fallen.example_cols);
+        rt_export_note(options,
+                       "%zu tensors are Q8_0 and %zu F16 instead of %s: their rows (of %zu) are no whole "
+                       "blocks; Q4_0, Q4_1 "
+                       "and Q8_0 have blocks of 32",
+                       fallen.q8_0, fallen.f16, rt_dtype_get(fallen.asked)->name, fallen.example_cols);
     return RT_OK;
 }
 
@@ -234,6 +235,21 @@ static rt_status put_lineage(rt_gguf_writer *writer, const json_t *lineage, rt_e
     return RT_OK;
 }
 
+/* llama.cpp then takes ids as they are; the special ones are all that is known. */
+static void put_no_tokenizer(rt_gguf_writer *writer, const rt_model_config *config)
+{
+    const struct {
+        const char *key;
+        int id;
+    } ids[] = {{"tokenizer.ggml.bos_token_id", config->bos_id},
+               {"tokenizer.ggml.eos_token_id", config->eos_id},
+               {"tokenizer.ggml.padding_token_id", config->pad_id}};
+    rt_gguf_writer_string(writer, "tokenizer.ggml.model", "none");
+    for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)
+        if (ids[i].id >= 0)
+            rt_gguf_writer_u32(writer, ids[i].key, (uint32_t)ids[i].id);
+}
+
 /* --- the file --- */
 
 static rt_status to_gguf(void *context, const void *data, size_t size, rt_error *err)
@@ -254,8 +270,7 @@ static rt_status write_file(rt_gguf_writer *writer, const rt_export_source *sour
     if (put_lineage(writer, source->lineage, err) != RT_OK)
         return err->status;
     if (!source->tokenizer_path)
-        rt_gguf_writer_string(writer, "tokenizer.ggml.model",
-                              "none"); /* llama.cpp then takes ids as they are */
+        put_no_tokenizer(writer, config);
     else if (rt_export_tokenizer_gguf(writer, source->tokenizer_path, config->n_vocab, err) != RT_OK)
         return err->status;
     if (has_factors &&

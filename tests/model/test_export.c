@@ -92,6 +92,7 @@ static void assert_same_config(const rt_model_config *a, const rt_model_config *
                 a->rope.beta_fast == b->rope.beta_fast &&
                 a->rope.attention_factor == b->rope.attention_factor);
     assert_true(a->rope_local.theta == b->rope_local.theta);
+    assert_true(a->bos_id == b->bos_id && a->eos_id == b->eos_id && a->pad_id == b->pad_id);
 }
 
 static void every_golden_checkpoint_survives_gguf_and_back(void **state)
