@@ -256,28 +256,3 @@ void rt_attention_backward(const rt_model *model, rt_pass *pass, const rt_batch 
 }
 
 /* ---- one token ---- */
-
-void rt_attention_token(const rt_model *model, rt_pass *pass, const rt_batch *batch, size_t layer, size_t row,
-                        size_t head_kv, unsigned thread)
-{
-    const rt_model_config *c = &model->config;
-    const size_t segment = pass->segment[row], position = pass->position[row], window = c->window[layer];
-    const size_t hd = c->head_dim, ld = c->n_heads_kv * hd, group = c->n_heads / c->n_heads_kv;
-    const size_t from = window && position + 1 > window ? position + 1 - window : 0, n = position + 1 - from;
-    const size_t at = from * ld + head_kv * hd;
-    const void *keys = rt_act_at(model, rt_segment_keys(model, pass, batch, layer, segment, false), at);
-    const void *values = rt_act_at(model, rt_segment_keys(model, pass, batch, layer, segment, true), at);
-    rt_carver scratch = rt_pass_scratch(pass, thread);
-    float *scores = rt_carve(&scratch, group * pass->score_ld, 4);
-    float *out = rt_carve(&scratch, group * hd, 4);
-    const size_t q_at = row * c->n_heads * hd + head_kv * group * hd;
-    const void *q = rt_act_at(model, pass->kept[layer].q, q_at);
-    const bool plain = model->act == RT_F32;
-    (plain ? model->ops->scores_f32 : model->ops->scores_bf16)(scores, pass->score_ld, q, group, keys, ld, n,
-                                                               hd);
-    for (size_t g = 0; g < group; g++)
-        (void)model->ops->softmax(scores + g * pass->score_ld, n, (float)c->attention_scale);
-    (plain ? model->ops->weigh_f32 : model->ops->weigh_bf16)(out, scores, pass->score_ld, group, values, ld,
-                                                             n, hd);
-    rt_act_store(model, rt_act_at_mut(model, pass->kept[layer].att, q_at), out, group * hd);
-}

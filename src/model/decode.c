@@ -60,13 +60,6 @@ typedef struct token_job {
     size_t layer;
 } token_job;
 
-static void token_task(void *context, size_t index, unsigned thread)
-{
-    const token_job *job = context;
-    const size_t n_kv = job->model->config.n_heads_kv;
-    rt_attention_token(job->model, job->pass, job->batch, job->layer, index / n_kv, index % n_kv, thread);
-}
-
 /* x += proj(rows) + bias, through the post norm where there is one; `room` holds n rows of d. */
 static void project_into(const rt_model *model, const rt_proj *proj, const float *rows, size_t n,
                          void *operand_room, float *x, float *room, const float *post)
@@ -102,7 +95,7 @@ static void small_layer(const token_job *job)
     project(model, &layer->qkv, operand, ld, n, wide, layer->qkv.rows, false);
     for (size_t i = 0; i < n; i++)
         rt_qkv_finish(model, pass, job->batch, job->layer, i, wide + i * layer->qkv.rows);
-    rt_pool_run(model->pool, n * c->n_heads_kv, token_task, (void *)(size_t)job);
+    rt_attention_rows(model, pass, job->batch, job->layer);
     for (size_t i = 0; i < n; i++)
         rt_act_load(model, narrow + i * q, rt_act_at(model, pass->kept[job->layer].att, i * q), q);
     project_into(model, &layer->o, narrow, n, pass->operand, x, wide, layer->norm1_post);

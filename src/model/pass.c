@@ -120,6 +120,9 @@ static void take_all(taker *t, rt_pass *pass, const rt_model *model)
     pass->scratch = take(t, pass->n_threads, pass->scratch_bytes);
     pass->wide = take(t, SMALL_BATCH * (widest_rows(model) + widest_cols(model)), 4);
     pass->operand = take(t, SMALL_BATCH * widest_cols(model), 8);
+    const size_t chunks = (size_t)SMALL_BATCH * CHUNKS_MAX;
+    pass->chunks = take(t, chunks, sizeof *pass->chunks);
+    pass->partial = take(t, chunks * model->config.n_heads * (model->config.head_dim + 1), 4);
     if (pass->keep)
         take_back(t, &pass->back, model, tokens, pass->block);
 }

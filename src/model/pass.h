@@ -8,8 +8,11 @@
 enum {
     TOKEN_BLOCK = 128, /* rows that go through a layer together, in one task, while they are in cache */
     TOKEN_BLOCK_PACKED = 64,
-    QUERY_BLOCK = 64, /* rows of an attention task */
-    KEY_PIECE = 256,  /* keys a product: fixed, so that few kernels are compiled */
+    QUERY_BLOCK = 64,      /* rows of an attention task */
+    KEY_PIECE = 256,       /* keys a product: fixed, so that few kernels are compiled */
+    CHUNK_POSITIONS = 256, /* of the cache that one task of decoding attends to; more when there were more
+                              than CHUNKS_MAX of them */
+    CHUNKS_MAX = 16,
     SMALL_BATCH = 32, /* up to this many tokens, rows of the weights are shared out instead of tokens */
     HEAD_TILE = 1024  /* ids a task when logits are made */
 };
@@ -32,6 +35,10 @@ typedef struct rt_kept {
 typedef struct rt_query_task { /* rows [row, row + count) of the batch, in segment `segment` */
     uint32_t segment, row, count;
 } rt_query_task;
+
+typedef struct rt_chunk { /* positions [from, from + count) as row `row` of a small batch sees them */
+    size_t row, from, count;
+} rt_chunk;
 
 /* Buffers of the backward pass, one layer at a time. */
 typedef struct rt_back {
@@ -65,8 +72,10 @@ struct rt_pass {
     unsigned n_threads;
     unsigned char *scratch; /* [n_threads][scratch_bytes] */
     size_t scratch_bytes;
-    float *wide;   /* [SMALL_BATCH, widest projection]: decode's shared rows */
-    void *operand; /* decode's shared operand */
+    float *wide;      /* [SMALL_BATCH, widest projection]: decode's shared rows */
+    void *operand;    /* decode's shared operand */
+    rt_chunk *chunks; /* [SMALL_BATCH * CHUNKS_MAX] */
+    float *partial;   /* [chunks, heads * (head_dim + 1)]: outputs of each head, then log-sum-exps */
     rt_back back;
     size_t n_tokens; /* of the last forward */
 };
@@ -121,9 +130,8 @@ void *rt_segment_keys(const rt_model *model, const rt_pass *pass, const rt_batch
 void rt_attention_block(const rt_model *model, rt_pass *pass, const rt_batch *batch, size_t layer,
                         size_t query, size_t head_kv, unsigned thread);
 size_t rt_attention_scratch(const rt_model *model, size_t score_ld);
-/* One token, one kv head: for decoding. */
-void rt_attention_token(const rt_model *model, rt_pass *pass, const rt_batch *batch, size_t layer, size_t row,
-                        size_t head_kv, unsigned thread);
+/* The attention of every row of a small batch (at most SMALL_BATCH), shared out over the pool. */
+void rt_attention_rows(const rt_model *model, rt_pass *pass, const rt_batch *batch, size_t layer);
 /* dq, and dk dv of one query head over one segment. */
 void rt_attention_backward(const rt_model *model, rt_pass *pass, const rt_batch *batch, size_t layer,
                            size_t segment, size_t head, unsigned thread);

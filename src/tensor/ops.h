@@ -66,6 +66,13 @@ typedef struct rt_ops {
                        size_t ld, size_t n, size_t head_dim);
 } rt_ops;
 
+/* Asks for data that will be read soon and once: a hint that changes no result. */
+static inline void rt_prefetch(const void *data, size_t bytes)
+{
+    for (size_t at = 0; at < bytes; at += 64)
+        __builtin_prefetch((const char *)data + at, 0, 2);
+}
+
 extern const rt_ops rt_ops_reference;
 /* The table for rt_cpu_level(). */
 const rt_ops *rt_ops_get(void);

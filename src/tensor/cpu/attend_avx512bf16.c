@@ -40,27 +40,57 @@ static inline __m512bh load_pairs(__mmask32 mask, const rt_bf16 *x)
     return (__m512bh)_mm512_maskz_loadu_epi16(mask, x);
 }
 
+/* The scores of 16 keys for one query; `parts` and the count are known when this is compiled into a loop, so
+ * that the sums stay in registers. */
+__attribute__((always_inline)) static inline __m512 score_tile(const rt_bf16 *query, const rt_bf16 *keys,
+                                                               size_t ld, size_t head_dim, size_t parts)
+{
+    __m512 sums[KEYS];
+    for (size_t i = 0; i < KEYS; i++)
+        sums[i] = _mm512_setzero_ps();
+    for (size_t part = 0; part < parts; part++) {
+        const __mmask32 mask = lanes_left(head_dim - part * WIDE);
+        const __m512bh q = load_pairs(mask, query + part * WIDE);
+#pragma GCC unroll 16
+        for (size_t i = 0; i < KEYS; i++)
+            sums[i] = _mm512_dpbf16_ps(sums[i], q, load_pairs(mask, keys + i * ld + part * WIDE));
+    }
+    return fold(sums);
+}
+
+/* Fewer than 16 keys are left: one at a time. */
+static void score_rest(float *scores, const rt_bf16 *query, const rt_bf16 *keys, size_t ld, size_t count,
+                       size_t head_dim)
+{
+    for (size_t i = 0; i < count; i++) {
+        __m512 sums[KEYS];
+        for (size_t j = 0; j < KEYS; j++)
+            sums[j] = _mm512_setzero_ps();
+        for (size_t at = 0; at < head_dim; at += WIDE) {
+            const __mmask32 mask = lanes_left(head_dim - at);
+            sums[0] =
+                _mm512_dpbf16_ps(sums[0], load_pairs(mask, query + at), load_pairs(mask, keys + i * ld + at));
+        }
+        scores[i] = _mm512_cvtss_f32(fold(sums));
+    }
+}
+
 void rt_scores_avx512bf16(float *scores, size_t ld_scores, const void *q, size_t group, const void *keys,
                           size_t ld, size_t n, size_t head_dim)
 {
     const rt_bf16 *queries = q, *k = keys;
-    const size_t parts = (head_dim + WIDE - 1) / WIDE;
-    for (size_t t = 0; t < n; t += KEYS) {
-        const size_t count = n - t < KEYS ? n - t : KEYS;
+    const size_t parts = (head_dim + WIDE - 1) / WIDE, whole = n / KEYS * KEYS;
+    for (size_t t = 0; t < whole; t += KEYS) {
         for (size_t g = 0; g < group; g++) {
-            __m512 sums[KEYS];
-            for (size_t i = 0; i < KEYS; i++)
-                sums[i] = _mm512_setzero_ps();
-            for (size_t part = 0; part < parts; part++) {
-                const __mmask32 mask = lanes_left(head_dim - part * WIDE);
-                const __m512bh query = load_pairs(mask, queries + g * head_dim + part * WIDE);
-                for (size_t i = 0; i < count; i++)
-                    sums[i] =
-                        _mm512_dpbf16_ps(sums[i], query, load_pairs(mask, k + (t + i) * ld + part * WIDE));
-            }
-            _mm512_mask_storeu_ps(scores + g * ld_scores + t, (__mmask16)((1u << count) - 1), fold(sums));
+            const rt_bf16 *query = queries + g * head_dim;
+            const __m512 tile = parts == 2 ? score_tile(query, k + t * ld, ld, head_dim, 2)
+                                           : score_tile(query, k + t * ld, ld, head_dim, parts);
+            _mm512_storeu_ps(scores + g * ld_scores + t, tile);
         }
     }
+    for (size_t g = 0; g < group; g++)
+        score_rest(scores + g * ld_scores + whole, queries + g * head_dim, k + whole * ld, ld, n - whole,
+                   head_dim);
 }
 
 /* 16 dimensions of a value as float32. */
@@ -75,30 +105,34 @@ static inline __mmask16 float_lanes(size_t dim, size_t head_dim)
     return dim >= head_dim ? 0 : head_dim - dim >= 16 ? 0xFFFF : (__mmask16)((1u << (head_dim - dim)) - 1);
 }
 
-/* out[h, dim .. dim + 64) for the heads first .. first + heads */
-static inline void weigh_tile(float *out, const float *weights, size_t ld_weights, size_t first, size_t heads,
-                              const rt_bf16 *v, size_t ld, size_t n, size_t head_dim, size_t dim)
+/* out[h, dim .. dim + 64) for the heads first .. first + heads; `heads` is known where this is inlined, and
+ * every loop over sums is unrolled, so that they stay in registers. */
+__attribute__((always_inline)) static inline void weigh_tile(float *out, const float *weights,
+                                                             size_t ld_weights, size_t first, size_t heads,
+                                                             const rt_bf16 *v, size_t ld, size_t n,
+                                                             size_t head_dim, size_t dim)
 {
-    __m512 sums[HEADS][4];
+    __m512 sums[HEADS * 4];
     __mmask16 masks[4];
-    for (size_t j = 0; j < 4; j++) {
+#pragma GCC unroll 4
+    for (size_t j = 0; j < 4; j++)
         masks[j] = float_lanes(dim + 16 * j, head_dim);
-        for (size_t h = 0; h < HEADS; h++)
-            sums[h][j] = _mm512_setzero_ps();
-    }
+#pragma GCC unroll 16
+    for (size_t i = 0; i < 4 * heads; i++)
+        sums[i] = _mm512_setzero_ps();
+    weights += first * ld_weights;
     for (size_t t = 0; t < n; t++, v += ld) {
         __m512 value[4];
+#pragma GCC unroll 4
         for (size_t j = 0; j < 4; j++)
             value[j] = widen(masks[j], v + dim + 16 * j);
-        for (size_t h = 0; h < heads; h++) {
-            const __m512 w = _mm512_set1_ps(weights[(first + h) * ld_weights + t]);
-            for (size_t j = 0; j < 4; j++)
-                sums[h][j] = _mm512_fmadd_ps(w, value[j], sums[h][j]);
-        }
+#pragma GCC unroll 16
+        for (size_t i = 0; i < 4 * heads; i++)
+            sums[i] = _mm512_fmadd_ps(_mm512_set1_ps(weights[i / 4 * ld_weights + t]), value[i % 4], sums[i]);
     }
-    for (size_t h = 0; h < heads; h++)
-        for (size_t j = 0; j < 4; j++)
-            _mm512_mask_storeu_ps(out + (first + h) * head_dim + dim + 16 * j, masks[j], sums[h][j]);
+#pragma GCC unroll 16
+    for (size_t i = 0; i < 4 * heads; i++)
+        _mm512_mask_storeu_ps(out + (first + i / 4) * head_dim + dim + 16 * (i % 4), masks[i % 4], sums[i]);
 }
 
 void rt_weigh_avx512bf16(float *out, const float *weights, size_t ld_weights, size_t group,
