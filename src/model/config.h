@@ -61,7 +61,6 @@ json_t *rt_model_config_to_json(const rt_model_config *config);
 size_t rt_model_config_parameters(const rt_model_config *config); /* a tied embedding counts once */
 
 /* The roles of a layer's tensors, in the order of the forward pass. */
-/* clang-format off: 14 does not settle on a form for this list */
 #define RT_ROLE_MAP(X)                                                                                       \
     X(NORM1, "attention norm")                                                                               \
     X(NORM1_BIAS, "attention norm bias")                                                                     \
@@ -69,12 +68,22 @@ size_t rt_model_config_parameters(const rt_model_config *config); /* a tied embe
     X(Q_BIAS, "query bias")                                                                                  \
     X(K, "key")                                                                                              \
     X(K_BIAS, "key bias")                                                                                    \
-    X(V, "value") X(V_BIAS, "value bias") X(Q_NORM, "query norm") X(K_NORM, "key norm")                      \
-        X(O, "attention output") X(O_BIAS, "attention output bias") X(NORM1_POST, "norm after attention")    \
-            X(NORM2, "mlp norm") X(NORM2_BIAS, "mlp norm bias") X(GATE, "mlp gate")                          \
-                X(GATE_BIAS, "mlp gate bias") X(UP, "mlp up") X(UP_BIAS, "mlp up bias") X(DOWN, "mlp down")  \
-                    X(DOWN_BIAS, "mlp down bias") X(NORM2_POST, "norm after mlp")
-/* clang-format on */
+    X(V, "value")                                                                                            \
+    X(V_BIAS, "value bias")                                                                                  \
+    X(Q_NORM, "query norm")                                                                                  \
+    X(K_NORM, "key norm")                                                                                    \
+    X(O, "attention output")                                                                                 \
+    X(O_BIAS, "attention output bias")                                                                       \
+    X(NORM1_POST, "norm after attention")                                                                    \
+    X(NORM2, "mlp norm")                                                                                     \
+    X(NORM2_BIAS, "mlp norm bias")                                                                           \
+    X(GATE, "mlp gate")                                                                                      \
+    X(GATE_BIAS, "mlp gate bias")                                                                            \
+    X(UP, "mlp up")                                                                                          \
+    X(UP_BIAS, "mlp up bias")                                                                                \
+    X(DOWN, "mlp down")                                                                                      \
+    X(DOWN_BIAS, "mlp down bias")                                                                            \
+    X(NORM2_POST, "norm after mlp")
 typedef enum rt_role {
 #define RT_ROLE_ENUM(name, text) RT_ROLE_##name,
     RT_ROLE_MAP(RT_ROLE_ENUM)
