@@ -24,7 +24,8 @@ rt_status rt_verify_model(rt_verify *result, const char *dir, rt_precision preci
  * thousand entries lies within 4 standard deviations, and norms and softmax pass errors on enlarged by up to
  * about 1.5: tolerance = 6 u sqrt(n),  n = 10 roundings a layer going forward (norm, q k v, rope, weights and
  *   probabilities of attention, its output, residual input, gate and up, activation) + 4 outside; twice that
- * for gradients. */
+ * for gradients.  The gradient of the keys' bias nearly cancels; in bf16 its error is relative to the
+ * gradient of the keys' weights where that is larger. */
 double rt_verify_bf16_tolerance(size_t n_layers, bool gradient);
 
 /* A folder of the form of golden/smollm2 (forward.safetensors, greedy.json) with the model it was made from.
