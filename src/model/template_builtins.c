@@ -13,61 +13,94 @@ enum { RANGE_MAX = 100000 };
 
 /* ---- JSON as Python's json.dumps writes it, with ensure_ascii off ---- */
 
-static void dump_string(rt_text *out, const char *s, size_t n)
+typedef struct dump_style {
+    json_int_t indent; /* < 0: all on one line */
+    const char *comma, *colon;
+    bool ascii, sorted;
+} dump_style;
+
+static void dump_escaped(rt_text *out, uint32_t c)
+{
+    if (c >= 0x10000)
+        rt_text_printf(out, "\\u%04x\\u%04x", 0xD800u + (unsigned)((c - 0x10000) >> 10),
+                       0xDC00u + (unsigned)(c & 0x3FF));
+    else
+        rt_text_printf(out, "\\u%04x", (unsigned)c);
+}
+
+static void dump_string(rt_text *out, const char *s, size_t n, const dump_style *style)
 {
     rt_text_puts(out, "\"");
-    for (size_t i = 0; i < n; i++) {
-        const unsigned char c = (unsigned char)s[i];
+    for (size_t i = 0, length; i < n; i += length) {
+        const uint32_t c = rt_utf8_decode(s + i, n - i, &length);
         static const char from[] = "\"\\\n\r\t\b\f", to[] = "\"\\nrtbf";
-        const char *known = c ? strchr(from, c) : NULL;
+        const char *known = c && c < 128 ? strchr(from, (int)c) : NULL;
         if (known)
             rt_text_printf(out, "\\%c", to[known - from]);
-        else if (c < 0x20)
-            rt_text_printf(out, "\\u%04x", (unsigned)c);
+        else if (c < 0x20 || (style->ascii && c > 0x7E))
+            dump_escaped(out, c);
         else
-            rt_text_append(out, s + i, 1);
+            rt_text_append(out, s + i, length);
     }
     rt_text_puts(out, "\"");
 }
 
-static void new_line(rt_text *out, json_int_t indent, size_t depth)
+static void new_line(rt_text *out, const dump_style *style, size_t depth)
 {
-    if (indent < 0)
+    if (style->indent < 0)
         return;
     rt_text_puts(out, "\n");
-    for (json_int_t i = 0; i < indent * (json_int_t)depth && !out->failed; i++)
+    for (json_int_t i = 0; i < style->indent * (json_int_t)depth && !out->failed; i++)
         rt_text_puts(out, " ");
 }
 
-static void dump(rt_text *out, const json_t *json, json_int_t indent, size_t depth)
+static void dump(rt_text *out, const json_t *json, const dump_style *style, size_t depth);
+
+static int by_name(const void *a, const void *b)
 {
-    const char *comma = indent < 0 ? ", " : ",";
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static void dump_object(rt_text *out, const json_t *json, const dump_style *style, size_t depth)
+{
+    size_t count = 0;
+    const char *key, **keys = malloc(json_object_size(json) * sizeof *keys);
+    json_t *item;
+    if (!keys) {
+        out->failed = true;
+        return;
+    }
+    json_object_foreach((json_t *)(size_t)json, key, item) keys[count++] = key;
+    if (style->sorted)
+        qsort(keys, count, sizeof *keys, by_name);
+    rt_text_puts(out, "{");
+    for (size_t i = 0; i < count && !out->failed; i++) {
+        rt_text_puts(out, i ? style->comma : "");
+        new_line(out, style, depth + 1);
+        dump_string(out, keys[i], strlen(keys[i]), style);
+        rt_text_puts(out, style->colon);
+        dump(out, json_object_get(json, keys[i]), style, depth + 1);
+    }
+    new_line(out, style, depth);
+    rt_text_puts(out, "}");
+    free(keys);
+}
+
+static void dump(rt_text *out, const json_t *json, const dump_style *style, size_t depth)
+{
     if (json_is_string(json)) {
-        dump_string(out, json_string_value(json), json_string_length(json));
+        dump_string(out, json_string_value(json), json_string_length(json), style);
     } else if (json_is_array(json) && json_array_size(json)) {
         rt_text_puts(out, "[");
         for (size_t i = 0; i < json_array_size(json) && !out->failed; i++) {
-            rt_text_puts(out, i ? comma : "");
-            new_line(out, indent, depth + 1);
-            dump(out, json_array_get(json, i), indent, depth + 1);
+            rt_text_puts(out, i ? style->comma : "");
+            new_line(out, style, depth + 1);
+            dump(out, json_array_get(json, i), style, depth + 1);
         }
-        new_line(out, indent, depth);
+        new_line(out, style, depth);
         rt_text_puts(out, "]");
     } else if (json_is_object(json) && json_object_size(json)) {
-        const char *key;
-        size_t size, i = 0;
-        json_t *item;
-        rt_text_puts(out, "{");
-        json_object_keylen_foreach((json_t *)(size_t)json, key, size, item)
-        {
-            rt_text_puts(out, i++ ? comma : "");
-            new_line(out, indent, depth + 1);
-            dump_string(out, key, size);
-            rt_text_puts(out, ": ");
-            dump(out, item, indent, depth + 1);
-        }
-        new_line(out, indent, depth);
-        rt_text_puts(out, "}");
+        dump_object(out, json, style, depth);
     } else if (json_is_boolean(json) || json_is_null(json)) {
         rt_text_puts(out, json_is_true(json) ? "true" : json_is_false(json) ? "false" : "null");
     } else if (json_is_array(json) || json_is_object(json)) {
@@ -79,12 +112,26 @@ static void dump(rt_text *out, const json_t *json, json_int_t indent, size_t dep
 
 static rt_status to_json(evaluator *e, value *out, const value *in, const call_args *args, size_t line)
 {
-    const value *indent = rt_argument(args, 0, "indent");
-    json_int_t width = indent && json_is_integer(indent->json) ? json_integer_value(indent->json) : -1;
+    const value *indent = rt_argument(args, TEMPLATE_ARGS_MAX, "indent");
+    const value *separators = rt_argument(args, TEMPLATE_ARGS_MAX, "separators");
+    const value *ascii = rt_argument(args, TEMPLATE_ARGS_MAX, "ensure_ascii");
+    const value *sorted = rt_argument(args, TEMPLATE_ARGS_MAX, "sort_keys");
+    const json_int_t width = indent && json_is_integer(indent->json) ? json_integer_value(indent->json) : -1;
     if (in->kind != VALUE_JSON)
         return rt_template_fail(e, line, "tojson of something that is undefined");
+    dump_style style = {.indent = width > 32 ? 32 : width,
+                        .comma = width < 0 ? ", " : ",",
+                        .colon = ": ",
+                        .ascii = ascii && rt_value_truthy(ascii),
+                        .sorted = sorted && rt_value_truthy(sorted)};
+    if (separators && json_is_array(separators->json)) {
+        const char *comma = json_string_value(json_array_get(separators->json, 0)),
+                   *colon = json_string_value(json_array_get(separators->json, 1));
+        style.comma = comma ? comma : style.comma;
+        style.colon = colon ? colon : style.colon;
+    }
     rt_text text = {0};
-    dump(&text, in->json, width > 32 ? 32 : width, 0);
+    dump(&text, in->json, &style, 0);
     *out = rt_value_take_text(&text);
     return RT_OK;
 }
@@ -387,7 +434,8 @@ rt_status rt_template_filter(evaluator *e, value *out, const char *name, const v
         return RT_OK;
     }
     if (strcmp(name, "abs") == 0 && in->kind == VALUE_JSON && json_is_number(in->json)) {
-        *out = rt_value_json(json_is_integer(in->json) ? json_integer(llabs(json_integer_value(in->json)))
+        const json_int_t n = json_integer_value(in->json);
+        *out = rt_value_json(json_is_integer(in->json) ? json_integer(n < 0 && n > INT64_MIN ? -n : n)
                                                        : json_real(fabs(json_real_value(in->json))));
         return RT_OK;
     }
@@ -476,7 +524,8 @@ rt_status rt_template_test(evaluator *e, bool *out, const char *name, const valu
         return RT_OK;
     }
     if (strcmp(name, "divisibleby") == 0 && in->kind == VALUE_JSON && json_integer_value(other->json)) {
-        *out = json_integer_value(in->json) % json_integer_value(other->json) == 0;
+        const json_int_t by = json_integer_value(other->json);
+        *out = by == -1 || json_integer_value(in->json) % by == 0;
         return RT_OK;
     }
     static const char *const orders[] = {"gt", "ge", "lt", "le", "greaterthan", "lessthan"};
@@ -518,7 +567,8 @@ static rt_status range_of(evaluator *e, value *out, const call_args *args, size_
     if (bounds[2] == 0 || args->count == 0)
         return rt_template_fail(e, line, "range needs an end and a step that is not 0");
     json_t *list = json_array();
-    for (json_int_t i = bounds[0]; bounds[2] > 0 ? i < bounds[1] : i > bounds[1]; i += bounds[2]) {
+    for (json_int_t i = bounds[0]; bounds[2] > 0 ? i < bounds[1] : i > bounds[1];
+         i = __builtin_add_overflow(i, bounds[2], &i) ? bounds[1] : i) {
         if (json_array_size(list) >= RANGE_MAX) {
             json_decref(list);
             return rt_template_fail(e, line, "a range of more than %d is not supported", (int)RANGE_MAX);
@@ -526,7 +576,7 @@ static rt_status range_of(evaluator *e, value *out, const call_args *args, size_
         (void)json_array_append_new(list, json_integer(i));
     }
     *out = rt_value_json(list);
-    return RT_OK;
+    return rt_template_charge(e, list, line);
 }
 
 rt_status rt_template_function(evaluator *e, value *out, int index, const call_args *args, size_t line)

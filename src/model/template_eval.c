@@ -188,7 +188,8 @@ static rt_status slice_of(evaluator *e, value *out, const value *object, const n
         json_t *list = json_array();
         if (by == 0)
             status = rt_template_fail(e, line, "a slice cannot have step 0");
-        for (json_int_t i = from; by != 0 && (by > 0 ? i < to : i > to); i += by) {
+        for (json_int_t i = from; by != 0 && (by > 0 ? i < to : i > to);
+             i = __builtin_add_overflow(i, by, &i) ? to : i) {
             if (!text) {
                 (void)json_array_append(list, json_array_get(object->json, (size_t)i));
                 continue;
@@ -215,10 +216,20 @@ static rt_status arithmetic(evaluator *e, value *out, const char *op, const json
                             size_t line)
 {
     const double x = real_of(a), y = real_of(b);
+    json_int_t exact;
+    if (json_is_integer(a) && json_is_integer(b) && !op[1]) {
+        const json_int_t m = json_integer_value(a), n = json_integer_value(b);
+        if (op[0] == '+'   ? !__builtin_add_overflow(m, n, &exact)
+            : op[0] == '-' ? !__builtin_sub_overflow(m, n, &exact)
+                           : op[0] == '*' && !__builtin_mul_overflow(m, n, &exact)) {
+            *out = rt_value_json(json_integer(exact));
+            return RT_OK;
+        }
+    }
     const bool real = json_is_real(a) || json_is_real(b);
     if ((op[0] == '/' || op[0] == '%') && y == 0)
         return rt_template_fail(e, line, "division by zero");
-    double result = NAN;
+    double result = 0.0;
     switch (op[0]) {
     case '+':
         result = x + y;
@@ -236,7 +247,7 @@ static rt_status arithmetic(evaluator *e, value *out, const char *op, const json
         result = x - floor(x / y) * y;
         break;
     }
-    const bool whole = !real && !(op[0] == '/' && !op[1]) && fabs(result) < 0x1p53;
+    const bool whole = !real && !(op[0] == '/' && !op[1]) && fabs(result) <= 0x1p53;
     *out = rt_value_json(whole ? json_integer((json_int_t)result) : json_real(isfinite(result) ? result : 0));
     return RT_OK;
 }
@@ -254,20 +265,12 @@ static rt_status repeat(evaluator *e, value *out, const json_t *text, json_int_t
 
 static rt_status binary(evaluator *e, value *out, const char *op, const value *a, const value *b, size_t line)
 {
-    if (op[0] == '~') {
-        rt_text joined = {.size_max = output_bytes_max};
-        rt_value_print(&joined, a);
-        rt_value_print(&joined, b);
-        *out = rt_value_text(joined.data, joined.size);
-        rt_text_deinit(&joined);
-        return RT_OK;
-    }
     const json_t *x = a->kind == VALUE_JSON ? a->json : NULL, *y = b->kind == VALUE_JSON ? b->json : NULL;
     const bool numbers =
         (json_is_number(x) || json_is_boolean(x)) && (json_is_number(y) || json_is_boolean(y));
-    if (numbers)
+    if (numbers && op[0] != '~')
         return arithmetic(e, out, op, x, y, line);
-    if (op[0] == '+' && json_is_string(x) && json_is_string(y)) {
+    if (op[0] == '~' || (op[0] == '+' && json_is_string(x) && json_is_string(y))) {
         rt_text joined = {.size_max = output_bytes_max};
         rt_value_print(&joined, a);
         rt_value_print(&joined, b);
@@ -552,11 +555,8 @@ static rt_status one_operand(evaluator *e, value *out, const node *n)
     return status;
 }
 
-rt_status rt_template_evaluate(evaluator *e, value *out, const node *n)
+static rt_status evaluate(evaluator *e, value *out, const node *n)
 {
-    *out = (value){0};
-    if (rt_template_step(e, n->line) != RT_OK)
-        return e->err->status;
     switch (n->kind) {
     case NODE_CONST:
         *out = rt_value_json(json_incref(n->constant));
@@ -576,4 +576,15 @@ rt_status rt_template_evaluate(evaluator *e, value *out, const node *n)
     default:
         return one_operand(e, out, n);
     }
+}
+
+rt_status rt_template_evaluate(evaluator *e, value *out, const node *n)
+{
+    *out = (value){0};
+    rt_status status = rt_template_step(e, n->line);
+    if (status == RT_OK)
+        status = evaluate(e, out, n);
+    if (status != RT_OK)
+        rt_value_drop(out); /* whatever part of it was made */
+    return status;
 }

@@ -108,6 +108,24 @@ static rt_status lex_comment(lexer *l)
     return fail(l, "a comment is not closed");
 }
 
+/* \xHH, \uHHHH, \UHHHHHHHH whose letter is source[at]: its bytes into `to`; 0 when it is none of these. */
+static size_t lex_code_escape(const lexer *l, size_t at, size_t end, char to[4], size_t *used)
+{
+    const char kind = l->source[at];
+    const size_t digits = kind == 'x' ? 2 : kind == 'u' ? 4 : kind == 'U' ? 8 : 0;
+    uint32_t code = 0;
+    if (digits == 0 || end - at - 1 < digits)
+        return 0;
+    for (size_t i = 1; i <= digits; i++) {
+        const char c = l->source[at + i];
+        if (!isxdigit((unsigned char)c))
+            return 0;
+        code = code << 4 | (uint32_t)(isdigit((unsigned char)c) ? c - '0' : (c | 0x20) - 'a' + 10);
+    }
+    *used = digits + 1;
+    return rt_utf8_encode(code, to);
+}
+
 static rt_status lex_string(lexer *l)
 {
     const char quote = l->source[l->at];
@@ -124,7 +142,15 @@ static rt_status lex_string(lexer *l)
         char c = l->source[i];
         if (c == '\\') {
             static const char from[] = "ntrbf", to[] = "\n\t\r\b\f";
-            const char *known = strchr(from, l->source[++i]);
+            size_t used;
+            const size_t size =
+                lex_code_escape(l, ++i, end, data + n, &used); /* never longer than its spelling */
+            if (size) {
+                n += size;
+                i += used - 1;
+                continue;
+            }
+            const char *known = strchr(from, l->source[i]);
             c = known && *known ? to[known - from] : l->source[i];
             if (!(known && *known) && c != '\\' && c != '\'' && c != '"')
                 data[n++] = '\\'; /* Python keeps an unknown escape as it stands */
@@ -147,7 +173,14 @@ static rt_status lex_number(lexer *l)
         for (end++; end < l->size && isdigit((unsigned char)l->source[end]);)
             end++;
     }
-    if (end - l->at > 18)
+    const size_t sign = end + (end + 1 < l->size && (l->source[end + 1] == '+' || l->source[end + 1] == '-'));
+    if (end < l->size && (l->source[end] | 0x20) == 'e' && sign + 1 < l->size &&
+        isdigit((unsigned char)l->source[sign + 1])) {
+        real = true;
+        for (end = sign + 1; end < l->size && isdigit((unsigned char)l->source[end]);)
+            end++;
+    }
+    if (end - l->at > (real ? 30 : 18))
         return fail(l, "a number is too long");
     const rt_status status = push(l, real ? TOKEN_FLOAT : TOKEN_INT, l->source + l->at, end - l->at);
     l->at = end;

@@ -343,20 +343,30 @@ static node *parse_power(parser *p)
     return n;
 }
 
-static node *parse_unary(parser *p)
+/* A sign binds closer than a filter: -5 | abs is 5. */
+static node *parse_signed(parser *p)
 {
     if (++p->depth > TEMPLATE_DEPTH_MAX)
         return fail(p, "expressions are nested too deeply");
     node *n;
     if (accept(p, TOKEN_OP, "-")) {
         n = make(p, NODE_NEGATE);
-        if (n && !(n->a = parse_unary(p)))
+        if (n && !(n->a = parse_signed(p)))
             n = NULL;
     } else if (accept(p, TOKEN_OP, "+")) {
-        n = parse_unary(p);
+        n = parse_signed(p);
     } else {
         n = parse_power(p);
     }
+    p->depth--;
+    return n;
+}
+
+static node *parse_unary(parser *p)
+{
+    if (++p->depth > TEMPLATE_DEPTH_MAX)
+        return fail(p, "expressions are nested too deeply");
+    node *n = parse_signed(p);
     while (n) { /* filters and tests bind to the operand before them */
         if (accept(p, TOKEN_OP, "|"))
             n = parse_filter(p, n);

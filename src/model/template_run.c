@@ -68,7 +68,9 @@ static rt_status select_items(evaluator *e, json_t **items, const node *n)
     e->scope = count;
     for (size_t i = 0; i < json_array_size(*items) && status == RT_OK; i++) {
         value truth = {0};
-        status = bind_targets(e, n->c, json_array_get(*items, i), n->line);
+        status = rt_template_step(e, n->line);
+        if (status == RT_OK)
+            status = bind_targets(e, n->c, json_array_get(*items, i), n->line);
         if (status == RT_OK)
             status = rt_template_evaluate(e, &truth, n->b);
         if (rt_value_truthy(&truth))
@@ -96,7 +98,9 @@ static rt_status run_for(evaluator *e, const node *n)
     for (size_t i = 0; i < json_array_size(items) && status == RT_OK && e->flow != FLOW_BREAK; i++) {
         e->scope = count;
         e->flow = FLOW_NEXT;
-        status = bind_targets(e, n->c, json_array_get(items, i), n->line);
+        status = rt_template_step(e, n->line); /* an empty body takes time too */
+        if (status == RT_OK)
+            status = bind_targets(e, n->c, json_array_get(items, i), n->line);
         if (status == RT_OK)
             status = rt_template_assign(e, "loop", rt_value_json(loop_facts(i, items)), n->line);
         if (status == RT_OK)

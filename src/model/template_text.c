@@ -4,6 +4,8 @@
 #include <ctype.h>
 #include <string.h>
 
+#include <utf8proc.h>
+
 #include "base/size.h"
 
 value rt_value_take_text(rt_text *text)
@@ -34,17 +36,18 @@ value rt_text_strip(const value *in, const value *set, int sides)
     return rt_value_text(text_of(in) + from, to - from);
 }
 
-/* ASCII letters change their case, others stay. */
+/* Character by character; a letter that becomes two in capitals (the German sharp s) stays as it is. */
 value rt_text_change_case(const value *in, int mode) /* 'u', 'l', 't'itle, 'c'apitalize */
 {
     rt_text out = {0};
     bool inside = false;
-    for (size_t i = 0; i < size_of(in); i++) {
-        const unsigned char c = (unsigned char)text_of(in)[i];
+    for (size_t i = 0, n; i < size_of(in); i += n) {
+        const utf8proc_int32_t c = (utf8proc_int32_t)rt_utf8_decode(text_of(in) + i, size_of(in) - i, &n);
         const bool up = mode == 'u' || (mode == 't' && !inside) || (mode == 'c' && i == 0);
-        const char changed = (char)(up ? toupper(c) : tolower(c));
-        inside = isalpha(c) || c >= 0x80 || (inside && c == '\'' && mode == 'c');
-        rt_text_append(&out, &changed, 1);
+        char utf8[4];
+        const utf8proc_int32_t changed = up ? utf8proc_toupper(c) : utf8proc_tolower(c);
+        inside = utf8proc_tolower(c) != c || utf8proc_toupper(c) != c;
+        rt_text_append(&out, utf8, rt_utf8_encode((uint32_t)changed, utf8));
     }
     return rt_value_take_text(&out);
 }
@@ -147,6 +150,31 @@ value rt_text_indent(const value *in, const call_args *args)
     return rt_value_take_text(&out);
 }
 
+static size_t characters(const char *text, size_t size)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < size; i++)
+        n += ((unsigned char)text[i] & 0xC0) != 0x80;
+    return n;
+}
+
+/* From the right: at most `most` cuts. */
+static value split_from_right(const value *in, const value *by, json_int_t most)
+{
+    json_t *parts = json_array();
+    size_t end = size_of(in);
+    for (size_t at = end; most > 0 && at-- > 0;) {
+        if (end - at < size_of(by) || memcmp(text_of(in) + at, text_of(by), size_of(by)) != 0)
+            continue;
+        const size_t from = at + size_of(by);
+        (void)json_array_insert_new(parts, 0, json_stringn(text_of(in) + from, end - from));
+        end = at;
+        most--;
+    }
+    (void)json_array_insert_new(parts, 0, json_stringn(text_of(in), end));
+    return rt_value_json(parts);
+}
+
 static bool affix(const value *in, const value *what, bool at_end)
 {
     if (json_is_array(what->json)) { /* a tuple: any of them */
@@ -203,16 +231,22 @@ rt_status rt_text_method(evaluator *e, value *out, const value *in, const char *
         *out = rt_text_join(first->json, in, NULL);
     } else if (first && is_text(first) && (strcmp(name, "find") == 0 || strcmp(name, "count") == 0)) {
         const char *at = text_of(in), *hit;
-        json_int_t count = 0, where = -1;
+        json_int_t count = 0, where = -1; /* in characters */
         const size_t n = rt_size_max(size_of(first), 1);
         while ((hit = memmem(at, size_of(in) - (size_t)(at - text_of(in)), text_of(first), size_of(first)))) {
             if (count++ == 0)
-                where = hit - text_of(in);
+                where = (json_int_t)characters(text_of(in), (size_t)(hit - text_of(in)));
             at = hit + n;
             if (at > text_of(in) + size_of(in))
                 break;
         }
         *out = rt_value_json(json_integer(name[0] == 'f' ? where : count));
+    } else if (first && is_text(first) && size_of(first) && strcmp(name, "rsplit") == 0) {
+        *out = split_from_right(in, first, most);
+    } else if (first && (strcmp(name, "removeprefix") == 0 || strcmp(name, "removesuffix") == 0)) {
+        const bool at_end = name[6] == 's';
+        const size_t cut = is_text(first) && affix(in, first, at_end) ? size_of(first) : 0;
+        *out = rt_value_text(text_of(in) + (at_end ? 0 : cut), size_of(in) - cut);
     } else if (strcmp(name, "isdigit") == 0) {
         bool digits = size_of(in) > 0;
         for (size_t i = 0; i < size_of(in); i++)

@@ -57,13 +57,16 @@ static void print_real(rt_text *out, double x)
         rt_text_puts(out, isnan(x) ? "nan" : x > 0 ? "inf" : "-inf");
         return;
     }
-    int precision = 1;
+    int precision = 0;
     do /* the shortest form that gives the number back, as Python's repr */
-        (void)snprintf(digits, sizeof digits, "%.*g", precision, x);
-    while (strtod(digits, NULL) != x && ++precision <= 17);
-    rt_text_puts(out, digits);
-    if (!strpbrk(digits, ".e"))
-        rt_text_puts(out, ".0");
+        (void)snprintf(digits, sizeof digits, "%.*e", precision, x);
+    while (strtod(digits, NULL) != x && ++precision < 17);
+    const char *e = strchr(digits, 'e');
+    const int exponent = e ? (int)strtol(e + 1, NULL, 10) : 0;
+    if (exponent >= -4 && exponent < 16)
+        rt_text_printf(out, "%.*f", precision > exponent ? precision - exponent : 1, x);
+    else
+        rt_text_puts(out, digits);
 }
 
 static void repr_string(rt_text *out, const char *s, size_t n)
