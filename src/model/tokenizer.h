@@ -3,12 +3,13 @@
  * Byte-level BPE (with the pre-tokenizer that the model names), SentencePiece BPE and unigram with byte
  * fallback; read from GGUF metadata or tokenizer.json.  Immutable once open: safe from any thread.
  *
- * Where the reference tokenizer normalises (NFC for Qwen2/2.5/3 and others, see pretokenizer_table.c), so does
- * encode, from GGUF too: the ids are the reference's, not llama.cpp's, and decode gives the NFC text.  Added
- * tokens that look like markup (<tool_call>, <|fim_prefix|>) are text unless parse_special; others, such as
- * runs of blanks, are always found.  Ill-formed UTF-8: a byte-level vocabulary with all 256 bytes gives the
- * bytes back; any other reads one U+FFFD for each maximal ill-formed sequence.  A byte of well-formed text that
- * a byte-level vocabulary lacks (SmolLM2: U+0004 and a few more) is dropped, as the references drop it. */
+ * Where the reference tokenizer normalises (NFC for Qwen2/2.5/3 and others, see pretokenizer_table.c), so
+ * does encode, from GGUF too: the ids are the reference's, not llama.cpp's, and decode gives the NFC text.
+ * Added tokens that look like markup (<tool_call>, <|fim_prefix|>) are text unless parse_special; others,
+ * such as runs of blanks, are always found.  Ill-formed UTF-8: a byte-level vocabulary with all 256 bytes
+ * gives the bytes back; any other reads one U+FFFD for each maximal ill-formed sequence.  A byte of
+ * well-formed text that a byte-level vocabulary lacks (SmolLM2: U+0004 and a few more) is dropped, as the
+ * references drop it. */
 #ifndef RT_MODEL_TOKENIZER_H
 #define RT_MODEL_TOKENIZER_H
 
