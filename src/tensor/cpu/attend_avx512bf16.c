@@ -102,7 +102,8 @@ static inline __m512 widen(__mmask16 mask, const rt_bf16 *x)
 
 static inline __mmask16 float_lanes(size_t dim, size_t head_dim)
 {
-    return dim >= head_dim ? 0 : head_dim - dim >= 16 ? 0xFFFF : (__mmask16)((1u << (head_dim - dim)) - 1);
+    const size_t left = dim < head_dim ? head_dim - dim : 0;
+    return (__mmask16)(left >= 16 ? 0xFFFFu : (1u << left) - 1);
 }
 
 /* out[h, dim .. dim + 64) for the heads first .. first + heads; `heads` is known where this is inlined, and
