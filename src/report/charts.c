@@ -165,7 +165,7 @@ static void draw_loss(rt_text *out, const loss_view *view, double width, const c
     rt_svg_close(&svg);
 }
 
-rt_loss_chart rt_chart_loss(rt_text *out, const rt_run *run)
+rt_loss_chart rt_chart_loss(rt_text *out, const rt_run_record *run)
 {
     const rt_curve *student = &run->student, *ce = &run->ce;
     loss_view view = {.curves = {[RT_RUN_STUDENT] = student, [RT_RUN_CE] = ce}};
@@ -227,7 +227,7 @@ static void draw_bars(rt_text *out, const rt_figure *figures, const char *axis_t
     rt_svg_close(&svg);
 }
 
-bool rt_chart_bars(rt_text *out, const rt_run *run, const char *key, const char *axis_title)
+bool rt_chart_bars(rt_text *out, const rt_run_record *run, const char *key, const char *axis_title)
 {
     rt_figure figures[RT_RUN_MODELS];
     bool any = false;
@@ -311,7 +311,7 @@ static void draw_positions(rt_text *out, const positions *all, const bool *shown
     rt_svg_close(&svg);
 }
 
-bool rt_chart_position(rt_text *out, const rt_run *run)
+bool rt_chart_position(rt_text *out, const rt_run_record *run)
 {
     positions all[RT_RUN_MODELS] = {0};
     bool shown[RT_RUN_MODELS] = {false}, any = false;
@@ -383,7 +383,7 @@ static void draw_reliability(rt_text *out, const reliability *all, const bool *s
     rt_svg_close(&svg);
 }
 
-bool rt_chart_reliability(rt_text *out, const rt_run *run)
+bool rt_chart_reliability(rt_text *out, const rt_run_record *run)
 {
     reliability all[RT_RUN_MODELS];
     bool shown[RT_RUN_MODELS] = {false}, any = false;
@@ -408,7 +408,7 @@ typedef struct cost_dot {
     rt_run_model model;
 } cost_dot;
 
-static size_t gather_dots(cost_dot *dots, const rt_run *run, const char *x_key)
+static size_t gather_dots(cost_dot *dots, const rt_run_record *run, const char *x_key)
 {
     static const rt_run_model models[] = {RT_RUN_TEACHER, RT_RUN_STUDENT, RT_RUN_CE};
     size_t count = 0, i;
@@ -450,7 +450,7 @@ static void short_label(char out[40], const char *label)
     (void)snprintf(out, 40, "%.*s%s", (int)end, label, end < size ? "\xE2\x80\xA6" : "");
 }
 
-bool rt_chart_cost(rt_text *out, const rt_run *run, const char *x_key, const char *x_title)
+bool rt_chart_cost(rt_text *out, const rt_run_record *run, const char *x_key, const char *x_title)
 {
     cost_dot dots[DOTS_MAX];
     const size_t count = gather_dots(dots, run, x_key);

@@ -175,7 +175,7 @@ static void put_licence(rt_text *out, const json_t *teacher)
 
 #define COUNT(table) (sizeof(table) / sizeof(table)[0])
 
-void rt_section_facts(rt_text *out, const rt_run *run, rt_report_parts *parts)
+void rt_section_facts(rt_text *out, const rt_run_record *run, rt_report_parts *parts)
 {
     rt_page_section_open(out, "run", "The run");
     if (!run->facts) {

@@ -31,7 +31,7 @@ static void append_cut(char out[TITLE_SIZE], const char *text)
     }
 }
 
-static void make_title(char out[TITLE_SIZE], const rt_run *run)
+static void make_title(char out[TITLE_SIZE], const rt_run_record *run)
 {
     const char *title = rt_string_get(run->facts, "title");
     const char *teacher = rt_string_get(json_object_get(run->facts, "teacher"), "name");
@@ -51,7 +51,7 @@ static void make_title(char out[TITLE_SIZE], const rt_run *run)
 
 /* "A student of 63.7 M parameters, 47% of its teacher's 134.5 M, after 204,800 tokens and 10 min 40 s of
  * training." */
-static void make_deck(rt_text *deck, const rt_run *run)
+static void make_deck(rt_text *deck, const rt_run_record *run)
 {
     const double student = rt_number_get(json_object_get(run->facts, "student"), "parameters");
     const double teacher = rt_number_get(json_object_get(run->facts, "teacher"), "parameters");
@@ -88,7 +88,7 @@ typedef struct hero {
 } hero;
 
 /* The trained student's figure, large, over what it was before (or the teacher's, for speed). */
-static void put_hero(rt_text *out, const rt_run *run, const hero *h)
+static void put_hero(rt_text *out, const rt_run_record *run, const hero *h)
 {
     const double value = rt_figure_get(rt_run_figures(run, RT_RUN_STUDENT), h->key).value;
     const bool is_speed = strcmp(h->key, "decode_tokens_per_s") == 0;
@@ -106,7 +106,7 @@ static void put_hero(rt_text *out, const rt_run *run, const hero *h)
     rt_text_puts(out, "</div>\n");
 }
 
-static void put_heroes(rt_text *out, const rt_run *run)
+static void put_heroes(rt_text *out, const rt_run_record *run)
 {
     static const hero heroes[] = {
         {"kl_teacher_student", "KL to the teacher", "<small> nats</small>", RT_NUMBER_PLAIN},
@@ -127,7 +127,7 @@ static void put_heroes(rt_text *out, const rt_run *run)
     rt_text_puts(out, "</div>\n");
 }
 
-void rt_report_page(rt_text *out, const rt_run *run, rt_report_parts *parts)
+void rt_report_page(rt_text *out, const rt_run_record *run, rt_report_parts *parts)
 {
     const size_t before = out->size;
     char title[TITLE_SIZE];
@@ -162,7 +162,7 @@ void rt_report_page(rt_text *out, const rt_run *run, rt_report_parts *parts)
 
 rt_status rt_report_write(const char *run_dir, const char *path, rt_report_parts *parts, rt_error *err)
 {
-    rt_run run;
+    rt_run_record run;
     if (rt_run_read(&run, run_dir, err) != RT_OK)
         return err->status;
     rt_text page = {0};

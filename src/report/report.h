@@ -20,7 +20,7 @@ typedef struct rt_report_parts {
 } rt_report_parts;
 
 /* Appends the page to `out`; the caller checks out->failed. */
-void rt_report_page(rt_text *out, const rt_run *run, rt_report_parts *parts);
+void rt_report_page(rt_text *out, const rt_run_record *run, rt_report_parts *parts);
 
 /* Reads run_dir and writes the page to path, atomically. */
 rt_status rt_report_write(const char *run_dir, const char *path, rt_report_parts *parts, rt_error *err);

@@ -41,7 +41,7 @@ const char *rt_string_get(const json_t *object, const char *key)
     return json_string_value(json_object_get(object, key));
 }
 
-const json_t *rt_run_figures(const rt_run *run, rt_run_model model)
+const json_t *rt_run_figures(const rt_run_record *run, rt_run_model model)
 {
     const json_t *figures = json_object_get(json_object_get(run->eval, "models"), rt_run_model_keys[model]);
     return json_is_object(figures) ? figures : NULL;
@@ -234,11 +234,11 @@ static rt_status read_log(rt_curve *curve, const char *dir, const char *const *n
     return RT_OK;
 }
 
-rt_status rt_run_read(rt_run *run, const char *dir, rt_error *err)
+rt_status rt_run_read(rt_run_record *run, const char *dir, rt_error *err)
 {
     static const char *const student_logs[] = {"log.jsonl", "student/log.jsonl"};
     static const char *const ce_logs[] = {"ce/log.jsonl"};
-    *run = (rt_run){0};
+    *run = (rt_run_record){0};
     if (!rt_path_is_dir(dir))
         return rt_error_set(err, RT_NOT_FOUND, "%.300s: is not a directory; give the directory of a run",
                             dir);
@@ -258,12 +258,12 @@ rt_status rt_run_read(rt_run *run, const char *dir, rt_error *err)
     return status;
 }
 
-void rt_run_deinit(rt_run *run)
+void rt_run_deinit(rt_run_record *run)
 {
     json_decref(run->facts);
     json_decref(run->eval);
     json_decref(run->samples);
     free(run->student.step);
     free(run->ce.step);
-    *run = (rt_run){0};
+    *run = (rt_run_record){0};
 }

@@ -36,21 +36,21 @@ typedef struct rt_curve {
     size_t bad_lines; /* that were not JSON objects with a step; a cut last line is not counted */
 } rt_curve;
 
-typedef struct rt_run {
+typedef struct rt_run_record {
     json_t *facts;        /* run.json, an object, or NULL */
     json_t *eval;         /* eval.json, an object, or NULL */
     json_t *samples;      /* samples.json, an array, or NULL */
     rt_curve student, ce; /* count 0 when there is no log */
-} rt_run;
+} rt_run_record;
 
-rt_status rt_run_read(rt_run *run, const char *dir, rt_error *err); /* all zero after a failure */
-void rt_run_deinit(rt_run *run);
+rt_status rt_run_read(rt_run_record *run, const char *dir, rt_error *err); /* all zero after a failure */
+void rt_run_deinit(rt_run_record *run);
 
 /* A number under `key`, or a {"value", "low", "high"}; object may be NULL. */
 rt_figure rt_figure_get(const json_t *object, const char *key);
 double rt_number_get(const json_t *object, const char *key);
 const char *rt_string_get(const json_t *object, const char *key); /* NULL when absent or not a string */
-const json_t *rt_run_figures(const rt_run *run,
+const json_t *rt_run_figures(const rt_run_record *run,
                              rt_run_model model); /* the model's object in eval.json, or NULL */
 
 #endif

@@ -11,7 +11,7 @@
 
 /* ---- loss ---- */
 
-void rt_section_loss(rt_text *out, const rt_run *run, rt_report_parts *parts)
+void rt_section_loss(rt_text *out, const rt_run_record *run, rt_report_parts *parts)
 {
     rt_page_section_open(out, "training", "How it learnt");
     rt_text chart = {0}, caption = {0};
@@ -90,7 +90,7 @@ static void put_figure_cell(rt_text *out, const rt_figure *f, const metric *m, s
 }
 
 /* The table's rows are the metrics that any model has, its columns the models that have any. */
-static bool put_table(rt_text *out, const rt_run *run)
+static bool put_table(rt_text *out, const rt_run_record *run)
 {
     rt_figure cells[METRICS][RT_RUN_MODELS];
     bool row[METRICS] = {false}, column[RT_RUN_MODELS] = {false};
@@ -127,7 +127,7 @@ static bool put_table(rt_text *out, const rt_run *run)
 
 /* The baseline's figure less the distilled student's, from the judge's draws of the same documents; NAN
  * without. */
-static rt_figure paired_difference(const rt_run *run, const char *key)
+static rt_figure paired_difference(const rt_run_record *run, const char *key)
 {
     const json_t *list = json_object_get(run->eval, "differences"), *item;
     size_t i;
@@ -147,8 +147,8 @@ static rt_figure paired_difference(const rt_run *run, const char *key)
 
 /* What the intervals allow to be said of student and baseline in one figure.  The same documents judge both,
  * so the interval of the difference is the sharper test; without it, two intervals apart are enough. */
-static void put_verdict_on(rt_text *out, const rt_run *run, const char *key, const char *name, rt_number kind,
-                           bool lower_is_better)
+static void put_verdict_on(rt_text *out, const rt_run_record *run, const char *key, const char *name,
+                           rt_number kind, bool lower_is_better)
 {
     const rt_figure a = rt_figure_get(rt_run_figures(run, RT_RUN_STUDENT), key);
     const rt_figure b = rt_figure_get(rt_run_figures(run, RT_RUN_CE), key);
@@ -175,7 +175,7 @@ static void put_verdict_on(rt_text *out, const rt_run *run, const char *key, con
         rt_text_puts(out, ", and the intervals do not overlap. ");
 }
 
-static void put_verdict(rt_text *out, const rt_run *run)
+static void put_verdict(rt_text *out, const rt_run_record *run)
 {
     rt_text text = {0};
     put_verdict_on(&text, run, "kl_teacher_student", "KL to the teacher", RT_NUMBER_PLAIN, true);
@@ -186,7 +186,7 @@ static void put_verdict(rt_text *out, const rt_run *run)
     rt_text_deinit(&text);
 }
 
-static void put_judged_on(rt_text *out, const rt_run *run)
+static void put_judged_on(rt_text *out, const rt_run_record *run)
 {
     const double documents = rt_number_get(run->eval, "documents"),
                  tokens = rt_number_get(run->eval, "tokens");
@@ -203,7 +203,7 @@ static void put_judged_on(rt_text *out, const rt_run *run)
     rt_page_paragraph(out, "", text);
 }
 
-void rt_section_judge(rt_text *out, const rt_run *run, rt_report_parts *parts)
+void rt_section_judge(rt_text *out, const rt_run_record *run, rt_report_parts *parts)
 {
     rt_page_section_open(out, "judge", "How close it came");
     if (!run->eval) {
@@ -238,7 +238,7 @@ void rt_section_judge(rt_text *out, const rt_run *run, rt_report_parts *parts)
 
 /* ---- where it agrees ---- */
 
-static bool put_kinds(rt_text *out, const rt_run *run)
+static bool put_kinds(rt_text *out, const rt_run_record *run)
 {
     enum { KINDS_MAX = 16 };
     const json_t *list = json_object_get(rt_run_figures(run, RT_RUN_STUDENT), "by_kind"), *item;
@@ -264,7 +264,7 @@ static bool put_kinds(rt_text *out, const rt_run *run)
     return rows > 0;
 }
 
-void rt_section_where(rt_text *out, const rt_run *run, rt_report_parts *parts)
+void rt_section_where(rt_text *out, const rt_run_record *run, rt_report_parts *parts)
 {
     rt_text position = {0}, calibration = {0}, kinds = {0};
     parts->position = rt_chart_position(&position, run);
@@ -309,7 +309,7 @@ void rt_section_where(rt_text *out, const rt_run *run, rt_report_parts *parts)
 
 /* ---- cost ---- */
 
-void rt_section_cost(rt_text *out, const rt_run *run, rt_report_parts *parts)
+void rt_section_cost(rt_text *out, const rt_run_record *run, rt_report_parts *parts)
 {
     rt_text size = {0}, speed = {0};
     parts->size = rt_chart_cost(&size, run, "bytes", "size of the weight file");
@@ -366,7 +366,7 @@ static void put_sample(rt_text *out, const json_t *sample, const bool *column, s
     rt_text_puts(out, "</div>\n</div>\n");
 }
 
-void rt_section_samples(rt_text *out, const rt_run *run, rt_report_parts *parts)
+void rt_section_samples(rt_text *out, const rt_run_record *run, rt_report_parts *parts)
 {
     bool column[RT_RUN_MODELS] = {false};
     size_t columns = 0, shown = 0, i;

@@ -338,7 +338,7 @@ static void a_huge_log_is_thinned(void **state)
     assert_false(log.failed);
     put(here, "log.jsonl", log.data);
     rt_text_deinit(&log);
-    rt_run run;
+    rt_run_record run;
     rt_error err = {0};
     assert_int_equal(rt_run_read(&run, here->dir, &err), RT_OK);
     assert_int_equal(run.student.steps, steps);
@@ -359,7 +359,7 @@ static void a_resumed_log_keeps_the_later_of_two_lines(void **state)
     put(here, "log.jsonl",
         "{\"step\":1,\"loss\":5}\n{\"step\":2,\"loss\":4}\n{\"step\":3,\"loss\":9}\nnot json\n\n"
         "{\"step\":2,\"loss\":3}\n{\"step\":3,\"loss\":2}\n{\"step\":4,\"lo");
-    rt_run run;
+    rt_run_record run;
     rt_error err = {0};
     assert_int_equal(rt_run_read(&run, here->dir, &err), RT_OK);
     assert_int_equal(run.student.count, 3);
