@@ -1,30 +1,21 @@
 /* cli/verify_curve.c - `retort verify curve FILE`: a reference distillation run, step by step. */
-#include <stdlib.h>
-
 #include "base/pool.h"
 #include "cli/cli.h"
-#include "cli/model_arg.h"
+#include "cli/open_model.h"
 #include "cli/verify.h"
 
 static rt_status run(rt_verify *result, const char *file, const char *name, size_t steps, rt_error *err)
 {
     rt_pool *pool = NULL;
-    rt_weights *weights = NULL;
-    rt_model *teacher = NULL;
-    char *path;
-    rt_status status = cli_model_path(&path, name, err);
+    cli_model model = {0};
+    rt_status status = rt_pool_open(&pool, 0, err);
     if (status == RT_OK)
-        status = rt_weights_open(&weights, path, err);
+        status = cli_model_open(&model, name, RT_PRECISION_F32,
+                                CLI_MODEL_NO_TOKENIZER | CLI_MODEL_NO_TEMPLATE, pool, err);
     if (status == RT_OK)
-        status = rt_pool_open(&pool, 0, err);
-    if (status == RT_OK)
-        status = rt_model_open(&teacher, weights, RT_PRECISION_F32, pool, err);
-    if (status == RT_OK)
-        status = rt_verify_curve(result, file, weights, teacher, steps, err);
-    rt_model_close(teacher);
+        status = rt_verify_curve(result, file, model.weights, model.model, steps, err);
+    cli_model_close(&model);
     rt_pool_close(pool);
-    rt_weights_close(weights);
-    free(path);
     return status;
 }
 

@@ -1,39 +1,22 @@
 /* cli/verify_smollm2.c - `retort verify smollm2 DIR`: the real model against its reference values. */
-#include <stdlib.h>
-#include <string.h>
-
 #include "base/pool.h"
 #include "cli/cli.h"
-#include "cli/model_arg.h"
+#include "cli/open_model.h"
 #include "cli/verify.h"
-
-static rt_precision precision_of(const char *word)
-{
-    if (strcmp(word, "f32") == 0)
-        return RT_PRECISION_F32;
-    return strcmp(word, "int8") == 0 ? RT_PRECISION_INT8 : RT_PRECISION_BF16;
-}
 
 static rt_status run(rt_verify *result, const char *dir, const char *name, const char *precision,
                      rt_error *err)
 {
     rt_pool *pool = NULL;
-    rt_weights *weights = NULL;
-    rt_model *model = NULL;
-    char *path;
-    rt_status status = cli_model_path(&path, name, err);
+    cli_model model = {0};
+    rt_status status = rt_pool_open(&pool, 0, err);
     if (status == RT_OK)
-        status = rt_weights_open(&weights, path, err);
+        status = cli_model_open(&model, name, cli_precision(precision),
+                                CLI_MODEL_NO_TOKENIZER | CLI_MODEL_NO_TEMPLATE, pool, err);
     if (status == RT_OK)
-        status = rt_pool_open(&pool, 0, err);
-    if (status == RT_OK)
-        status = rt_model_open(&model, weights, precision_of(precision), pool, err);
-    if (status == RT_OK)
-        status = rt_verify_smollm2(result, dir, model, err);
-    rt_model_close(model);
+        status = rt_verify_smollm2(result, dir, model.model, err);
+    cli_model_close(&model);
     rt_pool_close(pool);
-    rt_weights_close(weights);
-    free(path);
     return status;
 }
 
