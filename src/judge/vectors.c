@@ -190,13 +190,24 @@ static vec_handler handler_of(const vec_run *run)
         const char *loss;
         vec_handler handler;
     } table[] = {
-        {"combined", vec_rows},       {"*", vec_rows},
-        {"adamw", vec_training},      {"clip", vec_training},
-        {"schedule", vec_training},   {"taid_schedule", vec_training},
-        {"eval", vec_judging},        {"spec", vec_judging},
-        {"stats", vec_judging},       {"rmsnorm", vec_blocks},
-        {"swiglu", vec_blocks},       {"rope", vec_blocks},
+        {"combined", vec_rows},
+        {"*", vec_rows},
+        {"adamw", vec_training},
+        {"clip", vec_training},
+        {"schedule", vec_training},
+        {"taid_schedule", vec_training},
+        {"eval", vec_judging},
+        {"spec", vec_judging},
+        {"stats", vec_judging},
+        {"rmsnorm", vec_blocks},
+        {"swiglu", vec_blocks},
+        {"rope", vec_blocks},
         {"attention", vec_attention},
+        {"svd", vec_plan},
+        {"activation_importance", vec_plan},
+        {"scaling", vec_plan},
+        {"flops", vec_plan},
+        {"cost", vec_plan},
     };
     rt_loss_kind kind;
     if (rt_loss_kind_from_name(&kind, run->loss))

@@ -66,6 +66,8 @@ rt_status vec_rows(vec_run *run, bool *covered,
 rt_status vec_training(vec_run *run, bool *covered, rt_error *err); /* adamw, clip, schedule, taid_schedule */
 rt_status vec_judging(vec_run *run, bool *covered, rt_error *err);  /* eval, spec, stats */
 rt_status vec_blocks(vec_run *run, bool *covered, rt_error *err);   /* rmsnorm, swiglu, rope */
+rt_status vec_plan(vec_run *run, bool *covered,
+                   rt_error *err); /* svd, activation_importance, scaling, flops, cost */
 rt_status vec_attention(vec_run *run, bool *covered, rt_error *err); /* attention, head_<loss> */
 
 #endif
