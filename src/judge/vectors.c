@@ -208,9 +208,26 @@ static vec_handler handler_of(const vec_run *run)
         {"scaling", vec_plan},
         {"flops", vec_plan},
         {"cost", vec_plan},
+        {"rskd", vec_kept},
+        {"policy_is", vec_policy},
+        {"policy_clip", vec_policy},
+        {"minillm", vec_policy},
+        {"policy_truncated_is", vec_policy},
+        {"distillm2", vec_policy},
+        {"kl_estimators", vec_policy},
+        {"align", vec_crossing},
+        {"uld_sorted_l1", vec_crossing},
+        {"hidden_mse", vec_feature},
+        {"hidden_mse_normalised", vec_feature},
+        {"byte_marginal", vec_crossing},
+        {"hidden_cosine", vec_feature},
+        {"chunk_binary_kl", vec_crossing},
+        {"minilm_relation", vec_feature},
     };
     rt_loss_kind kind;
-    if (rt_loss_kind_from_name(&kind, run->loss))
+    if (strcmp(run->loss, "rskd") != 0 && vec_param_text(run, "mode"))
+        return vec_kept;
+    if (rt_loss_kind_from_name(&kind, run->loss) && kind != RT_LOSS_RSKD)
         return vec_rows;
     if (strncmp(run->loss, "head_", 5) == 0)
         return vec_attention;

@@ -63,6 +63,12 @@ rt_status vec_output(vec_run *run, const char *role, const float *x, size_t n, d
 typedef rt_status (*vec_handler)(vec_run *run, bool *covered, rt_error *err);
 rt_status vec_rows(vec_run *run, bool *covered,
                    rt_error *err); /* a row loss, by token or reduced; "combined"; "*" */
+rt_status vec_kept(vec_run *run, bool *covered, rt_error *err); /* truncated teachers, rskd */
+rt_status vec_policy(vec_run *run, bool *covered,
+                     rt_error *err); /* policy_*, kl_estimators, minillm, distillm2 */
+rt_status vec_feature(vec_run *run, bool *covered, rt_error *err); /* hidden_*, minilm_relation */
+rt_status vec_crossing(vec_run *run, bool *covered,
+                       rt_error *err); /* uld_sorted_l1, align, chunk_binary_kl, byte_marginal */
 rt_status vec_training(vec_run *run, bool *covered, rt_error *err); /* adamw, clip, schedule, taid_schedule */
 rt_status vec_judging(vec_run *run, bool *covered, rt_error *err);  /* eval, spec, stats */
 rt_status vec_blocks(vec_run *run, bool *covered, rt_error *err);   /* rmsnorm, swiglu, rope */

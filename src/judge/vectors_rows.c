@@ -420,8 +420,5 @@ rt_status vec_rows(vec_run *run, bool *covered, rt_error *err)
         return combined(run, err);
     if (strcmp(run->id, "reduce/accumulation") == 0)
         return accumulation(run, err);
-    *covered = !vec_param_text(run, "mode"); /* a truncated teacher */
-    if (!*covered)
-        return RT_OK;
     return vec_param_text(run, "reduction") ? by_step(run, err) : by_token(run, err);
 }

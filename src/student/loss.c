@@ -31,6 +31,25 @@ bool rt_loss_kind_from_name(rt_loss_kind *out, const char *name)
     return false;
 }
 
+static const char *const tail_names[RT_TAIL_COUNT] = {
+#define RT_TAIL_ROW(mode, text) text,
+    RT_TAIL_MAP(RT_TAIL_ROW)
+#undef RT_TAIL_ROW
+};
+
+const char *rt_tail_mode_name(rt_tail_mode mode) { return tail_names[mode]; }
+
+bool rt_tail_mode_from_name(rt_tail_mode *out, const char *name)
+{
+    for (int i = 0; i < RT_TAIL_COUNT; i++) {
+        if (strcmp(tail_names[i], name) == 0) {
+            *out = (rt_tail_mode)i;
+            return true;
+        }
+    }
+    return false;
+}
+
 static rt_status range_check(rt_error *err, const char *kind, const char *what, double x, double lo,
                              double hi)
 {
@@ -40,7 +59,7 @@ static rt_status range_check(rt_error *err, const char *kind, const char *what, 
                         lo, hi);
 }
 
-static rt_status spec_check(const rt_loss_spec *s, rt_error *err)
+rt_status rt_loss_spec_check(const rt_loss_spec *s, rt_error *err)
 {
     const char *name = kinds[s->kind].name;
     const bool skew = s->kind == RT_LOSS_SKL || s->kind == RT_LOSS_SRKL;
@@ -66,10 +85,8 @@ static rt_status spec_check(const rt_loss_spec *s, rt_error *err)
     return RT_OK;
 }
 
-rt_status rt_loss_mix_check(const rt_loss_mix *mix, rt_error *err)
+rt_status rt_loss_terms_check(const rt_loss_mix *mix, rt_error *err)
 {
-    rt_error own;
-    err = err ? err : &own;
     if (mix->n_terms == 0 || mix->n_terms > RT_LOSS_TERMS_MAX)
         return rt_error_set(err, RT_INVALID, "loss: has %zu terms; 1 to %d are possible", mix->n_terms,
                             (int)RT_LOSS_TERMS_MAX);
@@ -77,9 +94,29 @@ rt_status rt_loss_mix_check(const rt_loss_mix *mix, rt_error *err)
         const double weight = mix->terms[i].weight;
         if ((unsigned)mix->terms[i].spec.kind >= RT_LOSS_KIND_COUNT)
             return rt_error_set(err, RT_INVALID, "loss: term %zu is of no known kind", i);
-        if (spec_check(&mix->terms[i].spec, err) != RT_OK ||
+        if (rt_loss_spec_check(&mix->terms[i].spec, err) != RT_OK ||
             range_check(err, kinds[mix->terms[i].spec.kind].name, "its weight", weight, -1e6, 1e6) != RT_OK)
             return err->status;
+    }
+    return RT_OK;
+}
+
+rt_status rt_loss_mix_check(const rt_loss_mix *mix, rt_error *err)
+{
+    rt_error own;
+    err = err ? err : &own;
+    if (rt_loss_terms_check(mix, err) != RT_OK)
+        return err->status;
+    for (size_t i = 0; i < mix->n_terms; i++) {
+        const rt_loss_spec *s = &mix->terms[i].spec;
+        if (s->kind == RT_LOSS_RSKD)
+            return rt_error_set(err, RT_INVALID,
+                                "loss rskd: it learns from drawn ids, which only a store holds; a teacher "
+                                "that is at hand gives all ids: use fkl");
+        if (s->tail != RT_TAIL_NONE)
+            return rt_error_set(err, RT_INVALID,
+                                "loss %s: tail=%s is for rows of a store; this teacher gives all ids",
+                                kinds[s->kind].name, tail_names[s->tail]);
     }
     return RT_OK;
 }

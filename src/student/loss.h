@@ -18,6 +18,7 @@
  *   TAID       KL(r||p), r = softmax(((1-t) z + t zt)/tau), no gradient through r         t
  *   MSE        mean (z - zt)^2; tau has no part in it
  *   MSE_CENTRED  the same after each row's mean is taken off
+ *   RSKD       -sum w_i log p_i over drawn ids (student/kept.h); only with rows of a store
  *
  * Ids that are -inf on both sides (CE without a teacher: on the student's) leave the support; a row with no
  * id left has loss 0 and gradient 0.  Where a loss is +inf (p = 0 < q under FKL) it is returned so, with
@@ -47,7 +48,8 @@
     X(AKL, "akl", true, false)                                                                               \
     X(TAID, "taid", true, false)                                                                             \
     X(MSE, "mse", true, false)                                                                               \
-    X(MSE_CENTRED, "mse_centred", true, false)
+    X(MSE_CENTRED, "mse_centred", true, false)                                                               \
+    X(RSKD, "rskd", true, false)
 
 typedef enum rt_loss_kind {
 #define RT_LOSS_ENUM(name, text, teacher, label) RT_LOSS_##name,
@@ -59,12 +61,33 @@ typedef enum rt_loss_kind {
 const char *rt_loss_kind_name(rt_loss_kind kind);
 bool rt_loss_kind_from_name(rt_loss_kind *out, const char *name);
 
+/* What stands for the ids that a truncated teacher does not name (METHODS 5); NONE: all ids are known. */
+#define RT_TAIL_MAP(X)                                                                                       \
+    X(NONE, "none")               /* of the whole vocabulary */                                              \
+    X(BUCKET, "bucket")           /* one outcome more, with the mass that is left */                         \
+    X(RENORM, "renorm")           /* the teacher's mass is made 1 on its ids; FKL */                         \
+    X(RENORM_BOTH, "renorm_both") /* the student's as well */                                                \
+    X(PARTIAL, "partial")         /* the known ids' terms alone; FKL; no divergence */                       \
+    X(UNIFORM, "uniform")         /* the mass that is left spread evenly; FKL */                             \
+    X(FLOOR, "floor")             /* RENORM with log q = -100 elsewhere; RKL */
+
+typedef enum rt_tail_mode {
+#define RT_TAIL_ENUM(name, text) RT_TAIL_##name,
+    RT_TAIL_MAP(RT_TAIL_ENUM)
+#undef RT_TAIL_ENUM
+        RT_TAIL_COUNT
+} rt_tail_mode;
+const char *rt_tail_mode_name(rt_tail_mode mode);
+bool rt_tail_mode_from_name(rt_tail_mode *out, const char *name);
+
 typedef struct rt_loss_spec {
     rt_loss_kind kind;
-    bool tau2;          /* multiply loss and gradient by tau^2 (METHODS 3) */
-    double tau;         /* > 0; 0 stands for 1 */
-    double beta, alpha; /* JSD, AB; SKL, SRKL, AB */
-    double mu, t;       /* AKL; TAID */
+    bool tau2;            /* multiply loss and gradient by tau^2 (METHODS 3) */
+    bool self_normalised; /* RSKD: weights made to sum to 1: less variance, a bias of order 1/draws */
+    rt_tail_mode tail;    /* with rows of a store */
+    double tau;           /* > 0; 0 stands for 1 */
+    double beta, alpha;   /* JSD, AB; SKL, SRKL, AB */
+    double mu, t;         /* AKL; TAID */
     double label_smoothing, z_loss;
 } rt_loss_spec;
 

@@ -17,6 +17,14 @@ bool rt_loss_row_fast(const rt_loss_mix *mix, const float *z, const float *zt, s
 bool rt_loss_row_fast_in_place(const rt_loss_mix *mix, float *z, float *zt, size_t label, size_t n_vocab,
                                double scale, bool bf16, rt_loss_stats *stats);
 
+/* Ranges of a spec's parameters; of all terms, with their number and weights. */
+rt_status rt_loss_spec_check(const rt_loss_spec *spec, rt_error *err);
+rt_status rt_loss_terms_check(const rt_loss_mix *mix, rt_error *err);
+
+/* rt_loss_ref for logits in double: outcomes that stand for sums of ids. */
+double rt_loss_ref_double(const rt_loss_spec *spec, const double *z, const double *zt, size_t label, size_t n,
+                          double *grad, bool *finite, void *work);
+
 static inline double rt_loss_tau(const rt_loss_spec *spec) { return spec->tau > 0 ? spec->tau : 1.0; }
 
 #endif

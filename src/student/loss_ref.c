@@ -12,7 +12,9 @@ typedef struct rows { /* views into the caller's scratch, each [n] */
     const rt_loss_spec *spec;
     size_t n, support;
     double tau;
-    const float *z, *zt;
+    const float *z, *zt;    /* the logits, or */
+    const double *zd, *ztd; /* the same in double */
+    bool has_teacher;
     double *lp, *lq; /* log p, log q; -inf for p = 0 */
     double *pg;      /* p g, then the gradient */
     uint32_t *heap;
@@ -27,9 +29,12 @@ static double log_add(double a, double b)
     return lo == -HUGE_VAL ? hi : hi + log1p(exp(lo - hi));
 }
 
+static double z_at(const rows *r, size_t i) { return r->zd ? r->zd[i] : (double)r->z[i]; }
+static double zt_at(const rows *r, size_t i) { return r->zd ? r->ztd[i] : (double)r->zt[i]; }
+
 static bool in_support(const rows *r, size_t i)
 {
-    return r->z[i] != -INFINITY || (r->zt && r->zt[i] != -INFINITY);
+    return z_at(r, i) != -HUGE_VAL || (r->has_teacher && zt_at(r, i) != -HUGE_VAL);
 }
 
 /* out = log softmax(x/tau), x = a z + b zt; returns log sum exp(x/tau). */
@@ -37,7 +42,7 @@ static double log_softmax(double *out, const rows *r, double a, double b)
 {
     double max = -HUGE_VAL, sum = 0;
     for (size_t i = 0; i < r->n; i++) {
-        const double x = (a != 0 ? a * (double)r->z[i] : 0) + (b != 0 ? b * (double)r->zt[i] : 0);
+        const double x = (a != 0 ? a * z_at(r, i) : 0) + (b != 0 ? b * zt_at(r, i) : 0);
         out[i] = in_support(r, i) ? x / r->tau : -HUGE_VAL;
         max = out[i] > max || isnan(out[i]) ? out[i] : max;
     }
@@ -253,7 +258,7 @@ static double squared_error(rows *r)
     const double v = (double)r->support;
     double mean = 0, loss = 0;
     for (size_t i = 0; i < r->n; i++) {
-        r->pg[i] = in_support(r, i) ? (double)r->z[i] - (double)r->zt[i] : 0;
+        r->pg[i] = in_support(r, i) ? z_at(r, i) - zt_at(r, i) : 0;
         mean += r->pg[i] / v;
     }
     if (r->spec->kind == RT_LOSS_MSE)
@@ -306,26 +311,35 @@ size_t rt_loss_work_bytes(size_t n_vocab)
 
 double *rt_loss_work_total(void *work, size_t n_vocab) { return (double *)work + 3 * n_vocab; }
 
-double rt_loss_ref(const rt_loss_spec *spec, const float *z, const float *zt, size_t label, size_t n_vocab,
-                   double *grad, bool *finite, void *work)
+static double reference(rows *r, size_t label, double *grad, bool *finite, void *work)
 {
-    double *base = work;
-    rows r = {.spec = spec,
-              .n = n_vocab,
-              .tau = spec->tau > 0 ? spec->tau : 1,
-              .z = z,
-              .zt = zt,
-              .lp = base,
-              .lq = base + n_vocab,
-              .pg = base + 2 * n_vocab,
-              .heap = (uint32_t *)(base + 4 * n_vocab)};
-    for (size_t i = 0; i < n_vocab; i++)
-        r.support += in_support(&r, i);
-    const double loss = r.support ? compute(&r, label) : 0;
+    const size_t n = r->n;
+    r->tau = r->spec->tau > 0 ? r->spec->tau : 1;
+    r->lp = work;
+    r->lq = r->lp + n;
+    r->pg = r->lp + 2 * n;
+    r->heap = (uint32_t *)(r->lp + 4 * n);
+    for (size_t i = 0; i < n; i++)
+        r->support += in_support(r, i);
+    const double loss = r->support ? compute(r, label) : 0;
     *finite = isfinite(loss);
-    for (size_t i = 0; i < n_vocab; i++) {
-        grad[i] = r.support ? r.pg[i] : 0;
+    for (size_t i = 0; i < n; i++) {
+        grad[i] = r->support ? r->pg[i] : 0;
         *finite = *finite && isfinite(grad[i]);
     }
     return loss;
+}
+
+double rt_loss_ref(const rt_loss_spec *spec, const float *z, const float *zt, size_t label, size_t n_vocab,
+                   double *grad, bool *finite, void *work)
+{
+    rows r = {.spec = spec, .n = n_vocab, .z = z, .zt = zt, .has_teacher = zt != NULL};
+    return reference(&r, label, grad, finite, work);
+}
+
+double rt_loss_ref_double(const rt_loss_spec *spec, const double *z, const double *zt, size_t label, size_t n,
+                          double *grad, bool *finite, void *work)
+{
+    rows r = {.spec = spec, .n = n, .zd = z, .ztd = zt, .has_teacher = zt != NULL};
+    return reference(&r, label, grad, finite, work);
 }
