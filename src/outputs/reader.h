@@ -21,15 +21,16 @@ const rt_rls_header *rt_reader_header(const rt_reader *reader); /* NULL: a store
 size_t rt_reader_documents(const rt_reader *reader);
 uint64_t rt_reader_tokens(const rt_reader *reader); /* of all documents */
 size_t rt_reader_document_tokens(const rt_reader *reader, size_t index);
+bool rt_reader_document_has_rows(const rt_reader *reader, size_t index); /* else it is tokens alone */
 /* Fills doc (its memory is used again).  RT_CORRUPT names file, offset and what is wrong. */
-rt_status rt_reader_document(rt_reader *reader, size_t index, rt_store_document *doc, rt_error *err);
+rt_status rt_reader_document(const rt_reader *reader, size_t index, rt_store_document *doc, rt_error *err);
 /* The same without the sparse rows: doc->rows is empty. */
-rt_status rt_reader_tokens_only(rt_reader *reader, size_t index, rt_store_document *doc, rt_error *err);
+rt_status rt_reader_tokens_only(const rt_reader *reader, size_t index, rt_store_document *doc, rt_error *err);
 /* A hint: these documents will be read soon. */
-void rt_reader_prefetch(rt_reader *reader, const size_t *indexes, size_t n);
+void rt_reader_prefetch(const rt_reader *reader, const size_t *indexes, size_t n);
 
 /* Text rows in order.  row_fn: a borrowed object; anything but RT_OK stops and is returned. */
 typedef rt_status (*rt_text_row_fn)(void *context, const json_t *row, rt_error *err);
-rt_status rt_reader_texts(rt_reader *reader, rt_text_row_fn row_fn, void *context, rt_error *err);
+rt_status rt_reader_texts(const rt_reader *reader, rt_text_row_fn row_fn, void *context, rt_error *err);
 
 #endif
