@@ -20,6 +20,7 @@ static const struct {
     {"curve", (char[]){"verify curve"}, verify_curve},
     {"tokenizer", (char[]){"verify tokenizer"}, verify_tokenizer},
     {"losses", (char[]){"verify losses"}, verify_losses},
+    {"evidence", (char[]){"verify evidence"}, verify_evidence},
 };
 
 static json_t *report_json(const rt_verify *result)
@@ -68,12 +69,13 @@ int cmd_verify(int argc, char **argv)
          "smollm2    PATH is a folder with forward.safetensors and greedy.json; --model is what they are of\n"
          "curve      PATH is the record of a distillation run; --model is its teacher\n"
          "tokenizer  PATH is a file of rows: strings, chats or malformed bytes, with the ids of --model\n"
-         "losses     PATH is a folder with index.json and the tensors that it names\n\n"
+         "losses     PATH is a folder with index.json and the tensors that it names\n"
+         "evidence   PATH is a folder of watermark and evidence vectors\n\n"
          "Exit status 3 when a comparison is beyond its tolerance. 'retort verify KIND --help' says more.\n\n"
          "Examples:\n  retort verify model tests/golden/engine/llama --json\n"
          "  retort verify smollm2 tests/golden/smollm2 --model smollm2-135m-instruct\n"
          "  retort verify losses tests/golden/losses"},
-        {CLI_STRING, "model|smollm2|curve|tokenizer|losses", &kind, "what to compare"},
+        {CLI_STRING, "model|smollm2|curve|tokenizer|losses|evidence", &kind, "what to compare"},
         {CLI_STRING, "PATH", &path, "folder or file of reference vectors"},
         {CLI_STRING, "--model MODEL", &model, "smollm2, tokenizer: the model that the vectors are of"},
         {CLI_STRING, "--precision f32|bf16|int8|both", &precision,

@@ -1,0 +1,171 @@
+/* evidence/pairs.c - see pairs.h.  Grams lie one after the other; an open-addressed table holds indices into
+ * them.  Candidates are compared id by id, so a collision of the hash loses nothing. */
+#include "evidence/pairs.h"
+
+#include <assert.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/size.h"
+#include "evidence/prf.h"
+
+enum { FIRST = 1024, GRAMS_MAX = 1 << 30 };
+
+typedef struct gram_set {          /* of grams [width] */
+    size_t width, count, capacity; /* capacity: grams that there is room for */
+    int32_t *grams;
+    uint32_t *slots; /* [n_slots] index + 1; 0: free.  NULL: nothing is looked up */
+    size_t n_slots;  /* a power of two */
+} gram_set;
+
+struct rt_pairs {
+    size_t h, seen;
+    rt_dedup dedup;
+    gram_set kept, contexts, forbidden;
+};
+
+static uint64_t hash_of(const int32_t *gram, size_t width)
+{
+    uint64_t hash = 0x9E3779B97F4A7C15ull;
+    for (size_t i = 0; i < width; i++)
+        hash = (hash ^ (uint32_t)gram[i]) * 0xBF58476D1CE4E5B9ull, hash ^= hash >> 29;
+    return rt_mix64(hash);
+}
+
+static size_t slot_of(const gram_set *set, const int32_t *gram, bool *found)
+{
+    size_t at = hash_of(gram, set->width) & (set->n_slots - 1);
+    for (; set->slots[at]; at = (at + 1) & (set->n_slots - 1))
+        if (memcmp(set->grams + (size_t)(set->slots[at] - 1) * set->width, gram, set->width * sizeof *gram) ==
+            0) {
+            *found = true;
+            return at;
+        }
+    *found = false;
+    return at;
+}
+
+static rt_status grow_slots(gram_set *set, rt_error *err)
+{
+    const size_t n = set->n_slots ? set->n_slots * 4 : 4 * FIRST;
+    uint32_t *slots = calloc(n, sizeof *slots);
+    if (!slots)
+        return rt_error_set(err, RT_NO_MEMORY, "no memory to look up %zu pairs", set->count);
+    free(set->slots);
+    set->slots = slots;
+    set->n_slots = n;
+    for (size_t i = 0; i < set->count; i++) {
+        bool found;
+        slots[slot_of(set, set->grams + i * set->width, &found)] = (uint32_t)i + 1;
+    }
+    return RT_OK;
+}
+
+static rt_status append(gram_set *set, const int32_t *gram, rt_error *err)
+{
+    if (set->count == set->capacity) {
+        const size_t more = set->capacity ? set->capacity * 2 : FIRST;
+        size_t bytes;
+        int32_t *grams = NULL;
+        if (more <= GRAMS_MAX && rt_size_mul(more * rt_size_max(set->width, 1), sizeof *grams, &bytes))
+            grams = realloc(set->grams, bytes);
+        if (!grams)
+            return rt_error_set(err, RT_NO_MEMORY, "no memory for more than %zu pairs", set->count);
+        set->grams = grams;
+        set->capacity = more;
+    }
+    if (set->width)
+        memcpy(set->grams + set->count * set->width, gram, set->width * sizeof *gram);
+    set->count++;
+    return RT_OK;
+}
+
+/* Adds a gram that is not there yet; *added says whether it was new. */
+static rt_status insert(gram_set *set, const int32_t *gram, bool *added, rt_error *err)
+{
+    *added = false;
+    if (set->count * 2 >= set->n_slots && grow_slots(set, err) != RT_OK)
+        return err->status;
+    bool found;
+    const size_t at = slot_of(set, gram, &found);
+    if (found)
+        return RT_OK;
+    if (append(set, gram, err) != RT_OK)
+        return err->status;
+    set->slots[at] = (uint32_t)set->count;
+    *added = true;
+    return RT_OK;
+}
+
+rt_status rt_pairs_open(rt_pairs **out, size_t h, rt_dedup dedup, rt_error *err)
+{
+    *out = NULL;
+    if (h > RT_PRF_CONTEXT_MAX)
+        return rt_error_set(err, RT_INVALID, "a context of %zu ids is past the most, %d", h,
+                            (int)RT_PRF_CONTEXT_MAX);
+    rt_pairs *pairs = calloc(1, sizeof *pairs);
+    if (!pairs)
+        return rt_error_set(err, RT_NO_MEMORY, "no memory for a set of pairs");
+    pairs->h = h;
+    pairs->dedup = dedup;
+    pairs->kept.width = h + 1;
+    pairs->contexts.width = pairs->forbidden.width = h;
+    *out = pairs;
+    return RT_OK;
+}
+
+static void set_free(gram_set *set)
+{
+    free(set->grams);
+    free(set->slots);
+}
+
+void rt_pairs_close(rt_pairs *pairs)
+{
+    if (!pairs)
+        return;
+    set_free(&pairs->kept);
+    set_free(&pairs->contexts);
+    set_free(&pairs->forbidden);
+    free(pairs);
+}
+
+rt_status rt_pairs_add_gram(rt_pairs *pairs, const int32_t *gram, rt_error *err)
+{
+    bool added = true, found;
+    pairs->seen++;
+    if (pairs->forbidden.count && (slot_of(&pairs->forbidden, gram, &found), found))
+        return RT_OK;
+    if (pairs->dedup == RT_DEDUP_PAIR)
+        return insert(&pairs->kept, gram, &added, err);
+    if (pairs->dedup == RT_DEDUP_CONTEXT && insert(&pairs->contexts, gram, &added, err) != RT_OK)
+        return err->status;
+    return added ? append(&pairs->kept, gram, err) : RT_OK;
+}
+
+rt_status rt_pairs_add(rt_pairs *pairs, const int32_t *ids, size_t n, rt_error *err)
+{
+    for (size_t i = 0; i + pairs->h < n; i++)
+        if (rt_pairs_add_gram(pairs, ids + i, err) != RT_OK)
+            return err->status;
+    return RT_OK;
+}
+
+rt_status rt_pairs_forbid(rt_pairs *pairs, const int32_t *ids, size_t n, rt_error *err)
+{
+    assert(pairs->kept.count == 0);
+    bool added;
+    for (size_t i = 0; i + pairs->h <= n; i++)
+        if (insert(&pairs->forbidden, ids + i, &added, err) != RT_OK)
+            return err->status;
+    return RT_OK;
+}
+
+size_t rt_pairs_context(const rt_pairs *pairs) { return pairs->h; }
+size_t rt_pairs_count(const rt_pairs *pairs) { return pairs->kept.count; }
+size_t rt_pairs_seen(const rt_pairs *pairs) { return pairs->seen; }
+const int32_t *rt_pairs_get(const rt_pairs *pairs, size_t index)
+{
+    return pairs->kept.grams + index * (pairs->h + 1);
+}
