@@ -233,6 +233,18 @@ rt_status rt_canonical_global(rt_canonical *out, const rt_weights *weights, cons
     return status == RT_OK ? fetch(out, &at, config->head_dim, err) : status;
 }
 
+rt_status rt_canonical_source(const rt_weight **out, const rt_weights *weights, const rt_model_config *config,
+                              size_t layer, int which, rt_error *err)
+{
+    place at;
+    const char *prefix = file_prefix(weights, rt_family_of(config));
+    const rt_status status =
+        layer == SIZE_MAX ? find_global(&at, weights, config, prefix, (rt_global)which, err)
+                          : find_layer(&at, weights, config, prefix, layer, (rt_role)which, err);
+    *out = status == RT_OK ? at.weight : NULL;
+    return status;
+}
+
 void rt_role_hf_name(char out[128], const rt_model_config *config, size_t layer, rt_role role)
 {
     const rt_family *family = rt_family_of(config);

@@ -119,6 +119,9 @@ rt_status rt_canonical_layer(rt_canonical *out, const rt_weights *weights, const
                              size_t layer, rt_role role, rt_error *err);
 rt_status rt_canonical_global(rt_canonical *out, const rt_weights *weights, const rt_model_config *config,
                               rt_global global, rt_error *err);
+/* The tensor of the file that one comes from; its data are not touched. */
+rt_status rt_canonical_source(const rt_weight **out, const rt_weights *weights, const rt_model_config *config,
+                              size_t layer, int which, rt_error *err); /* layer SIZE_MAX: an rt_global */
 /* The name that transformers gives the tensor (what golden gradients are called); gpt2: the fused name. */
 void rt_role_hf_name(char out[128], const rt_model_config *config, size_t layer, rt_role role);
 void rt_global_hf_name(char out[128], const rt_model_config *config, rt_global global);

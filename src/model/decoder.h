@@ -61,6 +61,11 @@ rt_status rt_model_open(rt_model **out, const rt_weights *weights, rt_precision 
 rt_status rt_model_view(rt_model **out, const rt_model_config *config, const rt_layout *layout,
                         const float *values, const rt_bf16 *half, rt_precision precision, rt_pool *pool,
                         rt_error *err);
+/* A model without weights, for the functions that compute sizes: it must not run.  The types of the file's
+ * tensors decide what would be packed (weights NULL: nothing is).  *weight_bytes: what rt_model_weight_bytes
+ * would say of the frozen model. */
+rt_status rt_model_shape(rt_model **out, const rt_model_config *config, const rt_weights *weights,
+                         rt_precision precision, rt_pool *pool, size_t *weight_bytes, rt_error *err);
 void rt_model_close(rt_model *model);
 size_t rt_model_weight_bytes(const rt_model *model); /* memory that the weights take */
 

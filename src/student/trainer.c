@@ -104,12 +104,21 @@ void rt_trainer_close(rt_trainer *t)
     free(t);
 }
 
+size_t rt_trainer_bytes_of(const rt_model *student, const rt_model *teacher, size_t parameters,
+                           const rt_trainer_options *options)
+{
+    const size_t tokens = options->tokens_max;
+    size_t bytes = parameters * 4 * sizeof(float) + rt_pass_bytes(student, tokens, true) +
+                   rt_head_bytes(student, teacher, true);
+    bytes += tokens * (student->config.n_embd * sizeof(float) + sizeof(rt_loss_stats));
+    if (options->precision == RT_PRECISION_BF16)
+        bytes += parameters * sizeof(rt_bf16);
+    return bytes + (teacher ? rt_pass_bytes(teacher, tokens, false) : 0);
+}
+
 size_t rt_trainer_bytes(const rt_trainer *t)
 {
-    size_t bytes = t->arena.used + rt_pass_bytes(t->student, t->options.tokens_max, true);
-    if (t->teacher)
-        bytes += rt_pass_bytes(t->teacher, t->options.tokens_max, false);
-    return bytes + rt_head_bytes(t->student, t->teacher, true);
+    return rt_trainer_bytes_of(t->student, t->teacher, t->layout.total, &t->options);
 }
 
 static void sync_task(void *context, size_t index, unsigned thread)

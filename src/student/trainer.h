@@ -60,6 +60,10 @@ rt_status rt_trainer_open(rt_trainer **out, const rt_model_config *config, const
                           const rt_trainer_options *options, rt_pool *pool, rt_error *err);
 void rt_trainer_close(rt_trainer *trainer);
 size_t rt_trainer_bytes(const rt_trainer *trainer); /* memory that it owns */
+/* The same before there is one, from shapes (rt_model_shape) and the number of parameters of the student's
+ * layout; teacher NULL: the objective needs none. */
+size_t rt_trainer_bytes_of(const rt_model *student, const rt_model *teacher, size_t parameters,
+                           const rt_trainer_options *options);
 /* After values were written: makes the bf16 copy. */
 void rt_trainer_sync(rt_trainer *trainer);
 /* Adds one micro-batch's gradient.  rows->scales are the tokens' weights in the whole step's loss. */

@@ -84,6 +84,13 @@ bool rt_qmat_can_pack(rt_dtype dtype, size_t rows, size_t cols)
     return plan(&mat, &bytes, dtype, rows, cols);
 }
 
+size_t rt_qmat_packed_bytes(rt_dtype dtype, size_t rows, size_t cols)
+{
+    rt_qmat mat;
+    size_t bytes;
+    return plan(&mat, &bytes, dtype, rows, cols) ? bytes : 0;
+}
+
 typedef struct pack_job {
     const rt_qmat *mat;
     const uint8_t *blocks;

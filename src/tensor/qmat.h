@@ -15,6 +15,8 @@ typedef struct rt_qmat rt_qmat;
 
 /* Can a matrix of this type be packed?  (Q4_0 Q4_1 Q5_0 Q5_1 Q8_0, and the K types whose scales allow.) */
 bool rt_qmat_can_pack(rt_dtype dtype, size_t rows, size_t cols);
+/* Memory that a packed matrix takes; 0 when it cannot be packed. */
+size_t rt_qmat_packed_bytes(rt_dtype dtype, size_t rows, size_t cols);
 /* Packs [rows, cols] blocks; the result owns its memory (64-byte aligned).  The pool speeds it up. */
 rt_status rt_qmat_pack(rt_qmat **out, const void *blocks, rt_dtype dtype, size_t rows, size_t cols,
                        rt_pool *pool, rt_error *err);

@@ -1,0 +1,311 @@
+/* cli/cmd_plan.c - `retort plan RECIPE.yaml`: operations, time, memory, disk and money before anything is
+ * spent.
+ *
+ * The figures are gathered into one JSON object; the table is printed from it. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cli.h"
+#include "cli/commands.h"
+#include "cli/plan_inputs.h"
+
+static const char about[] =
+    "What a run takes, from the recipe and the headers of its files; no weights are read.  For this machine\n"
+    "the rates are measured once (about ten seconds) and kept; for another one the peak and a utilisation "
+    "are\n"
+    "used.  docs/plan.md has the formulas.\n"
+    "\n"
+    "  retort plan recipes/demo.yaml\n"
+    "  retort plan recipes/demo.yaml train.tokens=10M --machine H100 --usd-hour 2.5\n"
+    "  retort plan tests/golden/plan/deepseek_v3.yaml --machine H800 --nodes 2048 --utilisation 0.374\n"
+    "  retort plan recipes/demo.yaml --prompts 10K --answer-tokens 800 --usd-in 0.5 --usd-out 2";
+
+typedef struct extras {
+    double teacher_loss;
+    size_t prompts, samples, prompt_tokens, answer_tokens;
+    double usd_in, usd_out;
+} extras;
+
+static json_t *shape_json(const rt_cost_shape *s)
+{
+    return json_pack("{s:s, s:I, s:f, s:f, s:f, s:f}", "family", s->family, "layers", (json_int_t)s->n_layers,
+                     "parameters", s->parameters, "active", s->active, "multiplied", s->matmul, "head",
+                     s->head);
+}
+
+static json_t *scaling_json(plan_inputs *p, const rt_estimate *e, double teacher_loss)
+{
+    const rt_cost_shape *s = &p->in.student, *t = &p->in.teacher;
+    const double n = s->parameters - s->head - s->embedding, nt = t->parameters - t->head - t->embedding;
+    if (nt <= 0 && teacher_loss <= 0)
+        return json_null();
+    const bool assumed = teacher_loss <= 0;
+    if (assumed) /* a teacher trained on as much as the law has seen */
+        teacher_loss = rt_scaling_loss_supervised(&rt_scaling_supervised_2025, nt, 512e9);
+    const bool valid = rt_scaling_is_valid(n, e->tokens) && (nt <= 0 || rt_scaling_is_valid(nt, 1));
+    if (!valid)
+        plan_note(
+            p, "the scaling law was fitted on models of 143 M to 12.6 B parameters and up to 512 G tokens: "
+               "here it is extrapolated");
+    if (assumed)
+        plan_note(
+            p, "the teacher's loss is the law's for a model of its size after 512 G tokens; --teacher-loss "
+               "gives the real one");
+    return json_pack(
+        "{s:f, s:b, s:f, s:f, s:b, s:s}", "teacher_loss", teacher_loss, "teacher_loss_assumed", assumed,
+        "student_distilled",
+        rt_scaling_loss_distilled(&rt_scaling_distilled_2025, &rt_scaling_supervised_2025, n, e->tokens,
+                                  teacher_loss),
+        "student_alone", rt_scaling_loss_supervised(&rt_scaling_supervised_2025, n, e->tokens), "valid",
+        valid, "source",
+        "Busbridge et al. 2025, Distillation Scaling Laws; random starts, their data and tokenizer");
+}
+
+static json_t *api_json(const extras *x)
+{
+    const rt_estimate_api api = {.prompts = (double)x->prompts,
+                                 .samples = (double)x->samples,
+                                 .prompt_tokens = (double)x->prompt_tokens,
+                                 .answer_tokens = (double)x->answer_tokens,
+                                 .usd_in = x->usd_in,
+                                 .usd_out = x->usd_out};
+    if (x->prompts == 0)
+        return json_null();
+    return json_pack("{s:I, s:f, s:f, s:f}", "requests", (json_int_t)(x->prompts * x->samples),
+                     "prompt_tokens", api.prompts * api.samples * api.prompt_tokens, "answer_tokens",
+                     api.prompts * api.samples * api.answer_tokens, "usd", rt_estimate_api_usd(&api));
+}
+
+static json_t *machine_json(const plan_inputs *p)
+{
+    const rt_machine *m = &p->machine;
+    json_t *out = json_pack("{s:s, s:b, s:I, s:f}", "name", m->name, "measured", m->measured, "devices",
+                            (json_int_t)p->in.devices, "memory_bytes", m->memory);
+    if (m->measured)
+        (void)json_object_set_new(out, "rates", rt_machine_rates_to_json(m));
+    else
+        (void)json_object_update_new(
+            out, json_pack("{s:f, s:f}", "bf16_flops", m->bf16, "utilisation", m->utilisation));
+    return out;
+}
+
+static json_t *results_json(plan_inputs *p, const extras *x)
+{
+    rt_estimate e;
+    rt_estimate_make(&e, &p->in);
+    const rt_estimate_text *text = &p->in.text;
+    json_t *out = json_pack(
+        "{s:o, s:o, s:o, s:{s:b, s:f, s:f, s:f, s:f, s:f}, s:{s:I, s:f}, s:{s:f, s:f, s:f, s:f, s:f}}",
+        "student", shape_json(&p->in.student), "teacher",
+        p->in.teacher.n_layers ? shape_json(&p->in.teacher) : json_null(), "machine", machine_json(p), "text",
+        "read", text->read, "documents", text->documents, "tokens", text->tokens, "batch_tokens",
+        text->batch_tokens, "batch_rows", text->batch_rows, "length", text->length, "run", "steps",
+        (json_int_t)p->in.steps, "tokens", e.tokens, "flops", "student_token", e.flops.student_token,
+        "teacher_token", e.flops.teacher_token, "attention_share", e.flops.attention_share, "total",
+        e.flops.total, "rule_6nd", e.flops.rule_6nd);
+    json_t *more = json_pack(
+        "{s:{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}, s:{s:f, s:f, s:f, s:f, s:f, s:f, s:b}, "
+        "s:{s:f, s:f, s:f, s:f, s:f, s:f, s:f}}",
+        "time", "step_s", e.time.step_s, "teacher_s", e.time.teacher_s, "student_s", e.time.student_s,
+        "head_s", e.time.head_s, "update_s", e.time.update_s, "tokens_per_s", e.time.tokens_per_s, "total_s",
+        e.time.total_s, "device_hours", e.time.device_hours, "usd", e.time.usd, "memory", "arenas",
+        e.memory.arenas, "teacher", e.memory.teacher, "mapped", e.memory.mapped, "text", e.memory.text,
+        "program", e.memory.program, "peak_bytes", e.memory.peak, "fits", e.memory.fits, "disk", "log",
+        e.disk.log, "checkpoint", e.disk.checkpoint, "student", e.disk.student, "outputs", e.disk.outputs,
+        "total", e.disk.total, "store_draws", e.disk.store_draws, "store_topk", e.disk.store_topk);
+    (void)json_object_update_new(out, more);
+    (void)json_object_set_new(out, "scaling", scaling_json(p, &e, x->teacher_loss));
+    (void)json_object_set_new(out, "api", api_json(x));
+    json_t *notes = json_array();
+    for (size_t i = 0; i < p->n_notes; i++)
+        (void)json_array_append_new(notes, json_string(p->notes[i]));
+    (void)json_object_set_new(out, "notes", notes);
+    return out;
+}
+
+/* ---- the table ---- */
+
+static double real(const json_t *json, const char *group, const char *key)
+{
+    return json_number_value(json_object_get(json_object_get(json, group), key));
+}
+
+/* "671 G": three digits and a prefix of thousands, so that a unit may follow. */
+static const char *short_number(char out[24], double x)
+{
+    static const char *const units[] = {"", " k", " M", " G", " T", " P", " E", " Z", " Y"};
+    size_t unit = 0;
+    while (fabs(x) >= 999.5 && unit + 1 < sizeof units / sizeof units[0]) {
+        x /= 1000;
+        unit++;
+    }
+    (void)snprintf(out, 24, "%.*f%s",
+                   x >= 99.95 || (unit == 0 && x == floor(x)) ? 0
+                   : x >= 9.995                               ? 1
+                                                              : 2,
+                   x, units[unit]);
+    return out;
+}
+
+static const char *bytes(char out[24], double x)
+{
+    (void)short_number(out, x);
+    (void)snprintf(out + strlen(out), 24 - strlen(out), "%s", fabs(x) < 999.5 ? " B" : "B");
+    return out;
+}
+
+static const char *duration(char out[24], double s)
+{
+    if (s < 120)
+        (void)snprintf(out, 24, "%.0f s", s);
+    else if (s < 2 * 3600)
+        (void)snprintf(out, 24, "%.1f minutes", s / 60);
+    else if (s < 2 * 86400)
+        (void)snprintf(out, 24, "%.1f hours", s / 3600);
+    else
+        (void)snprintf(out, 24, "%.1f days", s / 86400);
+    return out;
+}
+
+static void print_model(const json_t *json, const char *which)
+{
+    char a[24], b[24];
+    const json_t *m = json_object_get(json, which);
+    if (!json_is_object(m))
+        return;
+    const double parameters = json_number_value(json_object_get(m, "parameters"));
+    const double active = json_number_value(json_object_get(m, "active"));
+    (void)printf("%-12s%s, %d layers, %s parameters", which, json_string_value(json_object_get(m, "family")),
+                 (int)json_integer_value(json_object_get(m, "layers")), short_number(a, parameters));
+    if (active < parameters)
+        (void)printf(", %s active", short_number(b, active));
+    (void)printf("\n");
+}
+
+static void print_time(const json_t *json)
+{
+    char a[24], b[24], c[24];
+    const json_t *machine = json_object_get(json, "machine");
+    const bool measured = json_is_true(json_object_get(machine, "measured"));
+    (void)printf("%-12s%s", "machine", json_string_value(json_object_get(machine, "name")));
+    if (!measured)
+        (void)printf(", %.0f of them, %s FLOP/s in bf16 each, utilisation %.3g",
+                     real(json, "machine", "devices"), short_number(a, real(json, "machine", "bf16_flops")),
+                     real(json, "machine", "utilisation"));
+    (void)printf("%s\n", measured ? ", as measured" : "");
+    (void)printf("%-12s%s: %s tokens/s, %.3g s a step", "time", duration(a, real(json, "time", "total_s")),
+                 short_number(b, real(json, "time", "tokens_per_s")), real(json, "time", "step_s"));
+    const double step = real(json, "time", "step_s");
+    if (measured)
+        (void)printf(" (teacher %.0f%%, student %.0f%%, heads and loss %.0f%%, update %.0f%%)",
+                     100 * real(json, "time", "teacher_s") / step,
+                     100 * real(json, "time", "student_s") / step, 100 * real(json, "time", "head_s") / step,
+                     100 * real(json, "time", "update_s") / step);
+    (void)printf("\n");
+    if (!measured || real(json, "time", "usd") > 0)
+        (void)printf("%-12s%s device hours, %s US$\n", "cost",
+                     short_number(b, real(json, "time", "device_hours")),
+                     short_number(c, real(json, "time", "usd")));
+}
+
+static void print_sizes(const json_t *json)
+{
+    char a[24], b[24], c[24], d[24];
+    (void)printf("%-12s%s a device at peak: trainer %s, teacher %s, mapped files %s%s\n", "memory",
+                 bytes(a, real(json, "memory", "peak_bytes")), bytes(b, real(json, "memory", "arenas")),
+                 bytes(c, real(json, "memory", "teacher")), bytes(d, real(json, "memory", "mapped")),
+                 json_is_false(json_object_get(json_object_get(json, "memory"), "fits"))
+                     ? "; MORE THAN THE MACHINE HAS"
+                     : "");
+    (void)printf("%-12s%s: checkpoint %s (twice while it is written), student %s, GGUF files %s\n", "disk",
+                 bytes(a, real(json, "disk", "total")), bytes(b, real(json, "disk", "checkpoint")),
+                 bytes(c, real(json, "disk", "student")), bytes(d, real(json, "disk", "outputs")));
+    (void)printf(
+        "%-12sof the teacher's outputs for this text: %s with 12 draws a token, %s with the top 50\n",
+        "store", bytes(a, real(json, "disk", "store_draws")), bytes(b, real(json, "disk", "store_topk")));
+}
+
+static void print_table(const json_t *json)
+{
+    char a[24], b[24], c[24];
+    print_model(json, "teacher");
+    print_model(json, "student");
+    (void)printf("%-12s%s steps, %s tokens", "run", short_number(a, real(json, "run", "steps")),
+                 short_number(b, real(json, "run", "tokens")));
+    if (json_is_true(json_object_get(json_object_get(json, "text"), "read")))
+        (void)printf("; the text: %s documents, %s tokens", short_number(a, real(json, "text", "documents")),
+                     short_number(c, real(json, "text", "tokens")));
+    (void)printf("\n%-12s%s FLOP a token (%.1f%% of it attention), %s in all; by the rule 6 N D: %s\n",
+                 "arithmetic",
+                 short_number(a, real(json, "flops", "student_token") + real(json, "flops", "teacher_token")),
+                 100 * real(json, "flops", "attention_share"), short_number(b, real(json, "flops", "total")),
+                 short_number(c, real(json, "flops", "rule_6nd")));
+    print_time(json);
+    print_sizes(json);
+    const json_t *api = json_object_get(json, "api"), *scaling = json_object_get(json, "scaling");
+    if (json_is_object(api))
+        (void)printf("%-12s%s requests, %s tokens in, %s out: %.2f US$\n", "answers",
+                     short_number(a, real(json, "api", "requests")),
+                     short_number(b, real(json, "api", "prompt_tokens")),
+                     short_number(c, real(json, "api", "answer_tokens")), real(json, "api", "usd"));
+    if (json_is_object(scaling))
+        (void)printf("%-12sstudent from a random start: %.3f nats a token distilled, %.3f trained alone; "
+                     "teacher %.3f\n%-12s(%s)\n",
+                     "to expect", real(json, "scaling", "student_distilled"),
+                     real(json, "scaling", "student_alone"), real(json, "scaling", "teacher_loss"), "",
+                     json_string_value(json_object_get(scaling, "source")));
+    size_t i;
+    json_t *note;
+    json_array_foreach(json_object_get(json, "notes"), i, note)(void)
+        printf("%-12s%s\n", i ? "" : "notes", json_string_value(note));
+}
+
+int cmd_plan(int argc, char **argv)
+{
+    const char *recipe = NULL;
+    bool json_wanted = false;
+    plan_options options = {.machine = "this", .nodes = 1};
+    extras x = {.samples = 1, .prompt_tokens = 200, .answer_tokens = 500};
+    cli_rest words = {0};
+    const cli_option spec[] = {
+        {CLI_ABOUT, NULL, NULL, about},
+        {CLI_STRING, "RECIPE.yaml", &recipe, "the settings; docs/recipes.md lists the keys"},
+        {CLI_REST, "[key=value]", &words, "settings that win over the recipe's"},
+        {CLI_STRING, "--machine M", &options.machine,
+         "this (default), H100, H200, H800, A100, or a JSON file"},
+        {CLI_COUNT, "--nodes N", &options.nodes, "how many of them (default 1)"},
+        {CLI_REAL, "--utilisation U", &options.utilisation,
+         "share of the peak that is reached (default 0.35)"},
+        {CLI_REAL, "--usd-hour P", &options.usd_hour, "price of one for an hour"},
+        {CLI_COUNT, "--threads N", &options.threads, "of this machine (default: the recipe's)"},
+        {CLI_FLAG, "--no-text", &options.no_text, "do not count the training text"},
+        {CLI_REAL, "--teacher-loss L", &x.teacher_loss, "nats a token, for the scaling law"},
+        {CLI_COUNT, "--prompts N", &x.prompts, "price answers from a paid server: how many prompts"},
+        {CLI_COUNT, "--samples N", &x.samples, "answers a prompt (default 1)"},
+        {CLI_COUNT, "--prompt-tokens N", &x.prompt_tokens, "of a prompt (default 200)"},
+        {CLI_COUNT, "--answer-tokens N", &x.answer_tokens, "of an answer (default 500)"},
+        {CLI_REAL, "--usd-in P", &x.usd_in, "US$ a million prompt tokens"},
+        {CLI_REAL, "--usd-out P", &x.usd_out, "US$ a million answer tokens"},
+        {CLI_FLAG, "--json", &json_wanted, "print one JSON object"},
+        {CLI_END, NULL, NULL, NULL},
+    };
+    rt_error err = {0};
+    plan_inputs p = {0};
+    rt_status status = cli_parse(spec, argc, argv, &err);
+    if (status == RT_OK && (options.utilisation < 0 || options.utilisation > 1))
+        status = rt_error_set(&err, RT_INVALID, "--utilisation %g is not in 0..1", options.utilisation);
+    if (status == RT_OK)
+        status = plan_inputs_read(&p, recipe, words.items, words.count, &options, &err);
+    if (status != RT_OK) {
+        plan_inputs_close(&p);
+        return cli_fail(&err);
+    }
+    json_t *json = results_json(&p, &x);
+    plan_inputs_close(&p);
+    if (json_wanted)
+        return cli_print_json(json);
+    print_table(json);
+    json_decref(json);
+    return 0;
+}

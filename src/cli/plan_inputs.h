@@ -1,0 +1,34 @@
+/* cli/plan_inputs.h - what `retort plan` reads: a recipe, the shapes of its models, the text if it is there,
+ * and the machine.  Of weight files only the headers are read. */
+#ifndef RT_CLI_PLAN_INPUTS_H
+#define RT_CLI_PLAN_INPUTS_H
+
+#include "student/estimate.h"
+#include "student/recipe.h"
+
+enum { PLAN_NOTES_MAX = 12 };
+
+typedef struct plan_options {
+    const char *machine; /* "this", a name, or a file */
+    size_t nodes, threads;
+    double utilisation, usd_hour; /* <= 0: the machine's */
+    bool no_text;                 /* do not read the training text */
+} plan_options;
+
+typedef struct plan_inputs {
+    rt_settings *settings;
+    rt_recipe recipe;
+    rt_loss_mix mix;
+    rt_machine machine;
+    rt_estimate_input in;
+    bool needs_teacher; /* the loss does; else the teacher only gives the student its start */
+    char notes[PLAN_NOTES_MAX][200];
+    size_t n_notes;
+} plan_inputs;
+
+rt_status plan_inputs_read(plan_inputs *p, const char *recipe_path, char **words, size_t n_words,
+                           const plan_options *options, rt_error *err);
+void plan_inputs_close(plan_inputs *p);
+void plan_note(plan_inputs *p, const char *fmt, ...) RT_PRINTF(2, 3);
+
+#endif

@@ -1,0 +1,143 @@
+/* student/estimate.c - see estimate.h. */
+#include "student/estimate.h"
+
+#include <math.h>
+
+#include "base/size.h"
+
+enum { BATCHES_COUNTED_MAX = 256 };
+/* Program, tokenizer, compiled kernels and the heap: measured, see docs/plan.md. */
+static const double program_bytes = 44e6;
+/* A step's line in log.jsonl; a token in the outputs store, with 12 draws and with the top 50 (DESIGN.md). */
+static const double log_line_bytes = 210, draws_token_bytes = 30, topk_token_bytes = 110;
+
+rt_status rt_estimate_text_of(rt_estimate_text *out, const rt_documents *docs, uint64_t seed,
+                              size_t tokens_max, uint64_t n_batches, rt_error *err)
+{
+    rt_dealer dealer = {0};
+    rt_deal deal = {0};
+    double tokens = 0, rows = 0, keys = 0;
+    const uint64_t counted = n_batches < BATCHES_COUNTED_MAX ? n_batches : BATCHES_COUNTED_MAX;
+    rt_status status = rt_dealer_init(&dealer, docs, seed, tokens_max, err);
+    if (status == RT_OK)
+        status = rt_deal_init(&deal, tokens_max, err);
+    for (uint64_t i = 0; status == RT_OK && i < counted; i++) {
+        rt_dealer_next(&dealer, &deal);
+        tokens += (double)deal.batch.n_tokens;
+        rows += (double)deal.targets.n;
+        for (size_t s = 0; s < deal.batch.n_segments; s++) {
+            const double n = (double)deal.batch.segments[s].count;
+            keys += n * (n + 1) / 2;
+        }
+    }
+    if (status == RT_OK)
+        *out = (rt_estimate_text){.read = true,
+                                  .documents = (double)docs->n_docs,
+                                  .tokens = (double)docs->n_tokens,
+                                  .targets = (double)docs->n_targets,
+                                  .batch_tokens = tokens / (double)counted,
+                                  .batch_rows = rows / (double)counted,
+                                  .length = 2 * keys / tokens - 1};
+    rt_deal_deinit(&deal);
+    rt_dealer_deinit(&dealer);
+    return status;
+}
+
+/* ---- parts ---- */
+
+/* Forward operations of a token in the layers alone. */
+static double layers_forward(const rt_cost_shape *shape, double length)
+{
+    return 2 * (shape->matmul - shape->head) + rt_cost_attention(shape, length);
+}
+
+static void count_flops(rt_estimate *out, const rt_estimate_input *in)
+{
+    const double length = in->text.length, rows = in->text.batch_rows / in->text.batch_tokens;
+    const rt_cost_shape *s = &in->student, *t = &in->teacher;
+    out->flops.student_token = 3 * (layers_forward(s, length) + 2 * s->head * rows);
+    double attention = 3 * rt_cost_attention(s, length);
+    if (in->has_teacher) {
+        out->flops.teacher_token = layers_forward(t, length) + 2 * t->head * rows;
+        attention += rt_cost_attention(t, length);
+    }
+    const double token = out->flops.student_token + out->flops.teacher_token;
+    out->flops.attention_share = attention / token;
+    out->tokens = (double)in->steps * (double)in->micro_batches * in->text.batch_tokens;
+    out->flops.total = token * out->tokens;
+    out->flops.rule_6nd = rt_cost_training_rule(s->active, out->tokens);
+}
+
+static void time_measured(rt_estimate *out, const rt_estimate_input *in)
+{
+    const rt_machine_rates *r = &in->machine->rates;
+    const rt_cost_shape *s = &in->student, *t = &in->teacher;
+    const double n = in->text.batch_tokens * (double)in->micro_batches, length = in->text.length;
+    const double rows = in->text.batch_rows * (double)in->micro_batches;
+    out->time.student_s = n * 3 * layers_forward(s, length) / r->train[in->student_precision];
+    out->time.head_s = rows * 6 * s->head / r->head_train[in->student_precision];
+    if (in->has_teacher) {
+        const double rate = r->forward[in->teacher_precision];
+        out->time.teacher_s = n * layers_forward(t, length) / rate + rows * 2 * t->head / rate;
+        out->time.head_s += rows * (double)t->n_vocab * r->head_loss[in->teacher_precision];
+    }
+    out->time.update_s = s->parameters / r->update;
+    out->time.step_s = out->time.student_s + out->time.head_s + out->time.teacher_s + out->time.update_s;
+}
+
+static void count_time(rt_estimate *out, const rt_estimate_input *in)
+{
+    const double devices = (double)in->devices;
+    if (in->machine->measured)
+        time_measured(out, in);
+    else
+        out->time.step_s =
+            out->flops.total / (double)in->steps / (in->machine->bf16 * in->machine->utilisation);
+    out->time.step_s /= devices;
+    out->time.tokens_per_s = out->tokens / (double)in->steps / out->time.step_s;
+    out->time.total_s = out->time.step_s * (double)in->steps;
+    out->time.device_hours = out->time.total_s * devices / 3600;
+    out->time.usd = out->time.device_hours * in->machine->usd_hour;
+}
+
+static void count_memory(rt_estimate *out, const rt_estimate_input *in)
+{
+    const double devices = (double)in->devices;
+    /* master, two moments, gradient, bf16 copy: the arenas hold them, and the activations */
+    out->memory.arenas = in->arena_bytes ? (double)in->arena_bytes : in->student.parameters * 18;
+    out->memory.teacher = (double)in->teacher_bytes;
+    out->memory.mapped = (double)in->mapped_bytes;
+    out->memory.text = in->text.tokens * 5;
+    out->memory.program = program_bytes;
+    out->memory.peak = (out->memory.arenas + out->memory.teacher) / devices + out->memory.mapped +
+                       out->memory.text + out->memory.program;
+    out->memory.fits = in->machine->memory <= 0 || out->memory.peak <= in->machine->memory;
+}
+
+static void count_disk(rt_estimate *out, const rt_estimate_input *in)
+{
+    const double parameters = in->student.parameters;
+    out->disk.log = (double)in->steps * log_line_bytes;
+    out->disk.checkpoint = parameters * 12;
+    out->disk.student = parameters * 2;
+    out->disk.outputs = parameters * in->output_bits / 8;
+    out->disk.total = out->disk.log + out->disk.checkpoint + out->disk.student + out->disk.outputs;
+    const double tokens = in->text.targets > 0 ? in->text.targets : out->tokens;
+    out->disk.store_draws = tokens * draws_token_bytes;
+    out->disk.store_topk = tokens * topk_token_bytes;
+}
+
+void rt_estimate_make(rt_estimate *out, const rt_estimate_input *in)
+{
+    *out = (rt_estimate){0};
+    count_flops(out, in);
+    count_time(out, in);
+    count_memory(out, in);
+    count_disk(out, in);
+}
+
+double rt_estimate_api_usd(const rt_estimate_api *api)
+{
+    return api->prompts * api->samples *
+           (api->prompt_tokens * api->usd_in + api->answer_tokens * api->usd_out) / 1e6;
+}

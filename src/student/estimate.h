@@ -1,0 +1,68 @@
+/* student/estimate.h - what a run will take before it is started: operations, time, memory, disk, money.
+ *
+ * Pure arithmetic on shapes, a recipe's numbers, what is known of the text, and a machine's rates. */
+#ifndef RT_STUDENT_ESTIMATE_H
+#define RT_STUDENT_ESTIMATE_H
+
+#include "student/cost.h"
+#include "student/data.h"
+#include "student/machine.h"
+#include "student/trainer.h"
+
+/* Means over the run's micro-batches. */
+typedef struct rt_estimate_text {
+    bool read;                         /* counted in the text itself; else full batches, all tokens learnt */
+    double documents, tokens, targets; /* of the text; 0 when it was not read */
+    double batch_tokens;               /* of a micro-batch, as documents fill it */
+    double batch_rows;                 /* of them with a loss */
+    double length;                     /* of texts whose tokens see as many keys on average as these do */
+} rt_estimate_text;
+
+/* Deals micro-batches as the run would and counts. */
+rt_status rt_estimate_text_of(rt_estimate_text *out, const rt_documents *docs, uint64_t seed,
+                              size_t tokens_max, uint64_t n_batches, rt_error *err);
+
+typedef struct rt_estimate_input {
+    rt_cost_shape student, teacher;
+    bool has_teacher; /* its forward pass is part of every step */
+    rt_precision student_precision, teacher_precision;
+    uint64_t steps, micro_batches;
+    rt_estimate_text text;
+    const rt_machine *machine;
+    size_t devices;
+    size_t arena_bytes;   /* rt_trainer_bytes_of; 0: not known, only parameters are counted */
+    size_t teacher_bytes; /* its weights in memory */
+    size_t mapped_bytes;  /* files that are mapped and read through */
+    double output_bits;   /* a weight, all GGUF files of the recipe together */
+} rt_estimate_input;
+
+typedef struct rt_estimate {
+    struct {                                 /* operations */
+        double teacher_token, student_token; /* for each token of text, head at its share of rows */
+        double attention_share;
+        double total, rule_6nd;
+    } flops;
+    struct {
+        double teacher_s, student_s, head_s, update_s; /* of a step; 0 where the machine is not measured */
+        double step_s, tokens_per_s, total_s, device_hours, usd;
+    } time;
+    struct {
+        double arenas, teacher, mapped, text, program, peak; /* bytes, of one device */
+        bool fits;
+    } memory;
+    struct {
+        double log, checkpoint, student, outputs, total; /* bytes in the run's folder */
+        double store_draws, store_topk; /* a store of the teacher's outputs for this text: 12 draws, top 50 */
+    } disk;
+    double tokens;
+} rt_estimate;
+void rt_estimate_make(rt_estimate *out, const rt_estimate_input *in);
+
+/* What answers from a paid server cost. */
+typedef struct rt_estimate_api {
+    double prompts, samples, prompt_tokens, answer_tokens; /* the last two a request */
+    double usd_in, usd_out;                                /* a million tokens */
+} rt_estimate_api;
+double rt_estimate_api_usd(const rt_estimate_api *api);
+
+#endif

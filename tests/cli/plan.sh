@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# `retort plan`: from configurations alone; a published run comes out as published; recipes and machines that make no sense.
+# shellcheck source=testlib.sh disable=SC2154
+. "$(dirname "$0")/../testlib.sh"
+
+# figure NAME: the first number of that name in $out
+figure() { printf '%s\n' "$out" | sed -n "s/.*\"$1\": \\([-0-9.e+]*\\).*/\\1/p" | head -1; }
+# near NAME WANTED SHARE
+near() {
+    awk -v x="$(figure "$1")" -v w="$2" -v s="$3" -v n="$1" \
+        'BEGIN { if (x == "" || x < w * (1 - s) || x > w * (1 + s)) { print n " is " x ", not near " w; exit 1 } }'
+}
+
+deepseek_v3_costs_what_was_published() {
+    cd "$source_dir"
+    expect_status 0 retort plan tests/golden/plan/deepseek_v3.yaml --machine H800 --nodes 2048 --utilisation 0.374 --json
+    near parameters 671e9 0.001
+    near active 37e9 0.02
+    near device_hours 2.788e6 0.02
+    near usd 5.576e6 0.02
+    near rule_6nd 3.29e24 0.02
+}
+
+write_recipe() {
+    mkdir -p shape
+    cat >shape/config.json <<'JSON'
+{"model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
+ "num_key_value_heads": 3, "vocab_size": 49152, "max_position_embeddings": 8192, "tie_word_embeddings": true}
+JSON
+    printf 'teacher: {model: shape}\ndata: {train: [none.jsonl], tokens_max: 512}\ntrain: {batch_tokens: 2048, steps: 10}\n' >r.yaml
+}
+
+a_folder_with_a_config_alone_is_enough() {
+    write_recipe
+    expect_status 0 retort plan r.yaml student.n_layers=10 --machine H100 --json
+    near parameters 63.7e6 0.01
+    near steps 10 0
+    near tokens_per_s 5e5 1
+    expect_status 0 retort plan r.yaml --machine A100 --prompts 1K --prompt-tokens 100 --answer-tokens 1000 --usd-in 1 --usd-out 4
+    expect_text "1 k requests, 100 k tokens in, 1 M out: 4.10 US\$" "$(printf '%s' "$out" | sed 's/1\.00 /1 /g')"
+    expect_text "full batches are assumed" "$out"
+    expect_text "Busbridge" "$out"
+    expect_text "extrapolated" "$out"
+}
+
+a_machine_may_be_described_in_a_file() {
+    write_recipe
+    printf '{"name": "shed", "bf16_flops": 1e12, "utilisation": 0.5, "memory_bytes": 1e9, "usd_per_hour": 3}' >m.json
+    expect_status 0 retort plan r.yaml --machine m.json
+    expect_text "shed" "$out"
+    expect_text "MORE THAN THE MACHINE HAS" "$out"
+    printf '{"bf16_flops": 1e12, "utilisation": 0.5, "colour": 1}' >m.json
+    expect_status 2 retort plan r.yaml --machine m.json
+    expect_text "'colour' is no key" "$err"
+    printf '{"bf16_flops": -1, "utilisation": 0.5}' >m.json
+    expect_status 2 retort plan r.yaml --machine m.json
+    expect_status 2 retort plan r.yaml --machine B17
+    expect_text "neither 'this'" "$err"
+}
+
+what_cannot_be_planned_is_said() {
+    write_recipe
+    expect_status 2 retort plan r.yaml train.lrr=1
+    expect_text "train.lr" "$err"
+    expect_status 2 retort plan r.yaml --machine H100 --nodes 0
+    expect_status 2 retort plan r.yaml --machine H100 --utilisation 2
+    expect_status 1 retort plan r.yaml --machine H100 teacher.model=nowhere
+    echo '{"model_type": "deepseek_v3", "hidden_size": 3}' >shape/config.json
+    expect_status 1 retort plan r.yaml --machine H100
+    expect_text "missing" "$err"
+}
+
+this_machine_is_measured_once() {
+    write_recipe
+    export RETORT_HOME=$PWD/home
+    expect_status 0 retort plan r.yaml student.n_layers=2 --threads 1 --json
+    expect_text '"forward"' "$(cat home/machine.json)"
+    local first
+    first=$(cat home/machine.json)
+    expect_status 0 retort plan r.yaml student.n_layers=2 --threads 1
+    expect_equal "$first" "$(cat home/machine.json)"
+    expect_text "as measured" "$out"
+}
+
+run_tests deepseek_v3_costs_what_was_published a_folder_with_a_config_alone_is_enough a_machine_may_be_described_in_a_file \
+    what_cannot_be_planned_is_said this_machine_is_measured_once
