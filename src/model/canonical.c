@@ -238,9 +238,9 @@ rt_status rt_canonical_source(const rt_weight **out, const rt_weights *weights, 
 {
     place at;
     const char *prefix = file_prefix(weights, rt_family_of(config));
-    const rt_status status =
-        layer == SIZE_MAX ? find_global(&at, weights, config, prefix, (rt_global)which, err)
-                          : find_layer(&at, weights, config, prefix, layer, (rt_role)which, err);
+    const rt_status status = layer == SIZE_MAX
+                                 ? find_global(&at, weights, config, prefix, (rt_global)which, err)
+                                 : find_layer(&at, weights, config, prefix, layer, (rt_role)which, err);
     *out = status == RT_OK ? at.weight : NULL;
     return status;
 }
