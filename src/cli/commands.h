@@ -15,6 +15,7 @@
     X(bench, "speed beside the machine's limits")                                                            \
     X(verify, "this build against reference vectors")                                                        \
     X(eval, "how near students are to their teacher, on held-out text")                                      \
+    X(guard, "accounts that collect training data: found, linked, explained")                                  \
     X(report, "a run as one HTML page with plots")                                                           \
     X(doctor, "this machine: cores, instruction sets, memory, rates, libraries")                             \
     X(completion, "a completion script for bash or zsh, or the man page's commands")                         \

@@ -1,0 +1,23 @@
+/* cli/cmd_guard.c - `retort guard WORD`: finding accounts that collect training data. */
+#include "cli/commands.h"
+#include "cli/guard.h"
+#include "cli/sub.h"
+
+static char replay[] = "guard replay", calibrate[] = "guard calibrate", train[] = "guard train",
+            train_elicit[] = "guard train-elicit";
+
+static const cli_sub subs[] = {
+    {"replay", replay, "recorded traffic judged: one JSON line an account", guard_replay},
+    {"calibrate", calibrate, "a reference from reviewed benign traffic", guard_calibrate},
+    {"train", train, "a reference's weights from labelled traffic", guard_train},
+    {"train-elicit", train_elicit, "the classifier of prompts from labelled texts", guard_train_elicit},
+};
+
+static const char examples[] = "examples:\n"
+                               "  retort guard replay traffic.jsonl.zst --asn asn.json\n"
+                               "  retort guard calibrate reviewed.jsonl --out reference.json\n";
+
+int cmd_guard(int argc, char **argv)
+{
+    return cli_run_sub(subs, sizeof subs / sizeof *subs, examples, argc, argv);
+}

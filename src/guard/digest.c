@@ -1,0 +1,162 @@
+/* guard/digest.c - see digest.h.
+ *
+ * One pass over at most 2 x 4 KiB.  Word hashes are FNV-1a with a finaliser: the words are short, and the
+ * loop over bytes has to look at each of them anyway. */
+#include "guard/digest.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "guard/sketch.h"
+
+enum { SIDE_BYTES = 4096, SIDE_WORDS = RT_DIGEST_WORDS / 2, HASHED_BYTES_MAX = 64 << 10 };
+
+uint64_t rt_guard_digest_prefix(const char *prompt, size_t size, uint64_t key)
+{
+    return rt_hash64(prompt, size < HASHED_BYTES_MAX ? size : HASHED_BYTES_MAX, key ^ size);
+}
+
+/* What a byte is to a word: 0 ends it; else the byte that is hashed. */
+static unsigned char fold[256];
+
+__attribute__((constructor)) static void fold_fill(void)
+{
+    for (int c = 0; c < 256; c++) {
+        if (c >= 'A' && c <= 'Z')
+            fold[c] = (unsigned char)(c - 'A' + 'a');
+        else if ((c >= 'a' && c <= 'z') || c >= 128)
+            fold[c] = (unsigned char)c;
+        else if (c >= '0' && c <= '9')
+            fold[c] = '0';
+    }
+}
+
+static inline uint32_t finish(uint32_t h)
+{
+    h = (h ^ (h >> 16)) * 0x85ebca6bU;
+    h = (h ^ (h >> 13)) * 0xc2b2ae35U;
+    return h ^ (h >> 16);
+}
+
+static inline uint32_t pair_hash(uint32_t a, uint32_t b)
+{
+    return finish(a * 0x9e3779b1U + (b ^ 0x7f4a7c15U));
+}
+
+/* Reads words from text[0..size) into words[0..max), and returns how many; *used gets the bytes read. */
+static size_t read_words(uint32_t *words, size_t max, const char *text, size_t size, size_t *used)
+{
+    size_t count = 0, i = 0;
+    while (i < size && count < max) {
+        while (i < size && !fold[(unsigned char)text[i]])
+            i++;
+        if (i == size)
+            break;
+        uint32_t h = 0x811c9dc5U;
+        unsigned char before = 0, c;
+        for (; i < size && (c = fold[(unsigned char)text[i]]) != 0; i++) {
+            if (c == '0' && before == '0')
+                continue;
+            h = (h ^ c) * 0x01000193U;
+            before = c;
+        }
+        words[count++] = finish(h);
+    }
+    *used = i;
+    return count;
+}
+
+/* The last `max` words of the text after the first `from` bytes: reads backwards to find where they begin. */
+static size_t tail_begin(const char *text, size_t from, size_t size, size_t max)
+{
+    size_t i = size, words = 0;
+    const size_t stop = size - from > SIDE_BYTES ? size - SIDE_BYTES : from;
+    while (i > stop) {
+        const bool in = fold[(unsigned char)text[i - 1]] != 0;
+        const bool begins = in && (i - 1 == stop || !fold[(unsigned char)text[i - 2]]);
+        i--;
+        if (begins && ++words == max)
+            break;
+    }
+    return i;
+}
+
+static uint32_t run_hash(const uint32_t *words, size_t count, uint64_t key)
+{
+    uint64_t h = key;
+    for (size_t i = 0; i < count; i++)
+        h = (h ^ words[i]) * 0x9e3779b97f4a7c15ULL;
+    const uint32_t out = (uint32_t)(rt_guard_mix(h, key) >> 32);
+    return out ? out : 1;
+}
+
+static void bag_and_simhash(rt_guard_digest *out, uint64_t key)
+{
+    int32_t sums[RT_DIGEST_DIMS] = {0};
+    /* eight counters a word: bytes of a table of +-1 would be larger than the loop */
+    int16_t bits[64] = {0};
+    for (uint32_t i = 0; i < out->n_words; i++) {
+        const uint32_t w = out->words[i];
+        sums[w & (RT_DIGEST_DIMS - 1)] += (w >> 30) & 1 ? 1 : -1;
+        const uint64_t h = rt_guard_mix(w, key);
+        for (int b = 0; b < 64; b++)
+            bits[b] = (int16_t)(bits[b] + (int16_t)((h >> b) & 1));
+    }
+    const int16_t half = (int16_t)(out->n_words / 2);
+    out->simhash = 0;
+    for (int b = 0; b < 64; b++)
+        out->simhash |= (uint64_t)(bits[b] > half) << b;
+    float norm = 0;
+    for (size_t d = 0; d < RT_DIGEST_DIMS; d++) {
+        const int32_t v = sums[d] > 127 ? 127 : sums[d] < -127 ? -127 : sums[d];
+        out->bag[d] = (int8_t)v;
+        norm += (float)(v * v);
+    }
+    out->bag_norm = norm > 1 ? sqrtf(norm) : 1;
+}
+
+static void look_at_bytes(rt_guard_digest *out, const char *text, size_t size)
+{
+    size_t letters = 0;
+    uint32_t lines = 0;
+    const size_t limit = size < SIDE_BYTES ? size : SIDE_BYTES;
+    for (size_t i = 0; i < limit; i++) {
+        const unsigned char c = (unsigned char)text[i];
+        letters += fold[c] > '9';
+        lines += c == '\n';
+    }
+    out->letters = limit ? (float)letters / (float)limit : 0;
+    out->new_lines = lines;
+    size_t first = 0;
+    while (first < limit && !fold[(unsigned char)text[first]])
+        first++;
+    out->starts_lower = first < limit && text[first] >= 'a' && text[first] <= 'z';
+}
+
+void rt_guard_digest_make(rt_guard_digest *out, const char *prompt, size_t size, uint64_t key)
+{
+    size_t used;
+    size_t n = read_words(out->words, SIDE_WORDS, prompt, size < SIDE_BYTES ? size : SIDE_BYTES, &used);
+    const size_t n_front = n;
+    if (used < size) {
+        const size_t begin = tail_begin(prompt, used, size, SIDE_WORDS);
+        n += read_words(out->words + n, SIDE_WORDS, prompt + begin, size - begin, &used);
+    }
+    out->n_words = (uint32_t)n;
+    out->bytes = size;
+    out->n_features = 0;
+    for (size_t i = 0; i < n; i++) {
+        out->features[out->n_features++] = out->words[i];
+        if (i + 1 < n && i + 1 != n_front)
+            out->features[out->n_features++] = pair_hash(out->words[i], out->words[i + 1]);
+    }
+    out->exact = rt_guard_digest_prefix(prompt, size, key);
+    static const size_t lengths[2] = {4, 8};
+    for (size_t k = 0; k < 2; k++) {
+        out->heads[k] = n >= lengths[k] ? run_hash(out->words, lengths[k], key + k) : 0;
+        out->tails[k] = n >= lengths[k] ? run_hash(out->words + n - lengths[k], lengths[k], key + 2 + k) : 0;
+    }
+    bag_and_simhash(out, key);
+    look_at_bytes(out, prompt, size);
+}

@@ -1,0 +1,38 @@
+/* guard/digest.h - a prompt read once: everything that the signals want of its text.
+ *
+ * Words are runs of letters, digits and bytes past 127, in lower case, every run of digits read as one
+ * "0".  Only the first and last RT_DIGEST_WORDS / 2 words are looked at, so a huge prompt costs what a
+ * long one costs.  No text is kept. */
+#ifndef RT_GUARD_DIGEST_H
+#define RT_GUARD_DIGEST_H
+
+#include "guard/event.h"
+
+enum {
+    RT_DIGEST_WORDS = 160, /* words looked at: half from the front, half from the back */
+    RT_DIGEST_DIMS = 64,   /* of the signed bag of words */
+    RT_DIGEST_FEATURES = RT_DIGEST_WORDS * 2,
+};
+
+typedef struct rt_guard_digest {
+    uint32_t n_words;                /* looked at */
+    size_t bytes;                    /* of the whole prompt */
+    uint32_t words[RT_DIGEST_WORDS]; /* hashes, not keyed: the classifier's table needs them */
+    uint32_t n_features;
+    uint32_t features[RT_DIGEST_FEATURES]; /* hashes of words and of neighbouring pairs */
+    uint64_t exact;                        /* of the text's bytes, keyed */
+    uint32_t heads[2];                     /* of the first 4 and 8 words, keyed; 0 where there are fewer */
+    uint32_t tails[2];                     /* of the last 4 and 8 words, keyed; 0 where there are fewer */
+    uint64_t simhash;                      /* of the words: near texts have near hashes */
+    int8_t bag[RT_DIGEST_DIMS];            /* signed counts of words, clipped */
+    float bag_norm;                        /* Euclid's length of the bag, at least 1 */
+    bool starts_lower;                     /* begins with a lower-case letter */
+    float letters;                         /* share of letters among the bytes looked at */
+    uint32_t new_lines;                    /* among the bytes looked at */
+} rt_guard_digest;
+
+void rt_guard_digest_make(rt_guard_digest *out, const char *prompt, size_t size, uint64_t key);
+/* The keyed hash of the first `size` bytes: is an earlier prompt the beginning of this one? */
+uint64_t rt_guard_digest_prefix(const char *prompt, size_t size, uint64_t key);
+
+#endif

@@ -1,0 +1,427 @@
+/* guard/guard.c - see guard.h: the table of accounts, one request's way through the signals, the saved state.
+ *
+ * Accounts live in blocks that never move; a hash table of indexes under a keyed hash finds them.  With the
+ * table full, sixteen accounts are looked at from a place that the count of evictions gives, and the one
+ * longest unseen that is not flagged makes room: bounded work, the same in a replay. */
+#include "guard/guard.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/json.h"
+#include "base/size.h"
+#include "guard/elicit.h"
+
+enum {
+    BLOCK = 256,
+    ACCOUNTS_MAX_DEFAULT = 1000000,
+    FIRST_CHECK = 6,
+    NETWORK_BYTES_MAX = 31,
+    NETWORKS_MAX = 100000
+};
+static const uint64_t key_default = 0x7265746f72743031ULL;
+
+typedef struct network {
+    char name[NETWORK_BYTES_MAX + 1];
+    int class_index;
+} network;
+
+struct rt_guard {
+    rt_guard_options options;
+    const rt_elicit_table *elicit;
+    rt_guard_account **blocks;
+    size_t n_blocks, count;
+    uint32_t *slots;   /* index + 1; 0 is empty */
+    size_t n_slots;    /* a power of two */
+    network *networks; /* sorted by name */
+    size_t n_networks, evicted;
+};
+
+static rt_guard_account *at(const rt_guard *guard, size_t index)
+{
+    return &guard->blocks[index / BLOCK][index % BLOCK];
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const network *)a)->name, ((const network *)b)->name);
+}
+
+static rt_status read_networks(rt_guard *guard, const char *path, rt_error *err)
+{
+    json_t *json = NULL, *value;
+    const char *name;
+    if (rt_json_read(&json, path, 16 << 20, err) != RT_OK)
+        return err->status;
+    rt_status status = RT_OK;
+    if (!json_is_object(json) || json_object_size(json) > NETWORKS_MAX)
+        status = rt_error_set(err, RT_CORRUPT,
+                              "%.200s: must be an object of at most %d networks with their classes", path,
+                              NETWORKS_MAX);
+    guard->networks = calloc(json_object_size(json) + 1, sizeof *guard->networks);
+    if (status == RT_OK && !guard->networks)
+        status = rt_error_set(err, RT_NO_MEMORY, "%.200s: no memory for the networks", path);
+    if (status == RT_OK)
+        json_object_foreach(json, name, value)
+        {
+            network *one = &guard->networks[guard->n_networks];
+            const size_t size = strlen(name);
+            if (size > NETWORK_BYTES_MAX || !json_is_string(value)) {
+                status =
+                    rt_error_set(err, RT_CORRUPT, "%.200s: \"%.40s\" must have a class as text", path, name);
+                break;
+            }
+            memcpy(one->name, name, size + 1);
+            one->class_index = -1; /* a class that is not known says nothing */
+            for (int k = 0; k < RT_GUARD_NETWORKS; k++)
+                if (!strcmp(rt_guard_networks[k], json_string_value(value)))
+                    one->class_index = k;
+            guard->n_networks++;
+        }
+    json_decref(json);
+    if (status == RT_OK)
+        qsort(guard->networks, guard->n_networks, sizeof *guard->networks, by_name);
+    return status;
+}
+
+static int network_of(const rt_guard *guard, rt_guard_span asn)
+{
+    network key;
+    if (asn.size == 0 || asn.size > NETWORK_BYTES_MAX || guard->n_networks == 0)
+        return -1;
+    memcpy(key.name, asn.data, asn.size);
+    key.name[asn.size] = '\0';
+    const network *found =
+        bsearch(&key, guard->networks, guard->n_networks, sizeof *guard->networks, by_name);
+    return found ? found->class_index : -1;
+}
+
+rt_status rt_guard_open(rt_guard **out, const rt_guard_options *options, rt_error *err)
+{
+    *out = NULL;
+    rt_guard *guard = calloc(1, sizeof *guard);
+    if (!guard)
+        return rt_error_set(err, RT_NO_MEMORY, "guard: no memory");
+    guard->options = *options;
+    if (!guard->options.accounts_max)
+        guard->options.accounts_max = ACCOUNTS_MAX_DEFAULT;
+    if (!guard->options.key)
+        guard->options.key = key_default;
+    guard->elicit = rt_elicit_builtin();
+    rt_status status = RT_OK;
+    if (!guard->options.reference)
+        status = rt_guard_reference_builtin(&guard->options.reference, err);
+    if (status == RT_OK && options->asn_path)
+        status = read_networks(guard, options->asn_path, err);
+    if (status != RT_OK) {
+        rt_guard_close(guard);
+        return status;
+    }
+    *out = guard;
+    return RT_OK;
+}
+
+void rt_guard_close(rt_guard *guard)
+{
+    if (!guard)
+        return;
+    for (size_t b = 0; b < guard->n_blocks; b++)
+        free(guard->blocks[b]);
+    free(guard->blocks);
+    free(guard->slots);
+    free(guard->networks);
+    free(guard);
+}
+
+/* ---- the table */
+
+static uint64_t name_hash(const rt_guard *guard, const char *name, size_t size)
+{
+    return rt_hash64(name, size, guard->options.key);
+}
+
+static bool is_named(const rt_guard_account *account, const char *name, size_t size)
+{
+    return memcmp(account->name, name, size) == 0 && account->name[size] == '\0';
+}
+
+/* The slot of the name, or the empty one where it would go. */
+static size_t slot_of(const rt_guard *guard, const char *name, size_t size)
+{
+    size_t slot = name_hash(guard, name, size) & (guard->n_slots - 1);
+    while (guard->slots[slot] && !is_named(at(guard, guard->slots[slot] - 1), name, size))
+        slot = (slot + 1) & (guard->n_slots - 1);
+    return slot;
+}
+
+static void index_all(rt_guard *guard)
+{
+    memset(guard->slots, 0, guard->n_slots * sizeof *guard->slots);
+    for (size_t i = 0; i < guard->count; i++) {
+        const char *name = at(guard, i)->name;
+        guard->slots[slot_of(guard, name, strlen(name))] = (uint32_t)(i + 1);
+    }
+}
+
+/* Room for `count` accounts, and slots for twice as many. */
+static rt_status reserve(rt_guard *guard, size_t count, rt_error *err)
+{
+    const size_t n_blocks = rt_size_ceil_div(count, BLOCK);
+    if (n_blocks > guard->n_blocks) {
+        rt_guard_account **blocks = realloc(guard->blocks, n_blocks * sizeof *blocks);
+        if (!blocks)
+            return rt_error_set(err, RT_NO_MEMORY, "guard: no memory for %zu accounts", count);
+        guard->blocks = blocks;
+        for (; guard->n_blocks < n_blocks; guard->n_blocks++) {
+            blocks[guard->n_blocks] = calloc(BLOCK, sizeof **blocks);
+            if (!blocks[guard->n_blocks])
+                return rt_error_set(err, RT_NO_MEMORY, "guard: no memory for %zu accounts", count);
+        }
+    }
+    if (count * 2 <= guard->n_slots)
+        return RT_OK;
+    size_t n_slots = guard->n_slots ? guard->n_slots : 1024;
+    while (n_slots < count * 2)
+        n_slots *= 2;
+    uint32_t *slots = calloc(n_slots, sizeof *slots);
+    if (!slots)
+        return rt_error_set(err, RT_NO_MEMORY, "guard: no memory for %zu accounts", count);
+    free(guard->slots);
+    guard->slots = slots;
+    guard->n_slots = n_slots;
+    index_all(guard);
+    return RT_OK;
+}
+
+/* Takes an entry out of the table and closes the gap that linear probing must not meet. */
+static void unindex(rt_guard *guard, const rt_guard_account *account)
+{
+    const size_t mask = guard->n_slots - 1;
+    size_t hole = slot_of(guard, account->name, strlen(account->name)), next = hole;
+    for (;;) {
+        guard->slots[hole] = 0;
+        for (;;) {
+            next = (next + 1) & mask;
+            if (!guard->slots[next])
+                return;
+            const char *name = at(guard, guard->slots[next] - 1)->name;
+            const size_t home = name_hash(guard, name, strlen(name)) & mask;
+            if (((next - home) & mask) >= ((next - hole) & mask))
+                break; /* it may move into the hole without passing its home */
+        }
+        guard->slots[hole] = guard->slots[next];
+        hole = next;
+    }
+}
+
+/* The place of the account that has to go. */
+static size_t evict(rt_guard *guard)
+{
+    const size_t start = (size_t)(rt_guard_mix(guard->evicted, guard->options.key) % guard->count);
+    size_t chosen = start;
+    for (size_t k = 0; k < 16; k++) {
+        const size_t i = (start + k) % guard->count;
+        const rt_guard_account *a = at(guard, i), *b = at(guard, chosen);
+        const bool kept = a->flagged_at != 0, other_kept = b->flagged_at != 0;
+        if (kept < other_kept || (kept == other_kept && a->last_ts < b->last_ts))
+            chosen = i;
+    }
+    unindex(guard, at(guard, chosen));
+    memset(at(guard, chosen), 0, sizeof(rt_guard_account));
+    guard->evicted++;
+    return chosen;
+}
+
+static rt_status account_for(rt_guard_account **out, rt_guard *guard, const rt_guard_event *event,
+                             rt_error *err)
+{
+    const rt_guard_span name = event->account;
+    if (name.size == 0 || name.size > RT_GUARD_ACCOUNT_BYTES_MAX || memchr(name.data, 0, name.size))
+        return rt_error_set(err, RT_INVALID, "guard: an account's name must have 1 to %d bytes",
+                            RT_GUARD_ACCOUNT_BYTES_MAX);
+    if (guard->n_slots) {
+        const uint32_t known = guard->slots[slot_of(guard, name.data, name.size)];
+        if (known) {
+            *out = at(guard, known - 1);
+            return RT_OK;
+        }
+    }
+    size_t index = guard->count;
+    if (guard->count >= guard->options.accounts_max)
+        index = evict(guard);
+    else if (reserve(guard, guard->count + 1, err) != RT_OK)
+        return err->status;
+    else
+        guard->count++;
+    rt_guard_account *account = at(guard, index);
+    memcpy(account->name, name.data, name.size);
+    account->first_ts = account->last_ts = event->ts;
+    account->created = event->created;
+    account->next_check = FIRST_CHECK;
+    account->p = account->cluster_p = account->lift_p = 1;
+    account->score = account->cluster_score = -1e9F;
+    account->index = (uint32_t)index;
+    guard->slots[slot_of(guard, name.data, name.size)] = (uint32_t)(index + 1);
+    *out = account;
+    return RT_OK;
+}
+
+/* ---- one request */
+
+static void check(rt_guard *guard, rt_guard_account *account)
+{
+    float features[RT_GUARD_FEATURES];
+    rt_guard_measure(account, features);
+    if (guard->options.on_check)
+        guard->options.on_check(guard->options.context, account, features);
+    const float score = rt_guard_score(guard->options.reference, features);
+    account->score = fmaxf(account->score, score);
+    account->p = rt_guard_p(guard->options.reference, account->score);
+    if (account->p < 0.01F && !account->flagged_at)
+        account->flagged_at = account->n;
+    account->next_check = account->n + 1 + account->n / 7;
+}
+
+rt_status rt_guard_observe(rt_guard *guard, const rt_guard_event *event, rt_guard_verdict *verdict,
+                           rt_error *err)
+{
+    rt_guard_account *account = NULL;
+    if (account_for(&account, guard, event, err) != RT_OK)
+        return err->status;
+    rt_guard_digest digest;
+    rt_guard_elicited elicited;
+    rt_guard_digest_make(&digest, event->prompt.data, event->prompt.size, guard->options.key);
+    rt_elicit(&elicited, guard->elicit, &digest);
+    rt_guard_seen seen = {.event = event,
+                          .digest = &digest,
+                          .elicited = &elicited,
+                          .key = guard->options.key,
+                          .network = network_of(guard, event->asn),
+                          .person = rt_guard_is_person(event->user_agent.data, event->user_agent.size)};
+    for (size_t s = 0; s < rt_guard_signal_count; s++)
+        rt_guard_signal_at(s)->observe(account, &seen);
+    if (account->n < UINT32_MAX)
+        account->n++;
+    account->last_ts = fmax(account->last_ts, event->ts);
+    const bool was_flagged = account->flagged_at != 0, due = account->n >= account->next_check;
+    if (due)
+        check(guard, account);
+    *verdict = (rt_guard_verdict){.score = account->score,
+                                  .p = account->p,
+                                  .checked = due,
+                                  .newly_flagged = !was_flagged && account->flagged_at,
+                                  .requests = account->n,
+                                  .flagged_at = account->flagged_at};
+    return RT_OK;
+}
+
+size_t rt_guard_count(const rt_guard *guard) { return guard->count; }
+const rt_guard_account *rt_guard_account_at(const rt_guard *guard, size_t index) { return at(guard, index); }
+size_t rt_guard_evicted(const rt_guard *guard) { return guard->evicted; }
+const rt_guard_reference *rt_guard_reference_of(const rt_guard *guard) { return guard->options.reference; }
+
+const rt_guard_account *rt_guard_find(const rt_guard *guard, const char *name)
+{
+    const size_t size = strlen(name);
+    if (!guard->n_slots || size == 0 || size > RT_GUARD_ACCOUNT_BYTES_MAX)
+        return NULL;
+    const uint32_t known = guard->slots[slot_of(guard, name, size)];
+    return known ? at(guard, known - 1) : NULL;
+}
+
+/* ---- the saved state: header, accounts, hash of both */
+
+typedef struct state_header {
+    char magic[8]; /* "rtguard1" */
+    uint64_t key, count, evicted, account_bytes, reference;
+} state_header;
+
+static state_header header_of(const rt_guard *guard)
+{
+    state_header header = {.key = guard->options.key,
+                           .count = guard->count,
+                           .evicted = guard->evicted,
+                           .account_bytes = sizeof(rt_guard_account),
+                           .reference = rt_guard_reference_digest(guard->options.reference)};
+    memcpy(header.magic, "rtguard1", 8);
+    return header;
+}
+
+rt_status rt_guard_save(const rt_guard *guard, const char *path, rt_error *err)
+{
+    rt_writer writer;
+    const state_header header = header_of(guard);
+    uint64_t hash = rt_hash64(&header, sizeof header, 0);
+    if (rt_writer_open(&writer, path, err) != RT_OK)
+        return err->status;
+    rt_status status = rt_writer_write(&writer, &header, sizeof header, err);
+    for (size_t i = 0; status == RT_OK && i < guard->count; i++) {
+        hash = rt_hash64(at(guard, i), sizeof(rt_guard_account), hash);
+        status = rt_writer_write(&writer, at(guard, i), sizeof(rt_guard_account), err);
+    }
+    if (status == RT_OK)
+        status = rt_writer_write(&writer, &hash, sizeof hash, err);
+    if (status != RT_OK) {
+        rt_writer_abort(&writer);
+        return status;
+    }
+    return rt_writer_commit(&writer, err);
+}
+
+static rt_status state_check(const rt_guard *guard, const rt_file *file, const char *path, rt_error *err)
+{
+    state_header header;
+    size_t bytes;
+    uint64_t hash, stored;
+    if (file->size < sizeof header + sizeof hash)
+        return rt_error_set(err, RT_CORRUPT, "%.200s: is cut short", path);
+    memcpy(&header, file->data, sizeof header);
+    const state_header want = header_of(guard);
+    if (memcmp(header.magic, want.magic, 8) != 0 || header.account_bytes != want.account_bytes)
+        return rt_error_set(err, RT_CORRUPT, "%.200s: is not a guard's state of this build", path);
+    if (header.key != want.key || header.reference != want.reference)
+        return rt_error_set(err, RT_INVALID, "%.200s: was saved under another key or reference", path);
+    if (header.count > guard->options.accounts_max)
+        return rt_error_set(err, RT_INVALID, "%.200s: holds %llu accounts; %zu are allowed here", path,
+                            (unsigned long long)header.count, guard->options.accounts_max);
+    if (!rt_size_mul((size_t)header.count, sizeof(rt_guard_account), &bytes) ||
+        bytes != file->size - sizeof header - sizeof hash)
+        return rt_error_set(err, RT_CORRUPT, "%.200s: has %zu bytes, which is not what its header says", path,
+                            file->size);
+    hash = rt_hash64(&header, sizeof header, 0);
+    for (size_t i = 0; i < header.count; i++)
+        hash = rt_hash64(file->data + sizeof header + i * sizeof(rt_guard_account), sizeof(rt_guard_account),
+                         hash);
+    memcpy(&stored, file->data + file->size - sizeof stored, sizeof stored);
+    if (stored != hash)
+        return rt_error_set(err, RT_CORRUPT, "%.200s: its checksum does not hold", path);
+    return RT_OK;
+}
+
+rt_status rt_guard_load(rt_guard *guard, const char *path, rt_error *err)
+{
+    rt_file file;
+    state_header header;
+    if (rt_file_map(&file, path, err) != RT_OK)
+        return err->status;
+    rt_status status = state_check(guard, &file, path, err);
+    if (status == RT_OK) {
+        memcpy(&header, file.data, sizeof header);
+        status = reserve(guard, (size_t)header.count + 1, err);
+    }
+    if (status == RT_OK) {
+        guard->count = (size_t)header.count;
+        guard->evicted = (size_t)header.evicted;
+        for (size_t i = 0; i < guard->count; i++) {
+            memcpy(at(guard, i), file.data + sizeof header + i * sizeof(rt_guard_account),
+                   sizeof(rt_guard_account));
+            at(guard, i)->name[RT_GUARD_ACCOUNT_BYTES_MAX] = '\0';
+        }
+        index_all(guard);
+    }
+    rt_file_unmap(&file);
+    return status;
+}

@@ -1,0 +1,60 @@
+/* guard/guard.h - finds accounts that collect training data from a served model.
+ *
+ * One call for each request: rt_guard_observe.  It updates the account's record (fixed memory, no text is
+ * kept) and, at counts that grow by a seventh, judges the account anew: the features of all signals give a
+ * score, and the score a p-value against benign accounts (reference.h).  The largest score so far counts, and
+ * the reference holds the largest scores of whole benign weeks, so looking often makes nobody a suspect by
+ * chance.
+ *
+ * The result depends on the events and their order alone, not on the clock or on threads: recorded traffic
+ * replayed gives the verdicts of the live run bit for bit.  Not for use from two threads at once. */
+#ifndef RT_GUARD_GUARD_H
+#define RT_GUARD_GUARD_H
+
+#include "guard/account.h"
+#include "guard/reference.h"
+#include "guard/signals.h"
+
+typedef struct rt_guard rt_guard;
+
+/* Called at each check of an account, before it is judged: for calibration and training. */
+typedef void (*rt_guard_on_check)(void *context, const rt_guard_account *account,
+                                  const float features[RT_GUARD_FEATURES]);
+
+typedef struct rt_guard_options {
+    const rt_guard_reference *reference; /* borrowed; NULL: the one that is part of the program */
+    const char *asn_path; /* JSON object: network -> class (rt_guard_networks); NULL: classes not known */
+    size_t accounts_max;  /* 0: a million; past it the account that is longest unseen and not flagged goes */
+    uint64_t key;         /* of the sketches' hashes; 0: a fixed one */
+    rt_guard_on_check on_check; /* may be NULL */
+    void *context;
+} rt_guard_options;
+
+typedef struct rt_guard_verdict {
+    float score, p;      /* of the account after this request; p 1 before the first check */
+    bool checked;        /* was it judged at this request? */
+    bool newly_flagged;  /* did p fall under 1 % here for the first time? */
+    uint32_t requests;   /* the account's so far */
+    uint32_t flagged_at; /* 0: not yet */
+} rt_guard_verdict;
+
+rt_status rt_guard_open(rt_guard **out, const rt_guard_options *options, rt_error *err);
+void rt_guard_close(rt_guard *guard);
+
+/* RT_INVALID for an account name of the wrong size; RT_NO_MEMORY. */
+rt_status rt_guard_observe(rt_guard *guard, const rt_guard_event *event, rt_guard_verdict *verdict,
+                           rt_error *err);
+
+/* Accounts in the order in which they were first seen; valid until the next observe or close. */
+size_t rt_guard_count(const rt_guard *guard);
+const rt_guard_account *rt_guard_account_at(const rt_guard *guard, size_t index);
+const rt_guard_account *rt_guard_find(const rt_guard *guard, const char *name);
+const rt_guard_reference *rt_guard_reference_of(const rt_guard *guard);
+size_t rt_guard_evicted(const rt_guard *guard); /* accounts dropped for want of room */
+
+/* The whole state as one file, written atomically; a guard that reads it goes on bit for bit.  Reading
+ * refuses a file that is cut, changed, of another build's layout or under another key. */
+rt_status rt_guard_save(const rt_guard *guard, const char *path, rt_error *err);
+rt_status rt_guard_load(rt_guard *guard, const char *path, rt_error *err);
+
+#endif

@@ -1,0 +1,245 @@
+/* guard/reference.c - see reference.h: the figures' file, the score, the p-value. */
+#include "guard/reference.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/json.h"
+
+const char *const rt_guard_class_names[RT_GUARD_CLASSES] = {"people", "programs"};
+enum { FILE_BYTES_MAX = 16 << 20 };
+
+__asm__(".section .rodata\n"
+        ".balign 16\n"
+        "rt_guard_reference_file:\n"
+        ".incbin \"" RT_GUARD_DATA_DIR "/reference.json\"\n"
+        "rt_guard_reference_file_end:\n"
+        ".previous\n");
+extern const char rt_guard_reference_file[] __attribute__((visibility("hidden")));
+extern const char rt_guard_reference_file_end[] __attribute__((visibility("hidden")));
+
+static rt_status number(float *out, const json_t *object, const char *key, const char *where, rt_error *err)
+{
+    double value;
+    if (rt_json_get_real(object, key, &value, where, err) != RT_OK)
+        return err->status;
+    if (!isfinite(value) || fabs(value) > 1e9)
+        return rt_error_set(err, RT_CORRUPT, "%.120s: \"%s\" is out of range", where, key);
+    *out = (float)value;
+    return RT_OK;
+}
+
+/* A list of numbers in ascending order. */
+static rt_status ascending(float *out, size_t count, const json_t *list, const char *what, const char *where,
+                           rt_error *err)
+{
+    for (size_t i = 0; i < count; i++) {
+        const json_t *value = json_array_get(list, i);
+        out[i] = (float)json_number_value(value);
+        if (!json_is_number(value) || !isfinite(out[i]) || (i && out[i] < out[i - 1]))
+            return rt_error_set(err, RT_CORRUPT, "%.120s: \"%s\" must hold numbers in ascending order", where,
+                                what);
+    }
+    return RT_OK;
+}
+
+static rt_status read_term(rt_guard_reference *r, const json_t *json, const char *where, rt_error *err)
+{
+    const char *name;
+    if (rt_json_get_string(json, "feature", &name, where, err) != RT_OK)
+        return err->status;
+    const int feature = rt_guard_feature_find(name);
+    if (feature < 0)
+        return rt_error_set(err, RT_CORRUPT, "%.120s: no signal gives \"%.60s\"", where, name);
+    rt_guard_term *term = &r->terms[feature];
+    if (number(&term->centre, json, "centre", where, err) != RT_OK ||
+        number(&term->scale, json, "scale", where, err) != RT_OK ||
+        number(&term->low, json, "low", where, err) != RT_OK ||
+        number(&term->high, json, "high", where, err) != RT_OK ||
+        number(&term->weight, json, "weight", where, err) != RT_OK)
+        return err->status;
+    if (term->scale <= 0 || term->low > term->high)
+        return rt_error_set(err, RT_CORRUPT, "%.120s: \"%.60s\" needs a scale over 0 and low <= high", where,
+                            name);
+    for (size_t k = 0; k < RT_GUARD_CLASSES; k++) {
+        const json_t *list = json_object_get(json_object_get(json, "quantiles"), rt_guard_class_names[k]);
+        if (json_array_size(list) != RT_GUARD_QUANTILES)
+            return rt_error_set(err, RT_CORRUPT, "%.120s: \"%.60s\" needs %d quantiles of class %s", where,
+                                name, RT_GUARD_QUANTILES, rt_guard_class_names[k]);
+        if (ascending(term->quantiles[k], RT_GUARD_QUANTILES, list, "quantiles", where, err) != RT_OK)
+            return err->status;
+    }
+    return RT_OK;
+}
+
+static rt_status fill(rt_guard_reference *r, const json_t *json, const char *where, rt_error *err)
+{
+    const json_t *terms = json_object_get(json, "terms"), *benign = json_object_get(json, "benign");
+    const char *format;
+    if (rt_json_get_string(json, "format", &format, where, err) != RT_OK ||
+        number(&r->bias, json, "bias", where, err) != RT_OK)
+        return err->status;
+    if (strcmp(format, "retort guard reference 1") != 0)
+        return rt_error_set(err, RT_CORRUPT, "%.120s: format \"%.40s\" is not known", where, format);
+    for (size_t f = 0; f < RT_GUARD_FEATURES; f++)
+        r->terms[f].scale = 1;
+    for (size_t i = 0; i < json_array_size(terms); i++)
+        if (read_term(r, json_array_get(terms, i), where, err) != RT_OK)
+            return err->status;
+    r->n_benign = json_array_size(benign);
+    if (r->n_benign < 1 || r->n_benign > RT_GUARD_CALIBRATION_MAX)
+        return rt_error_set(err, RT_CORRUPT, "%.120s: needs 1 to %d benign scores", where,
+                            RT_GUARD_CALIBRATION_MAX);
+    r->benign = calloc(r->n_benign, sizeof *r->benign);
+    if (!r->benign)
+        return rt_error_set(err, RT_NO_MEMORY, "%.120s: no memory for the benign scores", where);
+    return ascending(r->benign, r->n_benign, benign, "benign", where, err);
+}
+
+rt_status rt_guard_reference_parse(rt_guard_reference **out, const char *data, size_t size, const char *where,
+                                   rt_error *err)
+{
+    json_t *json = NULL;
+    *out = NULL;
+    if (rt_json_parse(&json, data, size, where, err) != RT_OK)
+        return err->status;
+    rt_guard_reference *r = calloc(1, sizeof *r);
+    rt_status status =
+        r ? fill(r, json, where, err) : rt_error_set(err, RT_NO_MEMORY, "%.120s: no memory", where);
+    json_decref(json);
+    if (status != RT_OK) {
+        rt_guard_reference_close(r);
+        return status;
+    }
+    r->digest = rt_hash64(data, size, 0);
+    *out = r;
+    return RT_OK;
+}
+
+rt_status rt_guard_reference_builtin(const rt_guard_reference **out, rt_error *err)
+{
+    static rt_guard_reference
+        *builtin; /* the first caller is alone: guards are opened before threads start */
+    if (!builtin && rt_guard_reference_parse(&builtin, rt_guard_reference_file,
+                                             (size_t)(rt_guard_reference_file_end - rt_guard_reference_file),
+                                             "the built-in reference", err) != RT_OK)
+        return err->status;
+    *out = builtin;
+    return RT_OK;
+}
+
+rt_status rt_guard_reference_read(rt_guard_reference **out, const char *path, rt_error *err)
+{
+    char *data = NULL;
+    size_t size;
+    *out = NULL;
+    if (rt_file_read(&data, &size, path, FILE_BYTES_MAX, err) != RT_OK)
+        return err->status;
+    const rt_status status = rt_guard_reference_parse(out, data, size, path, err);
+    free(data);
+    return status;
+}
+
+void rt_guard_reference_close(rt_guard_reference *reference)
+{
+    if (reference)
+        free(reference->benign);
+    free(reference);
+}
+
+uint64_t rt_guard_reference_digest(const rt_guard_reference *reference) { return reference->digest; }
+
+/* Five significant digits are more than a week of traffic can tell. */
+static json_t *figure(float value)
+{
+    char text[32];
+    (void)snprintf(text, sizeof text, "%.5g", (double)value);
+    return json_real(strtod(text, NULL));
+}
+
+static json_t *list_of(const float *values, size_t count)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < count; i++)
+        json_array_append_new(list, figure(values[i]));
+    return list;
+}
+
+static json_t *term_json(const rt_guard_reference *r, size_t f)
+{
+    char name[96];
+    (void)snprintf(name, sizeof name, "%s.%s", rt_guard_feature_signal(f)->name, rt_guard_feature_name(f));
+    json_t *json = json_object(), *quantiles = json_object();
+    json_object_set_new(json, "feature", json_string(name));
+    json_object_set_new(json, "centre", figure(r->terms[f].centre));
+    json_object_set_new(json, "scale", figure(r->terms[f].scale));
+    json_object_set_new(json, "low", figure(r->terms[f].low));
+    json_object_set_new(json, "high", figure(r->terms[f].high));
+    json_object_set_new(json, "weight", figure(r->terms[f].weight));
+    for (size_t k = 0; k < RT_GUARD_CLASSES; k++)
+        json_object_set_new(quantiles, rt_guard_class_names[k],
+                            list_of(r->terms[f].quantiles[k], RT_GUARD_QUANTILES));
+    json_object_set_new(json, "quantiles", quantiles);
+    return json;
+}
+
+rt_status rt_guard_reference_write(const rt_guard_reference *reference, const char *path, rt_error *err)
+{
+    json_t *json = json_object(), *terms = json_array();
+    json_object_set_new(json, "format", json_string("retort guard reference 1"));
+    json_object_set_new(json, "bias", figure(reference->bias));
+    for (size_t f = 0; f < rt_guard_feature_count(); f++)
+        json_array_append_new(terms, term_json(reference, f));
+    json_object_set_new(json, "terms", terms);
+    json_object_set_new(json, "benign", list_of(reference->benign, reference->n_benign));
+    const rt_status status = rt_json_write(path, json, err);
+    json_decref(json);
+    return status;
+}
+
+float rt_guard_term_value(const rt_guard_term *term, float feature)
+{
+    return fminf(term->high, fmaxf(term->low, (feature - term->centre) / term->scale));
+}
+
+float rt_guard_score(const rt_guard_reference *reference, const float features[RT_GUARD_FEATURES])
+{
+    float score = reference->bias;
+    for (size_t f = 0; f < RT_GUARD_FEATURES; f++)
+        if (reference->terms[f].weight != 0)
+            score += reference->terms[f].weight * rt_guard_term_value(&reference->terms[f], features[f]);
+    return score;
+}
+
+float rt_guard_p(const rt_guard_reference *reference, float score)
+{
+    size_t low = 0, high = reference->n_benign; /* the first benign score that is not under `score` */
+    while (low < high) {
+        const size_t middle = (low + high) / 2;
+        if (reference->benign[middle] < score)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return (float)(1 + reference->n_benign - low) / (float)(reference->n_benign + 1);
+}
+
+float rt_guard_percentile(const rt_guard_term *term, int use_class, float feature)
+{
+    const float *q = term->quantiles[use_class];
+    size_t below = 0;
+    while (below < RT_GUARD_QUANTILES && q[below] < feature)
+        below++;
+    if (below == 0)
+        return 0;
+    if (below == RT_GUARD_QUANTILES)
+        return 100;
+    const float step = 100.0F / (RT_GUARD_QUANTILES - 1), width = q[below] - q[below - 1];
+    return step * ((float)(below - 1) + (width > 0 ? (feature - q[below - 1]) / width : 0));
+}
+
+int rt_guard_use_class(const rt_guard_account *account) { return account->client.people * 2 < account->n; }

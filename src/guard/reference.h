@@ -1,0 +1,55 @@
+/* guard/reference.h - what the guard compares an account with: weights, and scores of benign accounts.
+ *
+ * The score is additive: each feature is centred and scaled by benign accounts, clipped to [low, high], and
+ * weighted; so a feature's contribution is its weight times its clipped value, and no single feature can
+ * decide alone by being extreme.  The p-value is conformal: the share of benign accounts (each once, with the
+ * largest score of its recorded life, under weights that were fitted without it) that scored as high, plus
+ * one: p = (1 + #{benign >= score}) / (m + 1), Bates et al., arXiv 2104.08279.
+ *
+ * A reference is a JSON file of figures; it holds no prompt and no account.  The one in
+ * data/guard/reference.json is part of the program.  `retort guard train` makes it, `retort guard calibrate`
+ * renews its benign part. */
+#ifndef RT_GUARD_REFERENCE_H
+#define RT_GUARD_REFERENCE_H
+
+#include "guard/signals.h"
+
+enum {
+    RT_GUARD_QUANTILES = 21,           /* 0, 5, ... 100 % */
+    RT_GUARD_CLASSES = 2,              /* people at a program for people; programs */
+    RT_GUARD_CALIBRATION_MAX = 100000, /* benign scores kept */
+};
+extern const char *const rt_guard_class_names[RT_GUARD_CLASSES];
+
+typedef struct rt_guard_term { /* one feature's part in the score */
+    float centre, scale, low, high, weight;
+    float quantiles[RT_GUARD_CLASSES][RT_GUARD_QUANTILES]; /* among benign accounts of each use class */
+} rt_guard_term;
+
+typedef struct rt_guard_reference {
+    float bias;
+    rt_guard_term terms[RT_GUARD_FEATURES];
+    float *benign; /* [n_benign] ascending: largest scores of benign accounts */
+    size_t n_benign;
+    uint64_t digest; /* of the file's bytes: names the reference in records */
+} rt_guard_reference;
+
+/* The reference in the program; read once, never freed. */
+rt_status rt_guard_reference_builtin(const rt_guard_reference **out, rt_error *err);
+rt_status rt_guard_reference_read(rt_guard_reference **out, const char *path, rt_error *err);
+rt_status rt_guard_reference_parse(rt_guard_reference **out, const char *data, size_t size, const char *where,
+                                   rt_error *err);
+rt_status rt_guard_reference_write(const rt_guard_reference *reference, const char *path, rt_error *err);
+void rt_guard_reference_close(rt_guard_reference *reference);
+uint64_t rt_guard_reference_digest(const rt_guard_reference *reference);
+
+/* Feature `f` as the score sees it, and its contribution. */
+float rt_guard_term_value(const rt_guard_term *term, float feature);
+float rt_guard_score(const rt_guard_reference *reference, const float features[RT_GUARD_FEATURES]);
+/* The conformal p-value of a largest score; never under 1 / (n_benign + 1). */
+float rt_guard_p(const rt_guard_reference *reference, float score);
+/* Where a feature's value lies among benign accounts of the class, 0 to 100. */
+float rt_guard_percentile(const rt_guard_term *term, int use_class, float feature);
+int rt_guard_use_class(const rt_guard_account *account);
+
+#endif

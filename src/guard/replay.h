@@ -1,0 +1,21 @@
+/* guard/replay.h - recorded traffic, row by row, from a file of JSON lines (.zst too). */
+#ifndef RT_GUARD_REPLAY_H
+#define RT_GUARD_REPLAY_H
+
+#include "guard/guard.h"
+
+typedef struct rt_guard_replay_options {
+    bool skip_bad; /* pass over malformed rows and count them; else the first one is the error */
+    void (*on_verdict)(void *context, const rt_guard_event *event,
+                       const rt_guard_verdict *verdict); /* may be NULL */
+    void *context;
+} rt_guard_replay_options;
+
+typedef struct rt_guard_replay_counts {
+    size_t rows, bad_rows;
+} rt_guard_replay_counts;
+
+rt_status rt_guard_replay(rt_guard *guard, const char *path, const rt_guard_replay_options *options,
+                          rt_guard_replay_counts *counts, rt_error *err);
+
+#endif

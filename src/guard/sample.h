@@ -1,0 +1,26 @@
+/* guard/sample.h - the inside of a training sample, for train.c: rows of features, accounts, labels. */
+#ifndef RT_GUARD_SAMPLE_H
+#define RT_GUARD_SAMPLE_H
+
+#include "guard/train.h"
+
+typedef struct rt_sample_row {
+    uint32_t account, requests; /* index; how many the account had made */
+    float features[RT_GUARD_FEATURES];
+} rt_sample_row;
+
+typedef struct rt_sample_account {
+    size_t first, count; /* its rows, in order of time */
+    uint64_t group;      /* hash of its cluster or, alone, of its name: decides the fold */
+    bool attacker;
+    int use_class;
+} rt_sample_account;
+
+struct rt_guard_sample {
+    rt_sample_row *rows;
+    size_t n_rows, rows_capacity;
+    rt_sample_account *accounts;
+    size_t n_accounts, accounts_capacity;
+};
+
+#endif

@@ -1,0 +1,34 @@
+/* guard/signal_link.c - what links look at: presence in time, samples of prompts, fillers and templates.
+ *
+ * It has no features of its own; link.c compares the states of two accounts. */
+#include "guard/signals.h"
+
+#include <math.h>
+
+static void observe(rt_guard_account *account, rt_guard_seen *seen)
+{
+    rt_guard_link_state *s = &account->link;
+    const rt_guard_digest *d = seen->digest;
+    const size_t bin = (size_t)fmod(seen->event->ts / 600, RT_GUARD_PRESENCE_BITS);
+    s->presence[bin / 8] |= (uint8_t)(1U << (bin % 8));
+    if (seen->continued)
+        return;
+    rt_sample_add(&s->prompts, (uint32_t)(rt_guard_mix(d->exact, seen->key) >> 32));
+    /* the middle of a prompt, where wrappers do not reach: the task itself */
+    if (d->n_words >= 12) {
+        uint64_t h = seen->key;
+        for (uint32_t i = d->n_words / 2 - 2; i < d->n_words / 2 + 2; i++)
+            h = (h ^ d->words[i]) * 0x9e3779b97f4a7c15ULL;
+        rt_sample_add(&s->fillers, (uint32_t)(rt_guard_mix(h, seen->key) >> 32));
+    }
+    if (d->heads[0])
+        rt_sample_add(&s->templates, d->heads[0]);
+}
+
+static void measure(const rt_guard_account *account, float *f)
+{
+    (void)account;
+    (void)f;
+}
+
+const rt_guard_signal rt_guard_signal_link = {"link", RT_GUARD_CONDUCT, observe, measure, 0, {0}};

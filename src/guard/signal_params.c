@@ -1,0 +1,41 @@
+/* guard/signal_params.c - request parameters that expose the model: log-probabilities, bias walks, samples.
+ *
+ * One step of exposure is one alternative token shown beside one token of an answer.  A walk of logit_bias
+ * over the vocabulary shows in the number of distinct ids; an honest classifier forces two to four. */
+#include "guard/signals.h"
+
+#include <math.h>
+
+static void observe(rt_guard_account *account, rt_guard_seen *seen)
+{
+    rt_guard_params_state *s = &account->params;
+    const rt_guard_event *e = seen->event;
+    s->top_logprobs += e->top_logprobs >= 10;
+    s->logprobs += e->logprobs || e->top_logprobs > 0;
+    s->biased += e->bias_count > 0;
+    s->one_token += e->max_tokens == 1;
+    s->cold += e->temperature < 0.15F;
+    s->streamed += e->stream;
+    s->exposure += (double)(e->top_logprobs < 20 ? e->top_logprobs : 20) *
+                   (e->completion_tokens < 4096 ? e->completion_tokens : 4096);
+    s->samples += e->temperature > 0.3F ? fmin(e->n - 1, 64) : 0;
+    for (uint32_t i = 0; i < e->bias_count; i++)
+        (void)rt_hll_add(&s->bias_ids, rt_guard_mix(e->bias_ids[i], seen->key));
+}
+
+static void measure(const rt_guard_account *account, float *f)
+{
+    const rt_guard_params_state *s = &account->params;
+    const double n = account->n + 4.0, ids = s->biased ? rt_hll_count(&s->bias_ids) : 0;
+    f[0] = (float)(s->top_logprobs / n);
+    f[1] = (float)log1p(s->exposure / n);
+    f[2] = (float)log1p(ids);
+    f[3] = (float)log1p(s->samples / n);
+    f[4] = (float)((s->cold + 1) / n);
+    f[5] = (float)((s->streamed + 1) / n);
+}
+
+const rt_guard_signal rt_guard_signal_params = {
+    "params", RT_GUARD_SETTINGS,
+    observe,  measure,
+    6,        {"top_logprobs", "exposure", "bias_ids", "samples", "cold", "streamed"}};
