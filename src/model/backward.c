@@ -20,6 +20,7 @@ typedef struct back_job {
     size_t layer;
     float *dx; /* [T, d] gradient of the residual stream */
     float *grads;
+    const rt_backward_hooks *hooks;
 } back_job;
 
 /* Where the partial sums of a block lie. */
@@ -359,6 +360,8 @@ static void attention_backward(const back_job *job)
     void *context = (void *)(size_t)job;
     rt_pool_run(model->pool, blocks, output_backward_task, context);
     rt_pool_run(model->pool, job->batch->n_segments * c->n_heads, attention_backward_task, context);
+    if (job->hooks->heads)
+        job->hooks->heads(job->hooks->context, job->layer);
     rt_pool_run(model->pool, blocks, qkv_backward_task, context);
     reduce_role(job, 0, RT_ROLE_NORM1);
     reduce_role(job, d, RT_ROLE_NORM1_BIAS);
@@ -413,17 +416,32 @@ static void embed_backward(const back_job *job)
     }
 }
 
-void rt_backward(const rt_model *model, rt_pass *pass, const rt_batch *batch, const rt_layout *layout,
-                 float *dhidden, float *grads)
+static void stream_hook(const back_job *job, size_t layer)
 {
-    back_job job = {model, pass, batch, layout, 0, dhidden, grads};
+    if (job->hooks->stream)
+        job->hooks->stream(job->hooks->context, layer, job->dx);
+}
+
+void rt_backward_hooked(const rt_model *model, rt_pass *pass, const rt_batch *batch, const rt_layout *layout,
+                        float *dhidden, float *grads, const rt_backward_hooks *hooks)
+{
+    back_job job = {model, pass, batch, layout, 0, dhidden, grads, hooks};
     rt_pool_run(model->pool, rt_size_ceil_div(pass->n_tokens, pass->block), final_backward_task, &job);
     reduce(&job, 0, rt_layout_global(layout, RT_GLOBAL_NORM));
     reduce(&job, model->config.n_embd, rt_layout_global(layout, RT_GLOBAL_NORM_BIAS));
     for (size_t l = model->config.n_layers; l-- > 0;) {
         job.layer = l;
+        stream_hook(&job, l + 1);
         mlp_backward(&job);
         attention_backward(&job);
     }
+    stream_hook(&job, 0);
     embed_backward(&job);
+}
+
+void rt_backward(const rt_model *model, rt_pass *pass, const rt_batch *batch, const rt_layout *layout,
+                 float *dhidden, float *grads)
+{
+    const rt_backward_hooks none = {0};
+    rt_backward_hooked(model, pass, batch, layout, dhidden, grads, &none);
 }

@@ -119,4 +119,16 @@ void rt_logits(const rt_model *model, const rt_pass *pass, const size_t *rows, s
 void rt_backward(const rt_model *model, rt_pass *pass, const rt_batch *batch, const rt_layout *layout,
                  float *dhidden, float *grads);
 
+/* Gradients that come in from elsewhere than the head.  Either function may be NULL. */
+typedef struct rt_backward_hooks {
+    void *context;
+    /* dx [n_tokens, n_embd] is the gradient of the residual stream as rt_tap_fn shows it after `layer`
+     * layers; what is added to it is carried back. */
+    void (*stream)(void *context, size_t layer, float *dx);
+    /* The gradients of layer `layer`'s queries, keys and values (after rope) are in the pass. */
+    void (*heads)(void *context, size_t layer);
+} rt_backward_hooks;
+void rt_backward_hooked(const rt_model *model, rt_pass *pass, const rt_batch *batch, const rt_layout *layout,
+                        float *dhidden, float *grads, const rt_backward_hooks *hooks);
+
 #endif

@@ -1,8 +1,9 @@
 /* student/checkpoint.h - the state of a run in one safetensors file, replaced atomically.
  *
- * Tensors: state (I64: version, step, cursor, tokens, seconds in ms, and an XXH3 of each array), values,
- * adam_m, adam_v (F32, flat, in the order of rt_layout), identity (U8: the SHA-256 in hex of the settings
- * that decide the run's bits). */
+ * Tensors: state (I64: version, step, cursor, tokens, seconds in ms, an XXH3 of each array; then TAID's t,
+ * mean and last loss as the bits of doubles, and its step), values, adam_m, adam_v (F32, flat, in the order
+ * of rt_layout, projections behind it), identity (U8: the SHA-256 in hex of the settings that decide the
+ * run's bits). */
 #ifndef RT_STUDENT_CHECKPOINT_H
 #define RT_STUDENT_CHECKPOINT_H
 

@@ -27,6 +27,9 @@ struct rt_head {
     float *parts;                /* [GROUPS, CHUNK, d] */
     unsigned char *work;         /* [threads][work_bytes] */
     size_t work_bytes, loss_bytes;
+    rt_arena kept_arena;
+    unsigned char *kept_work; /* [threads][kept_bytes]; NULL: no kept rows */
+    size_t kept_bytes, kept_max;
 };
 
 static bool take_all(rt_head *head, rt_arena *arena, size_t *bytes)
@@ -87,10 +90,25 @@ rt_status rt_head_open(rt_head **out, const rt_model *student, const rt_model *t
     return RT_OK;
 }
 
+rt_status rt_head_reserve_kept(rt_head *head, size_t n_max, size_t n_vocab, rt_error *err)
+{
+    assert(head->with_gradient && !head->teacher && !head->kept_work && n_max <= RT_KEPT_MAX);
+    const size_t threads = rt_pool_threads(head->student->pool);
+    head->shared = rt_size_min(head->student->config.n_vocab, n_vocab);
+    head->kept_max = n_max;
+    head->kept_bytes = rt_size_round_up(rt_kept_work_bytes(head->shared, n_max), 64);
+    if (rt_arena_init(&head->kept_arena, threads * head->kept_bytes + 64, err) != RT_OK)
+        return err->status;
+    head->kept_work = rt_arena_push_raw(&head->kept_arena, threads, head->kept_bytes);
+    assert(head->kept_work);
+    return RT_OK;
+}
+
 void rt_head_close(rt_head *head)
 {
     if (!head)
         return;
+    rt_arena_deinit(&head->kept_arena);
     rt_arena_deinit(&head->arena);
     free(head);
 }
@@ -153,6 +171,33 @@ static void uncap(float *dz, const float *z, float cap, size_t n)
     }
 }
 
+/* A row whose teacher is a kept row: the gradient over the logits, in the activation type. */
+static void kept_row(const chunk *c, size_t index, float *z, float *dz, unsigned thread)
+{
+    const rt_head *head = c->head;
+    const rt_model *model = head->student;
+    const size_t vocab = model->config.n_vocab, row = c->first + index;
+    const int32_t label = c->rows->labels[row];
+    const bool bf16 = model->act == RT_BF16, capped = model->config.logit_softcap > 0;
+    const rt_kept_row *kept = &c->rows->kept[row];
+    float *at = z;
+    assert(kept->n <= head->kept_max);
+    if (capped) /* the chain rule asks for the logits again */
+        at = memcpy(dz, z, vocab * sizeof *dz);
+    rt_kept_loss_row_in_place(c->mix, at, kept, label < 0 ? RT_LABEL_NONE : (size_t)label, head->shared,
+                              c->rows->scales[row], bf16 && !capped, &c->stats[row],
+                              head->kept_work + thread * head->kept_bytes);
+    const size_t size = bf16 && !capped ? sizeof(rt_bf16) : sizeof(float);
+    memset((unsigned char *)at + head->shared * size, 0, (vocab - head->shared) * size);
+    if (!capped)
+        return;
+    uncap(dz, z, (float)model->config.logit_softcap, vocab);
+    if (bf16)
+        model->ops->to_bf16((rt_bf16 *)(void *)z, dz, vocab);
+    else
+        memcpy(z, dz, vocab * sizeof *z);
+}
+
 static void loss_task(void *context, size_t index, unsigned thread)
 {
     const chunk *c = context;
@@ -166,6 +211,10 @@ static void loss_task(void *context, size_t index, unsigned thread)
     float *zt = head->teacher ? head->logits_t + index * head->teacher->config.n_vocab : NULL;
     unsigned char *work = head->work + thread * head->work_bytes;
     float *dz = (float *)(void *)(work + head->loss_bytes);
+    if (c->rows->kept) {
+        kept_row(c, index, z, dz, thread);
+        return;
+    }
     const size_t row = c->first + index;
     const int32_t label = c->rows->labels[row];
     const bool bf16 = head->student->act == RT_BF16, capped = head->student->config.logit_softcap > 0;
@@ -269,6 +318,7 @@ rt_status rt_head_run(rt_head *head, const rt_pass *student, const rt_pass *teac
                       rt_error *err)
 {
     assert(!head->with_gradient || (dhidden && dweight && !rt_proj_is_packed(&head->student->head)));
+    assert(!rows->kept || (head->kept_work && !row_fn));
     if (head->with_gradient)
         memset(dhidden, 0, n_tokens * head->student->config.n_embd * sizeof *dhidden);
     chunk c = {.head = head,

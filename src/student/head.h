@@ -7,6 +7,7 @@
 #define RT_STUDENT_HEAD_H
 
 #include "model/decoder.h"
+#include "student/kept.h"
 #include "student/loss.h"
 
 enum { RT_HEAD_CHUNK = 256 };
@@ -16,6 +17,9 @@ typedef struct rt_head rt_head;
 rt_status rt_head_open(rt_head **out, const rt_model *student, const rt_model *teacher, bool with_gradient,
                        rt_error *err);
 void rt_head_close(rt_head *head);
+/* The rows' teacher will be kept rows of at most n_max ids, each < n_vocab (real ids: the student's pads past
+ * them take no part).  Only with a gradient, without a teacher model. */
+rt_status rt_head_reserve_kept(rt_head *head, size_t n_max, size_t n_vocab, rt_error *err);
 size_t rt_head_bytes(const rt_model *student, const rt_model *teacher, bool with_gradient);
 
 typedef struct rt_head_rows { /* the rows of a pass that carry a loss, in order */
@@ -23,6 +27,7 @@ typedef struct rt_head_rows { /* the rows of a pass that carry a loss, in order 
     const int32_t *labels;    /* [n] id that follows, or -1 */
     const double *scales;     /* [n] weight of the row in the step's loss */
     size_t n;
+    const rt_kept_row *kept; /* [n]; NULL: the teacher is a model, or there is none */
 } rt_head_rows;
 
 /* Called for each row with its figures, in no defined order and from several threads.  z, zt: the logits

@@ -77,6 +77,8 @@ static rt_status log_step(run *r, const rt_run_progress *p, rt_error *err)
     put_real(line, "kl", p->report.kl_forward);
     put_real(line, "kl_reverse", p->report.kl_reverse);
     put_real(line, "nll", p->report.nll);
+    put_real(line, "features", p->report.features);
+    put_real(line, "taid_t", p->report.taid);
     put_real(line, "grad_norm", p->report.grad_norm);
     put_real(line, "lr", p->report.lr);
     put_real(line, "tokens_per_s", p->tokens_per_s);

@@ -21,8 +21,9 @@ static rt_status list_ranges(rt_trainer *t, rt_error *err)
     size_t count = 0;
     for (size_t i = 0; i < t->layout.count; i++)
         count += rt_size_ceil_div(t->layout.list[i].count, UPDATE_RANGE);
+    count += rt_size_ceil_div(t->total - t->layout.total, UPDATE_RANGE);
     t->ranges = calloc(count, sizeof *t->ranges);
-    t->norm_chunks = calloc(rt_norm_chunks(t->layout.total), sizeof *t->norm_chunks);
+    t->norm_chunks = calloc(rt_norm_chunks(t->total), sizeof *t->norm_chunks);
     if (!t->ranges || !t->norm_chunks)
         return rt_error_set(err, RT_NO_MEMORY, "no memory for the optimiser's table");
     for (size_t i = 0; i < t->layout.count; i++) {
@@ -31,12 +32,14 @@ static rt_status list_ranges(rt_trainer *t, rt_error *err)
             t->ranges[t->n_ranges++] = (rt_update_range){
                 p->offset + at, p->offset + rt_size_min(p->count, at + UPDATE_RANGE), p->cols > 0};
     }
+    for (size_t at = t->layout.total; at < t->total; at += UPDATE_RANGE)
+        t->ranges[t->n_ranges++] = (rt_update_range){at, rt_size_min(t->total, at + UPDATE_RANGE), true};
     return RT_OK;
 }
 
 static rt_status take_arrays(rt_trainer *t, rt_error *err)
 {
-    const size_t total = t->layout.total, tokens = t->options.tokens_max, d = t->config.n_embd;
+    const size_t total = t->total, tokens = t->options.tokens_max, d = t->config.n_embd;
     size_t bytes = 0, part;
     if (!rt_size_mul(total, 4 * sizeof(float) + sizeof(rt_bf16), &part) ||
         !rt_size_add(bytes, part, &bytes) ||
@@ -57,34 +60,75 @@ static rt_status take_arrays(rt_trainer *t, rt_error *err)
     return RT_OK;
 }
 
+static bool is_kept(const rt_trainer_options *options) { return options->kept.topk || options->kept.draws; }
+
+/* The mixture at both ends of the run. */
+static rt_status check_objective(const rt_trainer_options *options, const rt_model *teacher, rt_error *err)
+{
+    const uint64_t steps = options->schedule.total;
+    for (uint64_t end = 0; end < 2; end++) {
+        rt_loss_mix mix;
+        rt_course_at(&mix, &options->mix, &options->course, end ? steps : 0, steps, options->course.taid.t);
+        const rt_status status =
+            is_kept(options) ? rt_kept_mix_check(&mix, options->kept.topk, options->kept.draws, 1, err)
+                             : rt_loss_mix_check(&mix, err);
+        if (status != RT_OK)
+            return status;
+    }
+    if (!is_kept(options) && rt_loss_mix_needs_teacher(&options->mix) && !teacher)
+        return rt_error_set(err, RT_INVALID, "the objective needs a teacher and there is none");
+    if (rt_features_any(&options->features) && !teacher)
+        return rt_error_set(err, RT_INVALID, "features need a teacher model and there is none");
+    return RT_OK;
+}
+
+static rt_status count_values(rt_trainer *t, const rt_model *teacher, rt_error *err)
+{
+    const size_t more = rt_features_any(&t->options.features)
+                            ? rt_features_parameters(&t->options.features, &t->config, &teacher->config)
+                            : 0;
+    if (!rt_size_add(t->layout.total, more, &t->total))
+        return rt_error_set(err, RT_NO_MEMORY, "the student and its projections are too large");
+    return RT_OK;
+}
+
 rt_status rt_trainer_open(rt_trainer **out, const rt_model_config *config, const rt_model *teacher,
                           const rt_trainer_options *options, rt_pool *pool, rt_error *err)
 {
     *out = NULL;
     if (options->precision == RT_PRECISION_INT8)
         return rt_error_set(err, RT_INVALID, "a student trains in bf16 or f32; int8 is for teachers");
-    if (rt_loss_mix_check(&options->mix, err) != RT_OK)
+    if (check_objective(options, teacher, err) != RT_OK)
         return err->status;
-    if (rt_loss_mix_needs_teacher(&options->mix) && !teacher)
-        return rt_error_set(err, RT_INVALID, "the objective needs a teacher and there is none");
+    const bool kept = is_kept(options), features = rt_features_any(&options->features);
+    if (features && rt_features_check(&options->features, config, &teacher->config, err) != RT_OK)
+        return err->status;
     rt_trainer *t = calloc(1, sizeof *t);
     if (!t)
         return rt_error_set(err, RT_NO_MEMORY, "no memory for a trainer");
     t->options = *options;
     t->config = *config;
     t->pool = pool;
-    t->teacher = rt_loss_mix_needs_teacher(&options->mix) ? teacher : NULL;
-    if (rt_layout_build(&t->layout, config, err) != RT_OK || take_arrays(t, err) != RT_OK ||
-        list_ranges(t, err) != RT_OK ||
+    t->taid = options->course.taid;
+    const bool heads = !kept && rt_loss_mix_needs_teacher(&options->mix); /* the teacher's logits */
+    t->teacher = heads || features ? teacher : NULL;
+    if (rt_layout_build(&t->layout, config, err) != RT_OK || count_values(t, teacher, err) != RT_OK ||
+        take_arrays(t, err) != RT_OK || list_ranges(t, err) != RT_OK ||
         rt_model_view(&t->student, config, &t->layout, t->values, t->half, options->precision, pool, err) !=
             RT_OK ||
         rt_pass_open(&t->pass, t->student, options->tokens_max, true, err) != RT_OK ||
         (t->teacher &&
          rt_pass_open(&t->teacher_pass, t->teacher, options->tokens_max, false, err) != RT_OK) ||
-        rt_head_open(&t->head, t->student, t->teacher, true, err) != RT_OK) {
+        rt_head_open(&t->head, t->student, heads ? teacher : NULL, true, err) != RT_OK ||
+        (kept && rt_head_reserve_kept(t->head, options->kept.n_max, options->kept.n_vocab, err) != RT_OK) ||
+        (features && rt_features_open(&t->features, &options->features, t->student, teacher,
+                                      options->tokens_max, err) != RT_OK)) {
         rt_trainer_close(t);
         return err->status;
     }
+    if (features)
+        rt_features_init(t->values + t->layout.total, &options->features, config, &teacher->config,
+                         options->seed);
     *out = t;
     return RT_OK;
 }
@@ -94,6 +138,7 @@ void rt_trainer_close(rt_trainer *t)
     if (!t)
         return;
     rt_head_close(t->head);
+    rt_features_close(t->features);
     rt_pass_close(t->pass);
     rt_pass_close(t->teacher_pass);
     rt_model_close(t->student);
@@ -118,7 +163,8 @@ size_t rt_trainer_bytes_of(const rt_model *student, const rt_model *teacher, siz
 
 size_t rt_trainer_bytes(const rt_trainer *t)
 {
-    return rt_trainer_bytes_of(t->student, t->teacher, t->layout.total, &t->options);
+    return rt_trainer_bytes_of(t->student, t->teacher, t->total, &t->options) +
+           rt_features_bytes(t->features);
 }
 
 static void sync_task(void *context, size_t index, unsigned thread)
@@ -138,6 +184,8 @@ void rt_trainer_sync(rt_trainer *t)
 static void add_stats(rt_trainer *t, const rt_head_rows *rows)
 {
     for (size_t i = 0; i < rows->n; i++) {
+        if (t->options.course.adaptive)
+            t->sum.taid += rows->scales[i] * t->stats[i].terms[t->options.course.taid_term];
         t->sum.kl_forward += t->stats[i].kl_forward;
         t->sum.kl_reverse += t->stats[i].kl_reverse;
         if (rows->labels[i] >= 0) {
@@ -150,14 +198,19 @@ static void add_stats(rt_trainer *t, const rt_head_rows *rows)
 
 rt_status rt_trainer_accumulate(rt_trainer *t, const rt_batch *batch, const rt_head_rows *rows, rt_error *err)
 {
+    rt_loss_mix mix;
+    rt_course_at(&mix, &t->options.mix, &t->options.course, t->step, t->options.schedule.total, t->taid.t);
+    if (t->features)
+        rt_features_begin(t->features, t->pass, t->teacher_pass, batch, rows, t->values + t->layout.total,
+                          t->grads + t->layout.total);
     if (t->teacher)
-        rt_forward(t->teacher, t->teacher_pass, batch, NULL, NULL);
+        rt_forward(t->teacher, t->teacher_pass, batch, t->features ? rt_features_tap : NULL, t->features);
     rt_forward(t->student, t->pass, batch, NULL, NULL);
     const rt_param *head = rt_layout_global(&t->layout, RT_GLOBAL_HEAD);
     if (!head)
         head = rt_layout_global(&t->layout, RT_GLOBAL_EMBED);
     double loss;
-    if (rt_head_run(t->head, t->pass, t->teacher_pass, &t->options.mix, rows, batch->n_tokens, t->dhidden,
+    if (rt_head_run(t->head, t->pass, t->teacher_pass, &mix, rows, batch->n_tokens, t->dhidden,
                     t->grads + head->offset, t->stats, NULL, NULL, &loss, err) != RT_OK) {
         char where[64];
         (void)snprintf(where, sizeof where, "step %llu", (unsigned long long)t->step + 1);
@@ -165,7 +218,13 @@ rt_status rt_trainer_accumulate(rt_trainer *t, const rt_batch *batch, const rt_h
     }
     t->sum.loss += loss;
     add_stats(t, rows);
-    rt_backward(t->student, t->pass, batch, &t->layout, t->dhidden, t->grads);
+    if (!t->features) {
+        rt_backward(t->student, t->pass, batch, &t->layout, t->dhidden, t->grads);
+        return RT_OK;
+    }
+    const rt_backward_hooks hooks = rt_features_hooks(t->features);
+    rt_backward_hooked(t->student, t->pass, batch, &t->layout, t->dhidden, t->grads, &hooks);
+    t->sum.features += rt_features_loss(t->features);
     return RT_OK;
 }
 
@@ -173,7 +232,7 @@ static void norm_task(void *context, size_t index, unsigned thread)
 {
     (void)thread;
     rt_trainer *t = context;
-    t->norm_chunks[index] = rt_norm_chunk(t->grads, t->layout.total, index);
+    t->norm_chunks[index] = rt_norm_chunk(t->grads, t->total, index);
 }
 
 typedef struct update_job {
@@ -213,7 +272,7 @@ static rt_status name_bad_tensor(const rt_trainer *t, rt_error *err)
 
 rt_status rt_trainer_update(rt_trainer *t, rt_step_report *report, rt_error *err)
 {
-    const size_t chunks = rt_norm_chunks(t->layout.total);
+    const size_t chunks = rt_norm_chunks(t->total);
     rt_pool_run(t->pool, chunks, norm_task, t);
     const double norm = rt_norm_total(t->norm_chunks, chunks);
     if (!isfinite(norm))
@@ -226,10 +285,15 @@ rt_status rt_trainer_update(rt_trainer *t, rt_step_report *report, rt_error *err
                       rt_adamw_step_make(&plain, t->step + 1, factor, clip)};
     rt_pool_run(t->pool, t->n_ranges, update_task, &job);
     t->step++;
-    const double rows = (double)t->sum.rows;
+    const bool adaptive = t->options.course.adaptive;
+    const double rows = (double)t->sum.rows, taid = adaptive ? t->taid.t : (double)NAN;
+    if (adaptive)
+        rt_taid_observe(&t->taid, t->sum.taid);
     *report = (rt_step_report){.step = t->step,
                                .rows = t->sum.rows,
-                               .loss = t->sum.loss,
+                               .loss = t->sum.loss + t->sum.features,
+                               .features = t->features ? t->sum.features : (double)NAN,
+                               .taid = taid,
                                .kl_forward = t->sum.kl_forward / rows,
                                .kl_reverse = t->sum.kl_reverse / rows,
                                .nll = t->sum.nll / (double)t->sum.labelled,

@@ -2,36 +2,49 @@
  * AdamW.
  *
  * All memory is taken when the trainer is opened; a step allocates nothing.  The state that a checkpoint
- * keeps is values, m, v and the step number; everything else follows from them. */
+ * keeps is values, m, v (projections of features included), TAID's state and the step number; everything else
+ * follows from them. */
 #ifndef RT_STUDENT_TRAINER_H
 #define RT_STUDENT_TRAINER_H
 
 #include "model/decoder.h"
+#include "student/course.h"
+#include "student/feature_train.h"
 #include "student/head.h"
 #include "student/loss.h"
 #include "student/optimiser.h"
 #include "student/schedule.h"
 
 typedef struct rt_trainer_options {
-    rt_loss_mix mix;
+    rt_loss_mix mix;  /* at the first step */
+    rt_course course; /* how it changes; ramps need schedule.total */
     rt_adamw_options adamw;
     rt_schedule schedule;
-    double clip;            /* largest global norm of the gradient; <= 0: none */
-    rt_precision precision; /* F32 or BF16, of the student */
-    size_t tokens_max;      /* of a micro-batch */
+    double clip;               /* largest global norm of the gradient; <= 0: none */
+    rt_precision precision;    /* F32 or BF16, of the student */
+    size_t tokens_max;         /* of a micro-batch */
+    struct {                   /* the teacher is kept rows, not a model */
+        bool topk, draws;      /* what they hold; both false: no kept rows */
+        size_t n_max, n_vocab; /* ids of a row at most; the teacher's real ids */
+    } kept;
+    rt_feature_options features; /* need a teacher model */
+    uint64_t seed;               /* of the projections' start */
 } rt_trainer_options;
 
 typedef struct rt_trainer {
     rt_trainer_options options;
     rt_model_config config;
     rt_layout layout;
-    float *values, *m, *v, *grads; /* [layout.total] each */
-    rt_bf16 *half;                 /* [layout.total]; NULL in F32 */
+    size_t total;                  /* layout.total and the projections behind it */
+    float *values, *m, *v, *grads; /* [total] each */
+    rt_bf16 *half;                 /* [total]; NULL in F32 */
     uint64_t step;                 /* optimiser steps done */
     rt_model *student;             /* a view of the above */
     const rt_model *teacher;       /* borrowed; NULL when the objective needs none */
     rt_pass *pass, *teacher_pass;
     rt_head *head;
+    rt_features *features; /* NULL: none */
+    rt_taid taid;          /* where the course is adaptive */
     float *dhidden;
     rt_loss_stats *stats; /* [tokens_max] */
     double *norm_chunks;
@@ -40,7 +53,7 @@ typedef struct rt_trainer {
     rt_pool *pool;
     rt_arena arena;
     struct { /* of the step under way */
-        double loss, kl_forward, kl_reverse, nll;
+        double loss, kl_forward, kl_reverse, nll, features, taid;
         size_t rows, labelled;
     } sum;
 } rt_trainer;
@@ -48,7 +61,9 @@ typedef struct rt_trainer {
 typedef struct rt_step_report {
     uint64_t step;                 /* the number of this step, from 1 */
     size_t rows;                   /* tokens with a loss */
-    double loss;                   /* the objective */
+    double loss;                   /* the objective, features included */
+    double features;               /* the part of hidden states and relations; NAN without them */
+    double taid;                   /* t of this step; NAN where it is not adaptive */
     double kl_forward, kl_reverse; /* means over rows; NAN without a teacher */
     double nll;                    /* mean -log p of the labels; NAN without labels */
     double grad_norm;              /* before clipping */

@@ -30,6 +30,30 @@ typedef struct world { /* a tiny teacher, a one-layer student of it, random text
     char dir[64];
 } world;
 
+/* Everything that a run can carry: features with projections, a weight and a temperature that move, TAID. */
+static bool rich;
+
+static void make_rich(rt_trainer_options *o)
+{
+    o->mix = (rt_loss_mix){
+        .n_terms = 2,
+        .terms = {{0.7, {.kind = RT_LOSS_TAID, .tau = 1, .t = 0.4}}, {0.3, {.kind = RT_LOSS_CE, .tau = 1}}}};
+    o->course = (rt_course){.n_ramps = 1,
+                            .ramps = {{.term = 1, .of = RT_RAMP_WEIGHT, .from = 0.3, .over = 1}},
+                            .adaptive = true,
+                            .taid = rt_taid_make(0.4, 1, 5e-4, 0.99, STEPS)};
+    o->features = (rt_feature_options){.hidden_weight = 0.5,
+                                       .hidden = RT_HIDDEN_COSINE,
+                                       .projection = true,
+                                       .n_pairs = 1,
+                                       .pairs = {{0, 1}},
+                                       .relation_weight = 0.5,
+                                       .relations = RT_RELATION_Q | RT_RELATION_V,
+                                       .relation_teacher = 1,
+                                       .sequence_max = BATCH};
+    o->seed = 3;
+}
+
 static void make_text(rt_documents *docs)
 {
     rt_rng rng = rt_rng_make(5, 0);
@@ -59,7 +83,7 @@ static void world_open(world *w, unsigned threads, rt_precision precision, doubl
     make_text(&w->docs);
     rt_model_config config = w->teacher->config;
     config.n_layers = 1;
-    const rt_trainer_options options = {
+    rt_trainer_options options = {
         .mix = {.n_terms = 2,
                 .terms = {{0.7, {.kind = RT_LOSS_FKL, .tau = 2, .tau2 = true}},
                           {0.3, {.kind = RT_LOSS_CE, .tau = 1}}}},
@@ -68,6 +92,8 @@ static void world_open(world *w, unsigned threads, rt_precision precision, doubl
         .clip = 1,
         .precision = precision,
         .tokens_max = BATCH};
+    if (rich)
+        make_rich(&options);
     assert_int_equal(rt_trainer_open(&w->trainer, &config, w->teacher, &options, w->pool, &err), RT_OK);
     const size_t map[] = {1};
     assert_int_equal(rt_params_load(w->trainer->values, &w->trainer->layout, &config, w->weights,
@@ -122,7 +148,7 @@ static char *log_of(const char *dir)
 
 static void assert_same_state(const world *a, const world *b)
 {
-    const size_t bytes = a->trainer->layout.total * sizeof(float);
+    const size_t bytes = a->trainer->total * sizeof(float);
     assert_memory_equal(a->trainer->values, b->trainer->values, bytes);
     assert_memory_equal(a->trainer->m, b->trainer->m, bytes);
     assert_memory_equal(a->trainer->v, b->trainer->v, bytes);
@@ -199,6 +225,15 @@ static void the_number_of_threads_changes_no_bit(void **state)
     assert_same_state(&one, &three);
     world_close(&one);
     world_close(&three);
+}
+
+static void features_and_courses_resume_bit_for_bit(void **state)
+{
+    rich = true;
+    resume_case(RT_PRECISION_F32);
+    resume_case(RT_PRECISION_BF16);
+    the_number_of_threads_changes_no_bit(state);
+    rich = false;
 }
 
 static void a_checkpoint_of_other_settings_is_refused_and_kept(void **state)
@@ -361,6 +396,7 @@ int main(void)
         cmocka_unit_test(a_run_cut_at_any_step_gives_the_bits_of_the_whole_run_f32),
         cmocka_unit_test(a_run_cut_at_any_step_gives_the_bits_of_the_whole_run_bf16),
         cmocka_unit_test(the_number_of_threads_changes_no_bit),
+        cmocka_unit_test(features_and_courses_resume_bit_for_bit),
         cmocka_unit_test(a_checkpoint_of_other_settings_is_refused_and_kept),
         cmocka_unit_test(a_damaged_checkpoint_is_named_and_never_used),
         cmocka_unit_test(a_full_disk_stops_the_run_and_keeps_the_last_checkpoint),
