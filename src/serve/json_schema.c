@@ -64,7 +64,7 @@ static rt_status add_text(compiler *c, const json_t *value, bool without_quotes,
         return rt_error_set(c->err, RT_INVALID, "the schema's keys and values hold more than %d bytes",
                             RT_GRAMMAR_BYTES_MAX);
     }
-    if (!grow((void **)&g->bytes, &g->bytes_capacity, g->n_bytes, size, 1)) {
+    if (!grow((void **)&g->bytes, &g->bytes_capacity, g->n_bytes, size + 1, 1)) {
         free(text);
         return no_memory(c->err);
     }
