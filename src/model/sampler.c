@@ -18,6 +18,8 @@ struct rt_sampler {
     candidate *candidates; /* [n_vocab] */
     float *p;              /* [n_vocab] */
     uint16_t *counts;      /* [n_vocab], all zero between calls */
+    int32_t *ids;          /* [n_vocab] of a marker's draw */
+    void *work;            /* a marker's */
 };
 
 rt_sampling rt_sampling_default(void)
@@ -50,8 +52,10 @@ rt_status rt_sampler_open(rt_sampler **out, size_t n_vocab, rt_error *err)
         s->candidates = calloc(n_vocab, sizeof *s->candidates);
         s->p = calloc(n_vocab, sizeof *s->p);
         s->counts = calloc(n_vocab, sizeof *s->counts);
+        s->ids = calloc(n_vocab, sizeof *s->ids);
+        s->work = aligned_alloc(64, rt_size_round_up(n_vocab * RT_DRAW_WORK + 4096, 64));
     }
-    if (!s || !s->candidates || !s->p || !s->counts) {
+    if (!s || !s->candidates || !s->p || !s->counts || !s->ids || !s->work) {
         rt_sampler_close(s);
         return rt_error_set(err, RT_NO_MEMORY, "no memory to sample from %zu ids", n_vocab);
     }
@@ -66,6 +70,8 @@ void rt_sampler_close(rt_sampler *s)
     free(s->candidates);
     free(s->p);
     free(s->counts);
+    free(s->ids);
+    free(s->work);
     free(s);
 }
 
@@ -103,11 +109,38 @@ static int by_probability(const void *a, const void *b)
     return (x->id > y->id) - (x->id < y->id);
 }
 
-static double uniform_at(const rt_sampling *how, uint64_t stream, uint64_t position)
+typedef struct place {
+    const int32_t *seen;
+    size_t n_seen, n_answer;
+    double u, coin;
+} place;
+
+static place place_at(const rt_sampling *how, const int32_t *seen, size_t n_seen, uint64_t stream,
+                      uint64_t position)
 {
     rt_rng rng = rt_rng_make(how->seed, stream);
     rng.index = position * 4;
-    return rt_rng_uniform(&rng);
+    const double u = rt_rng_uniform(&rng);
+    return (place){seen, n_seen, rt_size_min(position, n_seen), u, how->marker ? rt_rng_uniform(&rng) : 0};
+}
+
+/* The marker's choice; -1: the plain draw. */
+static int32_t marked(const rt_sampler *s, const rt_sampling *how, const place *at, const int32_t *ids,
+                      size_t n, double mass, bool greedy)
+{
+    const rt_draw draw = {.ids = ids,
+                          .p = s->p,
+                          .n = n,
+                          .n_vocab = s->n_vocab,
+                          .mass = mass,
+                          .seen = at->seen,
+                          .n_seen = at->n_seen,
+                          .n_answer = at->n_answer,
+                          .greedy = greedy,
+                          .u = at->u,
+                          .coin = at->coin,
+                          .work = s->work};
+    return how->marker->choose(how->marker, &draw);
 }
 
 /* All ids, in order of id: no filter needs them sorted. */
@@ -160,23 +193,38 @@ static size_t shortlist(rt_sampler *s, const rt_sampling *how, float top)
     return how->top_k ? rt_size_min(n, how->top_k) : n;
 }
 
-/* top_k, top_p and min_p over ids in descending order. */
-static int32_t draw_filtered(rt_sampler *s, const rt_sampling *how, float top, double u)
+/* top_k, top_p and min_p: the first of the sorted candidates stay; their count, and their mass. */
+static size_t filter(rt_sampler *s, const rt_sampling *how, float top, double *mass)
 {
     size_t n = shortlist(s, how, top);
     double total = 0;
     for (size_t i = 0; i < n; i++)
         total += (double)s->candidates[i].p;
-    if (how->top_p < 1) { /* of what top_k left, else of all: the probabilities sum to 1 */
-        const double enough = how->top_p * (how->top_k ? total : 1);
-        double mass = 0;
-        size_t kept = 0;
-        while (kept < n && mass < enough)
-            mass += (double)s->candidates[kept++].p;
-        n = rt_size_max(kept, 1);
-        total = mass;
+    *mass = total;
+    if (how->top_p >= 1)
+        return n;
+    /* of what top_k left, else of all: the probabilities sum to 1 */
+    const double enough = how->top_p * (how->top_k ? total : 1);
+    size_t kept = 0;
+    for (*mass = 0; kept < n && *mass < enough; kept++)
+        *mass += (double)s->candidates[kept].p;
+    return rt_size_max(kept, 1);
+}
+
+static int32_t draw_filtered(rt_sampler *s, const rt_sampling *how, float top, const place *at)
+{
+    double mass;
+    const size_t n = filter(s, how, top, &mass);
+    if (how->marker) {
+        for (size_t i = 0; i < n; i++) {
+            s->ids[i] = s->candidates[i].id;
+            s->p[i] = s->candidates[i].p;
+        }
+        const int32_t id = marked(s, how, at, s->ids, n, mass, false);
+        if (id >= 0)
+            return id;
     }
-    double left = u * total;
+    double left = at->u * mass;
     for (size_t i = 0; i + 1 < n; i++) {
         left -= (double)s->candidates[i].p;
         if (left < 0)
@@ -190,13 +238,20 @@ int32_t rt_sample(rt_sampler *s, const rt_sampling *how, float *logits, const in
 {
     penalise(s, how, logits, seen, n_seen);
     const size_t best = arg_max(logits, s->n_vocab);
-    if (how->temperature == 0)
+    const bool greedy = how->temperature == 0;
+    if (greedy && !how->marker)
         return (int32_t)best;
     const float top = logits[best];
     for (size_t i = 0; i < s->n_vocab; i++) /* so that the scaled maximum is 0 however large the logits are */
         s->p[i] = logits[i] - top;
-    (void)rt_ops_get()->softmax(s->p, s->n_vocab, (float)(1 / how->temperature));
-    const double u = uniform_at(how, stream, position);
-    const bool filtered = how->top_k || how->top_p < 1 || how->min_p > 0;
-    return filtered ? draw_filtered(s, how, s->p[best], u) : draw_plain(s, u);
+    (void)rt_ops_get()->softmax(s->p, s->n_vocab, greedy ? 1 : (float)(1 / how->temperature));
+    const place at = place_at(how, seen, n_seen, stream, position);
+    if (!greedy && (how->top_k || how->top_p < 1 || how->min_p > 0))
+        return draw_filtered(s, how, s->p[best], &at);
+    if (how->marker) {
+        const int32_t id = marked(s, how, &at, NULL, s->n_vocab, 1, greedy);
+        if (id >= 0 || greedy)
+            return id >= 0 ? id : (int32_t)best;
+    }
+    return draw_plain(s, at.u);
 }

@@ -5,10 +5,31 @@
 #ifndef RT_MODEL_SAMPLER_H
 #define RT_MODEL_SAMPLER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "retort/error.h"
+
+/* What a marker chooses from: the distribution after every filter. */
+typedef struct rt_draw {
+    const int32_t *ids; /* [n]; NULL: 0..n-1 */
+    float *p;           /* [n] of sum `mass`; may be overwritten */
+    size_t n, n_vocab;
+    double mass;
+    const int32_t *seen; /* [n_seen] prompt and answer so far */
+    size_t n_seen, n_answer;
+    bool greedy;    /* temperature 0: p is at temperature 1, unfiltered, and the largest is wanted */
+    double u, coin; /* two independent uniforms in [0, 1) of this position */
+    void *work;     /* RT_DRAW_WORK * n_vocab + 4096 bytes, 64-byte aligned */
+} rt_draw;
+enum { RT_DRAW_WORK = 24 };
+
+/* Takes the place of the plain draw: a watermark.  `choose` returns an id, or -1 for the plain draw; it is
+ * called from several threads at once, and its answer depends on the draw alone. */
+typedef struct rt_marker {
+    int32_t (*choose)(const struct rt_marker *marker, const rt_draw *draw);
+} rt_marker;
 
 typedef struct rt_sampling {
     double temperature; /* 0: greedy */
@@ -20,6 +41,7 @@ typedef struct rt_sampling {
     double frequency_penalty; /* 0: none; times the count of an id */
     double presence_penalty;  /* 0: none; once for an id that was seen */
     uint64_t seed;
+    const rt_marker *marker; /* borrowed; NULL: none */
 } rt_sampling;
 
 rt_sampling rt_sampling_default(void); /* greedy */
