@@ -11,7 +11,7 @@
 #include "base/size.h"
 #include "cli/cli.h"
 #include "cli/commands.h"
-#include "cli/model_arg.h"
+#include "cli/open_model.h"
 #include "model/config.h"
 #include "model/known.h"
 #include "model/tokenizer.h"
@@ -43,7 +43,7 @@ static json_t *licence_of_card(const char *dir)
     return out ? out : json_null();
 }
 
-static json_t *licence(const rt_weights *weights, const char *path)
+json_t *cli_model_licence(const rt_weights *weights, const char *path)
 {
     const char *data;
     size_t size;
@@ -150,7 +150,7 @@ static rt_status gather(json_t **out, const char *path, rt_error *err)
     (void)rt_weights_meta_string(weights, "general.name", &name, &name_size);
     json_t *json = json_pack("{s:o, s:s, s:o, s:o}", "path", rt_json_text(path, strlen(path)), "format",
                              gguf ? "GGUF" : "safetensors", "name", string_or_null(name, name_size),
-                             "licence", licence(weights, path));
+                             "licence", cli_model_licence(weights, path));
     (void)json_object_set_new(json, "tensors", tensors(weights, &stored));
     if (status == RT_OK) {
         (void)json_object_set_new(json, "family", json_string(config.family));

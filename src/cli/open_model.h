@@ -5,6 +5,8 @@
 #ifndef RT_CLI_OPEN_MODEL_H
 #define RT_CLI_OPEN_MODEL_H
 
+#include <jansson.h>
+
 #include "cli/model_arg.h"
 #include "model/chat_template.h"
 #include "model/decoder.h"
@@ -34,6 +36,10 @@ rt_precision cli_precision(const char *word);
 rt_status cli_model_open(cli_model *out, const char *name, rt_precision precision, unsigned flags,
                          rt_pool *pool, rt_error *err);
 void cli_model_close(cli_model *model); /* an empty one is fine */
+
+/* What the file, the folder's card or the list of known models says of the licence; JSON null: nothing does.
+ */
+json_t *cli_model_licence(const rt_weights *weights, const char *path);
 
 /* RT_MISMATCH that names both tokenizers when two models do not read the same ids; embeddings that are
  * padded to different sizes are fine. */

@@ -197,7 +197,7 @@ bool rt_reader_document_has_rows(const rt_reader *r, size_t index)
     return entry_of(r, index, &f)->n_rows > 0;
 }
 
-static rt_status find_record(const rt_reader *r, size_t index, rls_record *record, rt_error *err)
+rt_status reader_record(const rt_reader *r, size_t index, rls_record *record, rt_error *err)
 {
     if (index >= r->n_documents)
         return rt_error_set(err, RT_NOT_FOUND, "%.300s: has %zu documents, there is no number %zu", r->dir,
@@ -216,7 +216,7 @@ static rt_status read_document(const rt_reader *r, size_t index, rt_store_docume
                                rt_error *err)
 {
     rls_record record;
-    if (find_record(r, index, &record, err) != RT_OK)
+    if (reader_record(r, index, &record, err) != RT_OK)
         return err->status;
     if (rls_record_read(doc, &record, &r->header, with_rows, err) == RT_OK)
         return RT_OK;

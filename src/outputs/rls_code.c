@@ -20,7 +20,8 @@ enum { MASK_PARAMETER = 4, PARAMETERS = 16, TAIL_NONE = 65535, COUNT_BITS = 13 }
 
 #define CODE8_X_MAX 64.0   /* nats: less probable ids are kept as e^-64 */
 #define CODE16_STEP 1024.0 /* codes a nat */
-#define LOG_Z_STEP 256.0
+#define LOG_Z_STEP 256.0   /* codes a nat, from -128 to 128 */
+#define LOG_S_STEP 1024.0  /* from -32 to 32 */
 
 /* ---- numbers as codes ---- */
 
@@ -64,6 +65,11 @@ static float float_of_bits(uint32_t bits)
     float x;
     memcpy(&x, &bits, sizeof x);
     return x;
+}
+
+static uint32_t signed_code(float x, double step)
+{
+    return (uint32_t)(int32_t)lrint((double)x * step) & 0xffff;
 }
 
 static unsigned width_of(uint32_t n) { return n ? rls_log2(n) + 1 : 0; } /* bits of numbers 0..n */
@@ -150,7 +156,7 @@ static bool is_regular(const rt_sparse_row *row, const rt_rls_header *h, bool ze
 {
     const uint32_t topk = h->topk < h->n_vocab ? h->topk : h->n_vocab;
     return row->n_topk == topk && row->n_draws == h->draws && row->n - row->n_topk <= h->draws && !zeros &&
-           fabsf(row->log_z) < 127;
+           fabsf(row->log_z) < 127 && fabsf(row->log_s) < 31;
 }
 
 static void put_row(rls_bits_out *b, const rt_sparse_row *row, const rt_rls_header *h)
@@ -163,16 +169,18 @@ static void put_row(rls_bits_out *b, const rt_sparse_row *row, const rt_rls_head
     rls_put(b, !regular, 1);
     if (regular) {
         rls_put(b, extra, width_of(h->draws));
-        rls_put(b, (uint32_t)(int32_t)lrint((double)row->log_z * LOG_Z_STEP) & 0xffff, 16);
+        rls_put(b, signed_code(row->log_z, LOG_Z_STEP), 16);
+        if (h->proposal != 1)
+            rls_put(b, signed_code(row->log_s, LOG_S_STEP), 16);
     } else {
         rls_put(b, row->n_topk, COUNT_BITS);
         rls_put(b, extra, COUNT_BITS);
         rls_put(b, row->n_draws, COUNT_BITS);
         rls_put(b, zeros, 1);
         rls_put(b, bits_of_float(row->log_z), 32);
+        if (h->proposal != 1)
+            rls_put(b, bits_of_float(row->log_s), 32);
     }
-    if (h->proposal != 1)
-        rls_put(b, bits_of_float(row->log_s), 32);
     if (row->n_topk) {
         rls_put(b, tail_code(row->tail_logprob), 16);
         put_group(b, &(group){row->ids, row->logq, row->counts, row->n_topk, row->n_draws > 0, true},
@@ -368,15 +376,17 @@ static rt_status get_row(rls_bits_in *b, rt_sparse_rows *rows, const rt_rls_head
     if (!rls_get(b, 1)) {
         extra = rls_get(b, width_of(h->draws));
         head.log_z = (float)(int16_t)rls_get(b, 16) / (float)LOG_Z_STEP;
+        if (h->proposal != 1)
+            head.log_s = (float)(int16_t)rls_get(b, 16) / (float)LOG_S_STEP;
     } else {
         head.n_topk = rls_get(b, COUNT_BITS);
         extra = rls_get(b, COUNT_BITS);
         head.n_draws = rls_get(b, COUNT_BITS);
         zeros = rls_get(b, 1);
         head.log_z = float_of_bits(rls_get(b, 32));
+        if (h->proposal != 1)
+            head.log_s = float_of_bits(rls_get(b, 32));
     }
-    if (h->proposal != 1)
-        head.log_s = float_of_bits(rls_get(b, 32));
     head.n = head.n_topk + extra;
     if (head.n_topk > RT_TOPK_MAX || extra > RT_TOPK_MAX || head.n_draws > RT_DRAWS_MAX ||
         head.n_topk > h->n_vocab || extra > h->n_vocab || !rls_bits_sound(b))

@@ -32,27 +32,31 @@ void text_writer_deinit(text_writer *w)
     *w = (text_writer){.file.fd = -1};
 }
 
+rt_status text_writer_add_line(text_writer *w, const char *line, size_t size, rt_error *err)
+{
+    const size_t begin = w->waiting.size;
+    if (size > TEXT_ROW_MAX)
+        return rt_error_set(err, RT_INVALID, "a row of %zu bytes is larger than the %d that are kept", size,
+                            TEXT_ROW_MAX);
+    rt_text_append(&w->waiting, line, size);
+    rt_text_append(&w->waiting, "\n", 1);
+    if (w->waiting.failed) {
+        w->waiting.size = begin;
+        w->waiting.failed = false;
+        return rt_error_set(err, RT_NO_MEMORY, "no memory for a row of %zu bytes", size);
+    }
+    w->n_rows++;
+    return RT_OK;
+}
+
 rt_status text_writer_add(text_writer *w, const json_t *row, rt_error *err)
 {
-    char *line = json_is_object(row) ? json_dumps(row, JSON_COMPACT) : NULL;
+    if (!json_is_object(row))
+        return rt_error_set(err, RT_INVALID, "a row must be a JSON object");
+    char *line = json_dumps(row, JSON_COMPACT);
     if (!line)
-        return rt_error_set(err, json_is_object(row) ? RT_NO_MEMORY : RT_INVALID,
-                            "a row must be a JSON object");
-    const size_t begin = w->waiting.size, size = strlen(line);
-    rt_status status = RT_OK;
-    if (size > TEXT_ROW_MAX) {
-        status = rt_error_set(err, RT_INVALID, "a row of %zu bytes is larger than the %d that are kept", size,
-                              TEXT_ROW_MAX);
-    } else {
-        rt_text_append(&w->waiting, line, size);
-        rt_text_append(&w->waiting, "\n", 1);
-        if (w->waiting.failed) {
-            w->waiting.size = begin;
-            w->waiting.failed = false;
-            status = rt_error_set(err, RT_NO_MEMORY, "no memory for a row of %zu bytes", size);
-        }
-        w->n_rows += status == RT_OK;
-    }
+        return rt_error_set(err, RT_NO_MEMORY, "no memory for a row");
+    const rt_status status = text_writer_add_line(w, line, strlen(line), err);
     free(line);
     return status;
 }

@@ -27,6 +27,8 @@ typedef struct text_writer {
 rt_status text_writer_init(text_writer *writer, const char *path, rt_error *err);
 /* Appends a line to those that wait. */
 rt_status text_writer_add(text_writer *writer, const json_t *row, rt_error *err);
+/* The same for a line that is JSON already. */
+rt_status text_writer_add_line(text_writer *writer, const char *line, size_t size, rt_error *err);
 rt_status text_writer_flush(text_writer *writer, rt_error *err); /* durable when it has returned */
 void text_writer_deinit(text_writer *writer);                    /* drops what was not flushed */
 

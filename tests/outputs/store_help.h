@@ -129,7 +129,7 @@ static inline void assert_same_document(const rt_store_document *got, const rt_s
                         rt_rls_code_error(h->code_bits, (double)b.logq[i]));
         assert_true(isnan(b.log_z) ? isnan(a.log_z) : fabsf(a.log_z - b.log_z) <= 1 / 512.0f + 1e-5f);
         assert_true(a.tail_logprob == b.tail_logprob || fabsf(a.tail_logprob - b.tail_logprob) < 1e-3f);
-        assert_true(fabsf(a.log_s - b.log_s) < 1e-6f);
+        assert_true(fabsf(a.log_s - b.log_s) < 1e-3f);
     }
 }
 
