@@ -14,6 +14,9 @@ void rt_desk_close(rt_desk *desk);
 /* For tests: another clock.  Seconds since 1970. */
 void rt_desk_set_clock(rt_desk *desk, const rt_time_source *clock);
 
+/* Reinstates accounts whose suspension or throttling was until a time that has passed; the actor is "system". */
+rt_status rt_desk_lift_expired(rt_desk *desk, rt_error *err);
+
 typedef struct rt_reply {
     int http;     /* 200, 201, 400, 401, 403, 404, 405, 409, 500 */
     json_t *body; /* the caller owns it; never NULL */

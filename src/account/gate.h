@@ -92,7 +92,7 @@ void rt_caller_release(const rt_caller *caller); /* NULL is allowed */
 typedef enum rt_role { RT_ROLE_NONE, RT_ROLE_READ, RT_ROLE_SUPPORT, RT_ROLE_FULL } rt_role;
 typedef struct rt_admin {
     rt_role role;
-    char name[232]; /* "admin:<id> <name>", the actor in the audit trail */
+    char name[256]; /* "admin:<id> <name>", the actor in the audit trail */
 } rt_admin;
 bool rt_gate_authenticate_admin(rt_gate *gate, const char *key, const char *address, rt_admin *admin,
                                 rt_refusal *refusal);

@@ -1,0 +1,272 @@
+/* account/db_postgres.c - PostgreSQL behind db.h, through libpq with prepared statements.
+ *
+ * Values travel as text, bytes in the \x form.  A connection that broke is opened anew at the next call outside
+ * of a transaction; inside of one the failure ends the transaction and the caller repeats it. */
+#include <libpq-fe.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "account/db_ops.h"
+#include "base/hash.h"
+
+enum { VALUES_MAX = 32, NUMBER_MAX = 32 };
+
+typedef struct statement {
+    uint64_t hash;
+    bool prepared;
+} statement;
+
+typedef struct postgres_db {
+    PGconn *connection;
+    bool in_transaction;
+    uint64_t epoch;
+    statement statements[RT_STATEMENTS_MAX];
+} postgres_db;
+
+/* One line of what libpq says; it may name the address and never the password. */
+static rt_status failed(const postgres_db *db, const PGresult *result, rt_error *err)
+{
+    const char *text = result ? PQresultErrorMessage(result) : PQerrorMessage(db->connection);
+    const char *state = result ? PQresultErrorField(result, PG_DIAG_SQLSTATE) : NULL;
+    const bool again = state && (!strcmp(state, "40001") || !strcmp(state, "40P01"));
+    return rt_error_set(err, again ? RT_BUSY : RT_IO, "the account database: %.*s", (int)strcspn(text, "\n"), text);
+}
+
+static void close_db(void *handle)
+{
+    postgres_db *db = handle;
+    PQfinish(db->connection);
+    free(db);
+}
+
+static void drop_notice(void *context, const char *message)
+{
+    (void)context;
+    (void)message;
+}
+
+static rt_status open_db(void **out, const char *where, rt_error *err)
+{
+    postgres_db *db = calloc(1, sizeof *db);
+    if (!db)
+        return rt_error_set(err, RT_NO_MEMORY, "no memory for a database connection");
+    db->connection = PQconnectdb(where);
+    if (PQstatus(db->connection) != CONNECTION_OK) {
+        (void)failed(db, NULL, err);
+        close_db(db);
+        return err->status;
+    }
+    (void)PQsetNoticeProcessor(db->connection, drop_notice, NULL);
+    *out = db;
+    return RT_OK;
+}
+
+/* The number of the statement, prepared on this connection; -1 on failure. */
+static int prepared_statement(postgres_db *db, const char *sql, rt_error *err)
+{
+    const uint64_t hash = rt_hash64(sql, strlen(sql), 0);
+    for (size_t probe = 0; probe < RT_STATEMENTS_MAX; probe++) {
+        const size_t index = (size_t)((hash + probe) % RT_STATEMENTS_MAX);
+        statement *place = &db->statements[index];
+        if (place->prepared && place->hash == hash)
+            return (int)index;
+        if (place->prepared)
+            continue;
+        char name[16];
+        (void)snprintf(name, sizeof name, "s%zu", index);
+        PGresult *result = PQprepare(db->connection, name, sql, 0, NULL);
+        const bool good = PQresultStatus(result) == PGRES_COMMAND_OK;
+        if (!good)
+            (void)failed(db, result, err);
+        PQclear(result);
+        if (!good)
+            return -1;
+        *place = (statement){hash, true};
+        return (int)index;
+    }
+    (void)rt_error_set(err, RT_INTERNAL, "more than %d different statements", RT_STATEMENTS_MAX);
+    return -1;
+}
+
+/* The text form of the values; blobs in *heap, which the caller frees. */
+static bool encode(const rt_value *values, size_t n_values, const char **texts, char numbers[][NUMBER_MAX],
+                   char **heap)
+{
+    for (size_t i = 0; i < n_values; i++) {
+        const rt_value *value = &values[i];
+        heap[i] = NULL;
+        texts[i] = value->data;
+        if (value->kind == RT_VALUE_NULL) {
+            texts[i] = NULL;
+        } else if (value->kind == RT_VALUE_INT || value->kind == RT_VALUE_REAL) {
+            (void)(value->kind == RT_VALUE_INT
+                       ? snprintf(numbers[i], NUMBER_MAX, "%lld", (long long)value->integer)
+                       : snprintf(numbers[i], NUMBER_MAX, "%.17g", value->real));
+            texts[i] = numbers[i];
+        } else if (value->kind == RT_VALUE_BLOB) {
+            char *hex = heap[i] = malloc(2 * value->size + 3);
+            if (!hex)
+                return false;
+            hex[0] = '\\';
+            hex[1] = 'x';
+            (void)sodium_bin2hex(hex + 2, 2 * value->size + 1, (const unsigned char *)value->data, value->size);
+            texts[i] = hex;
+        }
+    }
+    return true;
+}
+
+static rt_status give_rows(const PGresult *result, rt_row_fn row_fn, void *context, rt_error *err)
+{
+    rt_status status = RT_OK;
+    for (int i = 0; row_fn && i < PQntuples(result) && status == RT_OK; i++)
+        status = row_fn(context, &(rt_row){(void *)result, &rt_db_postgres, i}, err);
+    return status;
+}
+
+static rt_status run_once(postgres_db *db, const char *sql, const rt_value *values, size_t n_values,
+                          rt_row_fn row_fn, void *context, int64_t *changed, rt_error *err)
+{
+    const char *texts[VALUES_MAX];
+    char numbers[VALUES_MAX][NUMBER_MAX], *heap[VALUES_MAX] = {0}, name[16];
+    const int index = prepared_statement(db, sql, err);
+    if (index < 0)
+        return err->status;
+    (void)snprintf(name, sizeof name, "s%d", index);
+    rt_status status = RT_OK;
+    if (n_values > VALUES_MAX || !encode(values, n_values, texts, numbers, heap))
+        status = rt_error_set(err, RT_NO_MEMORY, "no memory for a statement's values");
+    if (status == RT_OK) {
+        PGresult *result = PQexecPrepared(db->connection, name, (int)n_values, texts, NULL, NULL, 0);
+        const ExecStatusType kind = PQresultStatus(result);
+        if (kind != PGRES_COMMAND_OK && kind != PGRES_TUPLES_OK)
+            status = failed(db, result, err);
+        else
+            status = give_rows(result, row_fn, context, err);
+        if (changed)
+            *changed = strtoll(PQcmdTuples(result), NULL, 10);
+        PQclear(result);
+    }
+    for (size_t i = 0; i < n_values && i < VALUES_MAX; i++)
+        free(heap[i]);
+    return status;
+}
+
+static bool connect_again(postgres_db *db)
+{
+    PQreset(db->connection);
+    db->epoch++;
+    memset(db->statements, 0, sizeof db->statements);
+    return PQstatus(db->connection) == CONNECTION_OK;
+}
+
+static rt_status run(void *handle, const char *sql, const rt_value *values, size_t n_values, rt_row_fn row_fn,
+                     void *context, int64_t *changed, rt_error *err)
+{
+    postgres_db *db = handle;
+    if (!db->in_transaction && PQstatus(db->connection) != CONNECTION_OK && !connect_again(db))
+        return failed(db, NULL, err);
+    const rt_status status = run_once(db, sql, values, n_values, row_fn, context, changed, err);
+    /* Only a statement that reads may be repeated: of one that writes nobody knows whether it was done. */
+    if (status != RT_OK && !db->in_transaction && PQstatus(db->connection) != CONNECTION_OK &&
+        strncmp(sql, "SELECT", 6) == 0 && connect_again(db))
+        return run_once(db, sql, values, n_values, row_fn, context, changed, err);
+    return status;
+}
+
+static rt_status script(void *handle, const char *sql, rt_error *err)
+{
+    postgres_db *db = handle;
+    if (!db->in_transaction && PQstatus(db->connection) != CONNECTION_OK && !connect_again(db))
+        return failed(db, NULL, err);
+    PGresult *result = PQexec(db->connection, sql);
+    const ExecStatusType kind = PQresultStatus(result);
+    const rt_status status =
+        kind == PGRES_COMMAND_OK || kind == PGRES_TUPLES_OK ? RT_OK : failed(db, result, err);
+    PQclear(result);
+    return status;
+}
+
+static rt_status begin(void *handle, bool durable, rt_error *err)
+{
+    postgres_db *db = handle;
+    const char *sql = durable ? "BEGIN" : "BEGIN; SET LOCAL synchronous_commit = off";
+    rt_status status = script(handle, sql, err);
+    if (status != RT_OK && PQstatus(db->connection) != CONNECTION_OK && connect_again(db))
+        status = script(handle, sql, err);
+    db->in_transaction = status == RT_OK;
+    return status;
+}
+
+/* The server answers COMMIT of a transaction that has failed with success and the word ROLLBACK. */
+static rt_status commit(void *handle, rt_error *err)
+{
+    postgres_db *db = handle;
+    PGresult *result = PQexec(db->connection, "COMMIT");
+    rt_status status = RT_OK;
+    if (PQresultStatus(result) != PGRES_COMMAND_OK)
+        status = failed(db, result, err);
+    else if (strcmp(PQcmdStatus(result), "COMMIT") != 0)
+        status = rt_error_set(err, RT_IO, "the account database: a transaction had failed and was rolled back");
+    PQclear(result);
+    db->in_transaction = false;
+    return status;
+}
+
+static void rollback(void *handle)
+{
+    postgres_db *db = handle;
+    if (db->in_transaction && PQstatus(db->connection) == CONNECTION_OK)
+        (void)script(handle, "ROLLBACK", &(rt_error){0});
+    db->in_transaction = false;
+}
+
+static bool is_null(const rt_row *row, int column) { return PQgetisnull(row->handle, row->index, column); }
+
+static int64_t get_int(const rt_row *row, int column)
+{
+    return strtoll(PQgetvalue(row->handle, row->index, column), NULL, 10);
+}
+
+static double get_real(const rt_row *row, int column)
+{
+    return strtod(PQgetvalue(row->handle, row->index, column), NULL);
+}
+
+static const char *get_text(const rt_row *row, int column)
+{
+    return PQgetvalue(row->handle, row->index, column);
+}
+
+/* The \x form is decoded in place: libpq gives the buffer to whoever reads the result. */
+static const void *get_blob(const rt_row *row, int column, size_t *size)
+{
+    char *text = PQgetvalue(row->handle, row->index, column);
+    const size_t length = (size_t)PQgetlength(row->handle, row->index, column);
+    *size = 0;
+    if (length >= 2 && text[0] == '\\')
+        (void)sodium_hex2bin((unsigned char *)text, length, text + 2, length - 2, NULL, size, NULL);
+    return text;
+}
+
+static uint64_t epoch(const void *handle) { return ((const postgres_db *)handle)->epoch; }
+
+const rt_db_ops rt_db_postgres = {
+    .id_column = "BIGINT GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY",
+    .blob_type = "BYTEA",
+    .open = open_db,
+    .close = close_db,
+    .epoch = epoch,
+    .run = run,
+    .script = script,
+    .begin = begin,
+    .commit = commit,
+    .rollback = rollback,
+    .is_null = is_null,
+    .get_int = get_int,
+    .get_real = get_real,
+    .get_text = get_text,
+    .get_blob = get_blob,
+};

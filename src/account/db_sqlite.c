@@ -1,0 +1,221 @@
+/* account/db_sqlite.c - SQLite behind db.h: one file in WAL mode, synchronous FULL, so that a commit that has
+ * returned is on the disk.  Readers never wait; writers of several processes wait for each other up to ten
+ * seconds. */
+#include <errno.h>
+#include <fcntl.h>
+#include <sqlite3.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "account/db_ops.h"
+#include "base/hash.h"
+
+enum { BUSY_TIMEOUT_MS = 10000 };
+
+typedef struct statement {
+    uint64_t hash;
+    sqlite3_stmt *prepared; /* NULL: a free place */
+} statement;
+
+typedef struct sqlite_db {
+    sqlite3 *connection;
+    statement statements[RT_STATEMENTS_MAX];
+} sqlite_db;
+
+static rt_status failed(const sqlite_db *db, int code, const char *what, rt_error *err)
+{
+    const rt_status status = code == SQLITE_BUSY || code == SQLITE_LOCKED ? RT_BUSY
+                             : code == SQLITE_NOMEM                       ? RT_NO_MEMORY
+                             : code == SQLITE_NOTADB || code == SQLITE_CORRUPT ? RT_CORRUPT
+                                                                               : RT_IO;
+    return rt_error_set(err, status, "the account database: %s: %s", what,
+                        db->connection ? sqlite3_errmsg(db->connection) : sqlite3_errstr(code));
+}
+
+static void close_db(void *handle)
+{
+    sqlite_db *db = handle;
+    for (size_t i = 0; i < RT_STATEMENTS_MAX; i++)
+        (void)sqlite3_finalize(db->statements[i].prepared);
+    (void)sqlite3_close(db->connection);
+    free(db);
+}
+
+/* The file is made before SQLite sees it: its -wal and -shm files take over its permissions. */
+static rt_status make_private(const char *path, rt_error *err)
+{
+    const int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    struct stat info;
+    if (fd < 0)
+        return rt_error_set(err, RT_IO, "%s: the account database cannot be opened: %s", path, strerror(errno));
+    const bool ours = fstat(fd, &info) == 0 && S_ISREG(info.st_mode) &&
+                      ((info.st_mode & 077) == 0 || fchmod(fd, 0600) == 0);
+    (void)close(fd);
+    if (!ours)
+        return rt_error_set(err, RT_IO, "%s: the account database must be a file that only its owner reads", path);
+    return RT_OK;
+}
+
+static rt_status open_db(void **out, const char *where, rt_error *err)
+{
+    if (make_private(where, err) != RT_OK)
+        return err->status;
+    sqlite_db *db = calloc(1, sizeof *db);
+    if (!db)
+        return rt_error_set(err, RT_NO_MEMORY, "no memory for a database connection");
+    int code = sqlite3_open_v2(where, &db->connection, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
+    if (code == SQLITE_OK)
+        code = sqlite3_busy_timeout(db->connection, BUSY_TIMEOUT_MS);
+    if (code == SQLITE_OK)
+        code = sqlite3_exec(db->connection,
+                            "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA temp_store=MEMORY;"
+                            "PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON;",
+                            NULL, NULL, NULL);
+    if (code != SQLITE_OK) {
+        (void)failed(db, code, where, err);
+        close_db(db);
+        return err->status;
+    }
+    (void)sqlite3_db_config(db->connection, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
+    *out = db;
+    return RT_OK;
+}
+
+static sqlite3_stmt *prepared_statement(sqlite_db *db, const char *sql, rt_error *err)
+{
+    const uint64_t hash = rt_hash64(sql, strlen(sql), 0);
+    for (size_t probe = 0; probe < RT_STATEMENTS_MAX; probe++) {
+        statement *place = &db->statements[(hash + probe) % RT_STATEMENTS_MAX];
+        if (place->prepared && place->hash == hash)
+            return place->prepared;
+        if (place->prepared)
+            continue;
+        const int code =
+            sqlite3_prepare_v3(db->connection, sql, -1, SQLITE_PREPARE_PERSISTENT, &place->prepared, NULL);
+        if (code != SQLITE_OK) {
+            (void)failed(db, code, "a statement", err);
+            return NULL;
+        }
+        place->hash = hash;
+        return place->prepared;
+    }
+    (void)rt_error_set(err, RT_INTERNAL, "more than %d different statements", RT_STATEMENTS_MAX);
+    return NULL;
+}
+
+static int bind(sqlite3_stmt *prepared, size_t number, const rt_value *value)
+{
+    /* $3 is a name to SQLite: its place is the order of first appearance. */
+    const char name[4] = {'$', (char)(number < 10 ? '0' + (int)number : '0' + (int)number / 10),
+                          (char)(number < 10 ? 0 : '0' + (int)number % 10), 0};
+    const int place = sqlite3_bind_parameter_index(prepared, name);
+    if (place == 0)
+        return SQLITE_RANGE;
+    switch (value->kind) {
+    case RT_VALUE_NULL:
+        return sqlite3_bind_null(prepared, place);
+    case RT_VALUE_INT:
+        return sqlite3_bind_int64(prepared, place, value->integer);
+    case RT_VALUE_REAL:
+        return sqlite3_bind_double(prepared, place, value->real);
+    case RT_VALUE_TEXT:
+        return sqlite3_bind_text64(prepared, place, value->data, value->size, SQLITE_STATIC, SQLITE_UTF8);
+    case RT_VALUE_BLOB:
+        return sqlite3_bind_blob64(prepared, place, value->data, value->size, SQLITE_STATIC);
+    }
+    return SQLITE_MISUSE;
+}
+
+static rt_status run(void *handle, const char *sql, const rt_value *values, size_t n_values, rt_row_fn row_fn,
+                     void *context, int64_t *changed, rt_error *err)
+{
+    sqlite_db *db = handle;
+    sqlite3_stmt *prepared = prepared_statement(db, sql, err);
+    if (!prepared)
+        return err->status;
+    int code = SQLITE_OK;
+    for (size_t i = 0; i < n_values && code == SQLITE_OK; i++)
+        code = bind(prepared, i + 1, &values[i]);
+    rt_status status = code == SQLITE_OK ? RT_OK : failed(db, code, "a parameter", err);
+    while (status == RT_OK && (code = sqlite3_step(prepared)) == SQLITE_ROW)
+        if (row_fn)
+            status = row_fn(context, &(rt_row){prepared, &rt_db_sqlite, 0}, err);
+    if (status == RT_OK && code != SQLITE_DONE)
+        status = failed(db, code, "a statement", err);
+    if (changed)
+        *changed = sqlite3_changes64(db->connection);
+    (void)sqlite3_reset(prepared);
+    (void)sqlite3_clear_bindings(prepared);
+    return status;
+}
+
+static rt_status script(void *handle, const char *sql, rt_error *err)
+{
+    sqlite_db *db = handle;
+    const int code = sqlite3_exec(db->connection, sql, NULL, NULL, NULL);
+    return code == SQLITE_OK ? RT_OK : failed(db, code, "a script", err);
+}
+
+static rt_status begin(void *handle, bool durable, rt_error *err)
+{
+    (void)durable;
+    return run(handle, "BEGIN IMMEDIATE", NULL, 0, NULL, NULL, NULL, err);
+}
+
+static rt_status commit(void *handle, rt_error *err)
+{
+    return run(handle, "COMMIT", NULL, 0, NULL, NULL, NULL, err);
+}
+
+static void rollback(void *handle)
+{
+    sqlite_db *db = handle;
+    if (!sqlite3_get_autocommit(db->connection)) /* some failures have rolled back already */
+        (void)run(handle, "ROLLBACK", NULL, 0, NULL, NULL, NULL, &(rt_error){0});
+}
+
+static bool is_null(const rt_row *row, int column)
+{
+    return sqlite3_column_type(row->handle, column) == SQLITE_NULL;
+}
+static int64_t get_int(const rt_row *row, int column) { return sqlite3_column_int64(row->handle, column); }
+static double get_real(const rt_row *row, int column) { return sqlite3_column_double(row->handle, column); }
+
+static const char *get_text(const rt_row *row, int column)
+{
+    const unsigned char *text = sqlite3_column_text(row->handle, column);
+    return text ? (const char *)text : "";
+}
+
+static const void *get_blob(const rt_row *row, int column, size_t *size)
+{
+    const void *data = sqlite3_column_blob(row->handle, column);
+    *size = (size_t)sqlite3_column_bytes(row->handle, column);
+    return data;
+}
+
+static uint64_t epoch(const void *handle)
+{
+    (void)handle;
+    return 1;
+}
+
+const rt_db_ops rt_db_sqlite = {
+    .id_column = "INTEGER PRIMARY KEY",
+    .blob_type = "BLOB",
+    .open = open_db,
+    .close = close_db,
+    .epoch = epoch,
+    .run = run,
+    .script = script,
+    .begin = begin,
+    .commit = commit,
+    .rollback = rollback,
+    .is_null = is_null,
+    .get_int = get_int,
+    .get_real = get_real,
+    .get_text = get_text,
+    .get_blob = get_blob,
+};
