@@ -1,4 +1,5 @@
-/* account/admin.c - the table of routes, and how a call runs: parse, check the role, one transaction, one reply. */
+/* account/admin.c - the table of routes, and how a call runs: parse, check the role, one transaction, one
+ * reply. */
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -54,7 +55,8 @@ rt_status rt_desk_open(rt_desk **out, const char *db, const char *secrets, rt_er
     if (!desk)
         return rt_error_set(err, RT_NO_MEMORY, "no memory for the account database");
     (void)pthread_mutex_init(&desk->mutex, NULL);
-    if (rt_db_open(&desk->db, db, err) != RT_OK || rt_secrets_open(&desk->secrets, secrets, db, err) != RT_OK) {
+    if (rt_db_open(&desk->db, db, err) != RT_OK ||
+        rt_secrets_open(&desk->secrets, secrets, db, err) != RT_OK) {
         rt_desk_close(desk);
         return err->status;
     }
@@ -76,8 +78,8 @@ void rt_desk_set_clock(rt_desk *desk, const rt_time_source *clock) { desk->clock
 
 json_t *rt_error_body(const char *type, const char *code, const char *param, const char *message)
 {
-    return json_pack("{s:{s:s, s:s, s:s?, s:s?}}", "error", "message", message, "type", type, "param", param, "code",
-                     code);
+    return json_pack("{s:{s:s, s:s, s:s?, s:s?}}", "error", "message", message, "type", type, "param", param,
+                     "code", code);
 }
 
 rt_reply reply_error(int http, const char *type, const char *code, const char *param, const char *message)
@@ -156,7 +158,10 @@ rt_reply call_run(call *c, call_handler handler, bool writes)
 
 static int hex_digit(char c)
 {
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+    return c >= '0' && c <= '9'   ? c - '0'
+           : c >= 'a' && c <= 'f' ? c - 'a' + 10
+           : c >= 'A' && c <= 'F' ? c - 'A' + 10
+                                  : -1;
 }
 
 /* Decodes text[0..size) into out; false when it does not fit, is malformed or holds a control character. */
@@ -190,7 +195,8 @@ bool query_parse(call *c, const char *query)
         if (size > 0) {
             query_item *item = &c->query[c->n_query];
             if (c->n_query == QUERY_MAX || !decode(item->name, sizeof item->name, query, name) ||
-                !decode(item->value, sizeof item->value, equals ? equals + 1 : "", equals ? size - name - 1 : 0))
+                !decode(item->value, sizeof item->value, equals ? equals + 1 : "",
+                        equals ? size - name - 1 : 0))
                 return false;
             c->n_query++;
         }
@@ -221,8 +227,8 @@ static int match(const route *r, const char *method, const char *path, char id[6
     return strcmp(r->method, method) == 0 ? 2 : 1;
 }
 
-rt_reply rt_admin_call(rt_desk *desk, const rt_admin *admin, const char *method, const char *path, const char *query,
-                       const json_t *body)
+rt_reply rt_admin_call(rt_desk *desk, const rt_admin *admin, const char *method, const char *path,
+                       const char *query, const json_t *body)
 {
     call c;
     call_begin(&c, desk, admin->name, body);
@@ -238,12 +244,14 @@ rt_reply rt_admin_call(rt_desk *desk, const rt_admin *admin, const char *method,
             return reply_error(403, "permission_error", "feature_not_allowed", NULL,
                                "this admin key's role does not allow that");
         if (body && !json_is_object(body))
-            return reply_error(400, "invalid_request_error", "invalid_value", NULL, "the body must be an object");
+            return reply_error(400, "invalid_request_error", "invalid_value", NULL,
+                               "the body must be an object");
         if (!query_parse(&c, query))
             return reply_error(400, "invalid_request_error", "invalid_value", NULL, "the query is malformed");
         return call_run(&c, r->handler, strcmp(r->method, "GET") != 0);
     }
-    return known_path ? reply_error(405, "invalid_request_error", "method_not_allowed", NULL,
-                                    "this method is not allowed here")
-                      : reply_error(404, "invalid_request_error", "unknown_url", NULL, "there is no such path");
+    return known_path
+               ? reply_error(405, "invalid_request_error", "method_not_allowed", NULL,
+                             "this method is not allowed here")
+               : reply_error(404, "invalid_request_error", "unknown_url", NULL, "there is no such path");
 }

@@ -14,7 +14,8 @@ void rt_desk_close(rt_desk *desk);
 /* For tests: another clock.  Seconds since 1970. */
 void rt_desk_set_clock(rt_desk *desk, const rt_time_source *clock);
 
-/* Reinstates accounts whose suspension or throttling was until a time that has passed; the actor is "system". */
+/* Reinstates accounts whose suspension or throttling was until a time that has passed; the actor is "system".
+ */
 rt_status rt_desk_lift_expired(rt_desk *desk, rt_error *err);
 
 typedef struct rt_reply {

@@ -7,24 +7,27 @@
 
 enum { NAME_MAX_BYTES = 200, REASON_MAX = 4000, PUBLIC_REASON_MAX = 250, EVIDENCE_MAX = 1000 };
 
-#define COLUMNS                                                                                                    \
-    "id, name, contact, state, tier, limits, permissions, prices, prompts, created, case_id, public_reason, until, " \
+#define COLUMNS                                                                                              \
+    "id, name, contact, state, tier, limits, permissions, prices, prompts, created, case_id, "               \
+    "public_reason, until, "                                                                                 \
     "terms, terms_at"
 
-static json_t *account_json(const rt_row *row)
+static json_t *account_json(const rt_sql_row *row)
 {
-    return json_pack("{s:s, s:s, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "object",
-                     "account", "id", rt_row_text(row, 0), "name", text_or_null(row, 1), "contact",
-                     text_or_null(row, 2), "state", rt_row_text(row, 3), "tier", text_or_null(row, 4), "limits",
-                     json_or_null(row, 5), "permissions", json_or_null(row, 6), "prices", json_or_null(row, 7),
-                     "prompts", json_or_null(row, 8), "created", int_or_null(row, 9), "case", text_or_null(row, 10),
-                     "public_reason", text_or_null(row, 11), "until", int_or_null(row, 12), "terms_accepted",
+    return json_pack("{s:s, s:s, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+                     "object", "account", "id", rt_sql_row_text(row, 0), "name", text_or_null(row, 1),
+                     "contact", text_or_null(row, 2), "state", rt_sql_row_text(row, 3), "tier",
+                     text_or_null(row, 4), "limits", json_or_null(row, 5), "permissions",
+                     json_or_null(row, 6), "prices", json_or_null(row, 7), "prompts", json_or_null(row, 8),
+                     "created", int_or_null(row, 9), "case", text_or_null(row, 10), "public_reason",
+                     text_or_null(row, 11), "until", int_or_null(row, 12), "terms_accepted",
                      text_or_null(row, 13), "terms_accepted_at", int_or_null(row, 14));
 }
 
 rt_status account_get(call *c, const char *id, json_t **out, rt_error *err)
 {
-    return get_one(c, "SELECT " COLUMNS " FROM accounts WHERE id = $1", id, account_json, "account", out, err);
+    return get_one(c, "SELECT " COLUMNS " FROM accounts WHERE id = $1", id, account_json, "account", out,
+                   err);
 }
 
 rt_status accounts_show(call *c, rt_error *err) { return account_get(c, c->id, &c->out, err); }
@@ -36,18 +39,20 @@ rt_status accounts_list(call *c, rt_error *err)
     list l = {.make = account_json};
     if (*state && !rt_account_state_parse(&parsed, state)) {
         c->param = "state";
-        return rt_error_set(err, RT_INVALID, "state: expected active, watched, throttled, suspended or closed");
+        return rt_error_set(err, RT_INVALID,
+                            "state: expected active, watched, throttled, suspended or closed");
     }
     if (query_count(c, "limit", 100, 1000, &l.limit, err) != RT_OK)
         return err->status;
-    const rt_value values[] = {rt_value_text(state), rt_value_text(name), rt_value_text(after),
-                               rt_value_int(l.limit + 1)};
-    const rt_status status =
-        rt_db_run(c->db,
-                  "SELECT " COLUMNS " FROM accounts WHERE ($1 = '' OR state = $1) AND ($2 = '' OR name = $2) AND ($3 = "
-                  "'' OR (created, id) > (SELECT a.created, a.id FROM accounts AS a WHERE a.id = $3)) ORDER BY created, "
-                  "id LIMIT $4",
-                  values, 4, list_take, &l, NULL, err);
+    const rt_sql_value values[] = {rt_sql_text(state), rt_sql_text(name), rt_sql_text(after),
+                                   rt_sql_int(l.limit + 1)};
+    const rt_status status = rt_db_run(
+        c->db,
+        "SELECT " COLUMNS " FROM accounts WHERE ($1 = '' OR state = $1) AND ($2 = '' OR name = $2) AND ($3 = "
+        "'' OR (created, id) > (SELECT a.created, a.id FROM accounts AS a WHERE a.id = $3)) ORDER BY "
+        "created, "
+        "id LIMIT $4",
+        values, 4, list_take, &l, NULL, err);
     c->out = list_json(&l);
     return status;
 }
@@ -78,7 +83,8 @@ static rt_status read_settings(call *c, const json_t *old, settings *s, rt_error
     rt_limits limits = rt_limits_none();
     rt_permissions permissions = {0};
     rt_prompt_policy prompts = {RT_PROMPT_NONE, 30};
-    const json_t *prices = old ? json_object_get(old, "prices") : NULL, *given = json_object_get(c->body, "prices");
+    const json_t *prices = old ? json_object_get(old, "prices") : NULL,
+                 *given = json_object_get(c->body, "prices");
     rt_status status = RT_OK;
     if (old) {
         status = rt_limits_read(&limits, json_object_get(old, "limits"), err);
@@ -129,12 +135,13 @@ static rt_status insert_account(call *c, const char *id, const settings *s, rt_e
         body_text(c, "tier", NAME_MAX_BYTES, false, "default", &tier, err) != RT_OK ||
         next_version(c, &version, err) != RT_OK)
         return err->status;
-    const rt_value values[] = {rt_value_text(id),          rt_value_text(name),           rt_value_text(contact),
-                               rt_value_text(tier),        rt_value_text(s->limits),      rt_value_text(s->permissions),
-                               rt_value_text(s->prices),   rt_value_text(s->prompts),     rt_value_int(c->now_s),
-                               rt_value_int(version)};
+    const rt_sql_value values[] = {
+        rt_sql_text(id),        rt_sql_text(name),           rt_sql_text(contact),   rt_sql_text(tier),
+        rt_sql_text(s->limits), rt_sql_text(s->permissions), rt_sql_text(s->prices), rt_sql_text(s->prompts),
+        rt_sql_int(c->now_s),   rt_sql_int(version)};
     if (rt_db_run(c->db,
-                  "INSERT INTO accounts (id, name, contact, state, tier, limits, permissions, prices, prompts, created, "
+                  "INSERT INTO accounts (id, name, contact, state, tier, limits, permissions, prices, "
+                  "prompts, created, "
                   "version) VALUES ($1, $2, $3, 'active', $4, $5, $6, $7, $8, $9, $10)",
                   values, 10, NULL, NULL, NULL, err) != RT_OK)
         return err->status;
@@ -161,8 +168,8 @@ rt_status accounts_create(call *c, rt_error *err)
 /* The members of the body that a change may set, for the trail. */
 static json_t *changed_members(const call *c)
 {
-    static const char *const names[] = {"name", "contact", "tier", "limits", "permissions", "prices", "prompts",
-                                        "terms_accepted"};
+    static const char *const names[] = {"name",        "contact", "tier",    "limits",
+                                        "permissions", "prices",  "prompts", "terms_accepted"};
     json_t *out = json_object();
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         json_t *value = json_object_get(c->body, names[i]);
@@ -181,25 +188,28 @@ static rt_status update_account(call *c, const json_t *old, const settings *s, r
     if (body_text(c, "name", NAME_MAX_BYTES, false, name, &name, err) != RT_OK ||
         body_text(c, "contact", NAME_MAX_BYTES, false, contact, &contact, err) != RT_OK ||
         body_text(c, "tier", NAME_MAX_BYTES, false, tier, &tier, err) != RT_OK ||
-        body_text(c, "terms_accepted", 64, false, "", &terms, err) != RT_OK || next_version(c, &version, err) != RT_OK)
+        body_text(c, "terms_accepted", 64, false, "", &terms, err) != RT_OK ||
+        next_version(c, &version, err) != RT_OK)
         return err->status;
     if (!*name) {
         c->param = "name";
         return rt_error_set(err, RT_INVALID, "name: must not be empty");
     }
-    const rt_value values[] = {rt_value_text(c->id),        rt_value_text(name),       rt_value_text(contact),
-                               rt_value_text(tier),         rt_value_text(s->limits),  rt_value_text(s->permissions),
-                               rt_value_text(s->prices),    rt_value_text(s->prompts), rt_value_int(version)};
-    const rt_value accepted[] = {rt_value_text(c->id), rt_value_text(terms), rt_value_int(c->now_s)};
+    const rt_sql_value values[] = {
+        rt_sql_text(c->id),     rt_sql_text(name),       rt_sql_text(contact),
+        rt_sql_text(tier),      rt_sql_text(s->limits),  rt_sql_text(s->permissions),
+        rt_sql_text(s->prices), rt_sql_text(s->prompts), rt_sql_int(version)};
+    const rt_sql_value accepted[] = {rt_sql_text(c->id), rt_sql_text(terms), rt_sql_int(c->now_s)};
     if (rt_db_run(c->db,
-                  "UPDATE accounts SET name = $2, contact = $3, tier = $4, limits = $5, permissions = $6, prices = $7, "
+                  "UPDATE accounts SET name = $2, contact = $3, tier = $4, limits = $5, permissions = $6, "
+                  "prices = $7, "
                   "prompts = $8, version = $9 WHERE id = $1",
                   values, 9, NULL, NULL, NULL, err) != RT_OK)
         return err->status;
     if (!*terms)
         return RT_OK;
-    return rt_db_run(c->db, "UPDATE accounts SET terms = $2, terms_at = $3 WHERE id = $1", accepted, 3, NULL, NULL,
-                     NULL, err);
+    return rt_db_run(c->db, "UPDATE accounts SET terms = $2, terms_at = $3 WHERE id = $1", accepted, 3, NULL,
+                     NULL, NULL, err);
 }
 
 rt_status accounts_change(call *c, rt_error *err)
@@ -226,14 +236,15 @@ rt_status account_set_state(call *c, const char *id, rt_account_state state, con
     int64_t version;
     if (next_version(c, &version, err) != RT_OK)
         return err->status;
-    const rt_value values[] = {rt_value_text(id),
-                               rt_value_text(rt_account_state_name(state)),
-                               rt_value_text(case_id),
-                               rt_value_text(public_reason),
-                               until > 0 ? rt_value_int(until) : (rt_value){0},
-                               rt_value_int(version)};
+    const rt_sql_value values[] = {rt_sql_text(id),
+                                   rt_sql_text(rt_account_state_name(state)),
+                                   rt_sql_text(case_id),
+                                   rt_sql_text(public_reason),
+                                   until > 0 ? rt_sql_int(until) : (rt_sql_value){0},
+                                   rt_sql_int(version)};
     if (rt_db_run(c->db,
-                  "UPDATE accounts SET state = $2, case_id = $3, public_reason = $4, until = $5, version = $6 WHERE id "
+                  "UPDATE accounts SET state = $2, case_id = $3, public_reason = $4, until = $5, version = "
+                  "$6 WHERE id "
                   "= $1",
                   values, 6, NULL, NULL, NULL, err) != RT_OK)
         return err->status;
@@ -278,20 +289,23 @@ static rt_status act(call *c, rt_account_state state, const char *action, rt_err
     rt_id_make(case_id, "case_", 20);
     if (status == RT_OK && member(old, "case"))
         status = case_end(c, c->id, member(old, "case"), "replaced", "", err);
-    const rt_value values[] = {rt_value_text(case_id), rt_value_text(c->id),     rt_value_int(c->now_s),
-                               rt_value_text(c->actor), rt_value_text(action),   rt_value_text(member(old, "state")),
-                               rt_value_text(reason),  rt_value_text(public_reason),
-                               rt_value_text(evidence), until > 0 ? rt_value_int(until) : (rt_value){0}};
+    const rt_sql_value values[] = {rt_sql_text(case_id),  rt_sql_text(c->id),
+                                   rt_sql_int(c->now_s),  rt_sql_text(c->actor),
+                                   rt_sql_text(action),   rt_sql_text(member(old, "state")),
+                                   rt_sql_text(reason),   rt_sql_text(public_reason),
+                                   rt_sql_text(evidence), until > 0 ? rt_sql_int(until) : (rt_sql_value){0}};
     if (status == RT_OK)
-        status = rt_db_run(c->db,
-                           "INSERT INTO cases (id, account, opened, actor, action, before, reason, public_reason, "
-                           "evidence, until, state) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'open')",
-                           values, 10, NULL, NULL, NULL, err);
+        status =
+            rt_db_run(c->db,
+                      "INSERT INTO cases (id, account, opened, actor, action, before, reason, public_reason, "
+                      "evidence, until, state) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'open')",
+                      values, 10, NULL, NULL, NULL, err);
     if (status == RT_OK)
-        status = audit(c, action, c->id,
-                       json_pack("{s:s, s:s, s:s, s:s, s:I}", "case", case_id, "before", member(old, "state"), "reason",
-                                 reason, "public_reason", public_reason, "until", (json_int_t)until),
-                       err);
+        status =
+            audit(c, action, c->id,
+                  json_pack("{s:s, s:s, s:s, s:s, s:I}", "case", case_id, "before", member(old, "state"),
+                            "reason", reason, "public_reason", public_reason, "until", (json_int_t)until),
+                  err);
     if (status == RT_OK)
         status = account_set_state(c, c->id, state, case_id, public_reason, until, err);
     free(evidence);
@@ -299,8 +313,14 @@ static rt_status act(call *c, rt_account_state state, const char *action, rt_err
     return status;
 }
 
-rt_status accounts_suspend(call *c, rt_error *err) { return act(c, RT_ACCOUNT_SUSPENDED, "account.suspend", err); }
-rt_status accounts_throttle(call *c, rt_error *err) { return act(c, RT_ACCOUNT_THROTTLED, "account.throttle", err); }
+rt_status accounts_suspend(call *c, rt_error *err)
+{
+    return act(c, RT_ACCOUNT_SUSPENDED, "account.suspend", err);
+}
+rt_status accounts_throttle(call *c, rt_error *err)
+{
+    return act(c, RT_ACCOUNT_THROTTLED, "account.throttle", err);
+}
 rt_status accounts_watch(call *c, rt_error *err) { return act(c, RT_ACCOUNT_WATCHED, "account.watch", err); }
 rt_status accounts_close(call *c, rt_error *err) { return act(c, RT_ACCOUNT_CLOSED, "account.close", err); }
 
@@ -308,7 +328,8 @@ rt_status accounts_reinstate(call *c, rt_error *err)
 {
     const char *note;
     json_t *old = NULL;
-    if (body_text(c, "note", REASON_MAX, true, "", &note, err) != RT_OK || account_get(c, c->id, &old, err) != RT_OK)
+    if (body_text(c, "note", REASON_MAX, true, "", &note, err) != RT_OK ||
+        account_get(c, c->id, &old, err) != RT_OK)
         return err->status;
     rt_status status = RT_OK;
     if (member(old, "case"))
@@ -322,22 +343,24 @@ rt_status accounts_reinstate(call *c, rt_error *err)
     return status == RT_OK ? account_set_state(c, c->id, RT_ACCOUNT_ACTIVE, NULL, NULL, 0, err) : status;
 }
 
-static json_t *id_json(const rt_row *row) { return json_string(rt_row_text(row, 0)); }
+static json_t *id_json(const rt_sql_row *row) { return json_string(rt_sql_row_text(row, 0)); }
 
 static rt_status lift_expired(call *c, rt_error *err)
 {
     list l = {.make = id_json, .limit = 1000};
-    const rt_value now = rt_value_int(c->now_s);
-    rt_status status = rt_db_run(c->db,
-                                 "SELECT id FROM accounts WHERE until IS NOT NULL AND until <= $1 AND state <> 'closed' "
-                                 "LIMIT 1000",
-                                 &now, 1, list_take, &l, NULL, err);
+    const rt_sql_value now = rt_sql_int(c->now_s);
+    rt_status status =
+        rt_db_run(c->db,
+                  "SELECT id FROM accounts WHERE until IS NOT NULL AND until <= $1 AND state <> 'closed' "
+                  "LIMIT 1000",
+                  &now, 1, list_take, &l, NULL, err);
     size_t i;
     json_t *id;
     json_array_foreach(l.data, i, id)
     {
         (void)memset(c->id, 0, sizeof c->id);
-        memcpy(c->id, json_string_value(id), json_string_length(id) < sizeof c->id ? json_string_length(id) : 0);
+        memcpy(c->id, json_string_value(id),
+               json_string_length(id) < sizeof c->id ? json_string_length(id) : 0);
         if (status == RT_OK)
             status = accounts_reinstate(c, err);
     }
@@ -355,5 +378,6 @@ rt_status rt_desk_lift_expired(rt_desk *desk, rt_error *err)
     const rt_reply reply = call_run(&c, lift_expired, true);
     json_decref(reply.body);
     json_decref(body);
-    return reply.http == 200 ? RT_OK : rt_error_set(err, RT_IO, "suspensions that are over could not be lifted");
+    return reply.http == 200 ? RT_OK
+                             : rt_error_set(err, RT_IO, "suspensions that are over could not be lifted");
 }

@@ -1,43 +1,47 @@
 /* account/admin_cases.c - cases, appeals and the audit trail of the admin API.
  *
- * A case is opened by whatever changes an account's state for the worse and ends when it is decided: upheld (the
- * state stays), reduced (one step down) or reinstated.  An appeal is an objection against the account's case. */
+ * A case is opened by whatever changes an account's state for the worse and ends when it is decided: upheld
+ * (the state stays), reduced (one step down) or reinstated.  An appeal is an objection against the account's
+ * case. */
 #include <stdio.h>
 #include <string.h>
 
 #include "account/admin_internal.h"
 
 enum { NOTE_MAX = 4000 };
-#define CASE_COLUMNS                                                                                               \
-    "id, account, opened, actor, action, before, reason, public_reason, evidence, until, state, outcome, note, "    \
+#define CASE_COLUMNS                                                                                         \
+    "id, account, opened, actor, action, before, reason, public_reason, evidence, until, state, outcome, "   \
+    "note, "                                                                                                 \
     "decided, decided_by"
 
-static json_t *case_json(const rt_row *row)
+static json_t *case_json(const rt_sql_row *row)
 {
-    return json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}", "object",
-                     "case", "id", rt_row_text(row, 0), "account", rt_row_text(row, 1), "opened", int_or_null(row, 2),
-                     "actor", text_or_null(row, 3), "action", text_or_null(row, 4), "state_before",
-                     text_or_null(row, 5), "reason", text_or_null(row, 6), "public_reason", text_or_null(row, 7),
-                     "evidence", json_or_null(row, 8), "until", int_or_null(row, 9), "state", text_or_null(row, 10),
-                     "outcome", text_or_null(row, 11), "note", text_or_null(row, 12), "decided", int_or_null(row, 13),
-                     "decided_by", text_or_null(row, 14));
+    return json_pack("{s:s, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o}",
+                     "object", "case", "id", rt_sql_row_text(row, 0), "account", rt_sql_row_text(row, 1),
+                     "opened", int_or_null(row, 2), "actor", text_or_null(row, 3), "action",
+                     text_or_null(row, 4), "state_before", text_or_null(row, 5), "reason",
+                     text_or_null(row, 6), "public_reason", text_or_null(row, 7), "evidence",
+                     json_or_null(row, 8), "until", int_or_null(row, 9), "state", text_or_null(row, 10),
+                     "outcome", text_or_null(row, 11), "note", text_or_null(row, 12), "decided",
+                     int_or_null(row, 13), "decided_by", text_or_null(row, 14));
 }
 
-json_t *appeal_json(const rt_row *row)
+json_t *appeal_json(const rt_sql_row *row)
 {
-    return json_pack("{s:s, s:s, s:s, s:s, s:o, s:s, s:o, s:o, s:o}", "object", "appeal", "id", rt_row_text(row, 0),
-                     "case", rt_row_text(row, 1), "account", rt_row_text(row, 2), "statement", text_or_null(row, 3),
-                     "state", rt_row_text(row, 4), "created", int_or_null(row, 5), "outcome", text_or_null(row, 6),
+    return json_pack("{s:s, s:s, s:s, s:s, s:o, s:s, s:o, s:o, s:o}", "object", "appeal", "id",
+                     rt_sql_row_text(row, 0), "case", rt_sql_row_text(row, 1), "account",
+                     rt_sql_row_text(row, 2), "statement", text_or_null(row, 3), "state",
+                     rt_sql_row_text(row, 4), "created", int_or_null(row, 5), "outcome", text_or_null(row, 6),
                      "note", text_or_null(row, 7));
 }
 
-static rt_status list_rows(call *c, const char *sql, json_t *(*make)(const rt_row *), rt_error *err)
+static rt_status list_rows(call *c, const char *sql, json_t *(*make)(const rt_sql_row *), rt_error *err)
 {
     list l = {.make = make};
     if (query_count(c, "limit", 100, 1000, &l.limit, err) != RT_OK)
         return err->status;
-    const rt_value values[] = {rt_value_text(query_get(c, "account")), rt_value_text(query_get(c, "state")),
-                               rt_value_text(query_get(c, "after")), rt_value_int(l.limit + 1)};
+    const rt_sql_value values[] = {rt_sql_text(query_get(c, "account")), rt_sql_text(query_get(c, "state")),
+                                   rt_sql_text(query_get(c, "after")), rt_sql_int(l.limit + 1)};
     const rt_status status = rt_db_run(c->db, sql, values, 4, list_take, &l, NULL, err);
     c->out = list_json(&l);
     return status;
@@ -45,20 +49,22 @@ static rt_status list_rows(call *c, const char *sql, json_t *(*make)(const rt_ro
 
 rt_status cases_list(call *c, rt_error *err)
 {
-    return list_rows(c,
-                     "SELECT " CASE_COLUMNS " FROM cases WHERE ($1 = '' OR account = $1) AND ($2 = '' OR state = $2) "
-                     "AND ($3 = '' OR (opened, id) > (SELECT x.opened, x.id FROM cases AS x WHERE x.id = $3)) ORDER BY "
-                     "opened, id LIMIT $4",
-                     case_json, err);
+    return list_rows(
+        c,
+        "SELECT " CASE_COLUMNS " FROM cases WHERE ($1 = '' OR account = $1) AND ($2 = '' OR state = $2) "
+        "AND ($3 = '' OR (opened, id) > (SELECT x.opened, x.id FROM cases AS x WHERE x.id = $3)) ORDER BY "
+        "opened, id LIMIT $4",
+        case_json, err);
 }
 
 rt_status appeals_list(call *c, rt_error *err)
 {
-    return list_rows(c,
-                     "SELECT " APPEAL_COLUMNS " FROM appeals WHERE ($1 = '' OR account = $1) AND ($2 = '' OR state = "
-                     "$2) AND ($3 = '' OR (created, id) > (SELECT x.created, x.id FROM appeals AS x WHERE x.id = $3)) "
-                     "ORDER BY created, id LIMIT $4",
-                     appeal_json, err);
+    return list_rows(
+        c,
+        "SELECT " APPEAL_COLUMNS " FROM appeals WHERE ($1 = '' OR account = $1) AND ($2 = '' OR state = "
+        "$2) AND ($3 = '' OR (created, id) > (SELECT x.created, x.id FROM appeals AS x WHERE x.id = $3)) "
+        "ORDER BY created, id LIMIT $4",
+        appeal_json, err);
 }
 
 static rt_status case_get(call *c, const char *id, json_t **out, rt_error *err)
@@ -71,18 +77,20 @@ rt_status cases_show(call *c, rt_error *err) { return case_get(c, c->id, &c->out
 rt_status case_end(call *c, const char *account, const char *case_id, const char *outcome, const char *note,
                    rt_error *err)
 {
-    const rt_value ended[] = {rt_value_text(case_id), rt_value_text(outcome), rt_value_text(note),
-                              rt_value_int(c->now_s), rt_value_text(c->actor)};
-    const rt_value appeals[] = {rt_value_text(account), rt_value_text(outcome), rt_value_text(note)};
+    const rt_sql_value ended[] = {rt_sql_text(case_id), rt_sql_text(outcome), rt_sql_text(note),
+                                  rt_sql_int(c->now_s), rt_sql_text(c->actor)};
+    const rt_sql_value appeals[] = {rt_sql_text(account), rt_sql_text(outcome), rt_sql_text(note)};
     if (rt_db_run(c->db,
-                  "UPDATE cases SET state = 'decided', outcome = $2, note = $3, decided = $4, decided_by = $5 WHERE id = "
+                  "UPDATE cases SET state = 'decided', outcome = $2, note = $3, decided = $4, decided_by = "
+                  "$5 WHERE id = "
                   "$1",
                   ended, 5, NULL, NULL, NULL, err) != RT_OK)
         return err->status;
-    return rt_db_run(c->db,
-                     "UPDATE appeals SET state = 'decided', outcome = $2, note = $3 WHERE account = $1 AND state = "
-                     "'open'",
-                     appeals, 3, NULL, NULL, NULL, err);
+    return rt_db_run(
+        c->db,
+        "UPDATE appeals SET state = 'decided', outcome = $2, note = $3 WHERE account = $1 AND state = "
+        "'open'",
+        appeals, 3, NULL, NULL, NULL, err);
 }
 
 static rt_account_state one_step_down(rt_account_state state)
@@ -127,7 +135,8 @@ rt_status cases_decide(call *c, rt_error *err)
     if (body_text(c, "outcome", 16, false, NULL, &outcome, err) != RT_OK ||
         body_text(c, "note", NOTE_MAX, true, "", &note, err) != RT_OK)
         return err->status;
-    if (strcmp(outcome, "uphold") != 0 && strcmp(outcome, "reinstate") != 0 && strcmp(outcome, "reduce") != 0) {
+    if (strcmp(outcome, "uphold") != 0 && strcmp(outcome, "reinstate") != 0 &&
+        strcmp(outcome, "reduce") != 0) {
         c->param = "outcome";
         return rt_error_set(err, RT_INVALID, "outcome: expected uphold, reinstate or reduce");
     }
@@ -135,7 +144,8 @@ rt_status cases_decide(call *c, rt_error *err)
         return err->status;
     rt_status status = account_get(c, member(about, "account"), &account, err);
     if (status == RT_OK && (!member(account, "case") || strcmp(member(account, "case"), c->id) != 0))
-        status = rt_error_set(err, RT_MISMATCH, "the case is over: the account's state does not rest on it any more");
+        status = rt_error_set(err, RT_MISMATCH,
+                              "the case is over: the account's state does not rest on it any more");
     if (status == RT_OK)
         status = case_end(c, member(account, "id"), c->id, outcome, note, err);
     if (status == RT_OK)
@@ -154,14 +164,15 @@ rt_status cases_decide(call *c, rt_error *err)
 
 /* --- the trail --- */
 
-static json_t *audit_json(const rt_row *row)
+static json_t *audit_json(const rt_sql_row *row)
 {
     char id[24];
-    (void)snprintf(id, sizeof id, "%lld", (long long)rt_row_int(row, 0));
+    (void)snprintf(id, sizeof id, "%lld", (long long)rt_sql_row_int(row, 0));
     return json_pack("{s:s, s:s, s:f, s:o, s:o, s:o, s:o, s:s, s:s, s:s}", "object", "audit", "id", id, "at",
-                     (double)rt_row_int(row, 1) / 1000, "actor", text_or_null(row, 2), "action", text_or_null(row, 3),
-                     "subject", text_or_null(row, 4), "detail", json_or_null(row, 5), "previous", rt_row_text(row, 6),
-                     "hash", rt_row_text(row, 7), "signature", rt_row_text(row, 8));
+                     (double)rt_sql_row_int(row, 1) / 1000, "actor", text_or_null(row, 2), "action",
+                     text_or_null(row, 3), "subject", text_or_null(row, 4), "detail", json_or_null(row, 5),
+                     "previous", rt_sql_row_text(row, 6), "hash", rt_sql_row_text(row, 7), "signature",
+                     rt_sql_row_text(row, 8));
 }
 
 rt_status audit_list(call *c, rt_error *err)
@@ -171,14 +182,15 @@ rt_status audit_list(call *c, rt_error *err)
     if (query_count(c, "limit", 100, 10000, &l.limit, err) != RT_OK ||
         query_count(c, "after", 0, INT64_MAX, &after, err) != RT_OK)
         return err->status;
-    const rt_value values[] = {rt_value_int(after), rt_value_text(query_get(c, "actor")),
-                               rt_value_text(query_get(c, "action")), rt_value_text(query_get(c, "subject")),
-                               rt_value_int(l.limit + 1)};
-    const rt_status status = rt_db_run(c->db,
-                                       "SELECT id, at, actor, action, subject, detail, previous, hash, signature FROM "
-                                       "audit WHERE id > $1 AND ($2 = '' OR actor = $2) AND ($3 = '' OR action = $3) "
-                                       "AND ($4 = '' OR subject = $4) ORDER BY id LIMIT $5",
-                                       values, 5, list_take, &l, NULL, err);
+    const rt_sql_value values[] = {rt_sql_int(after), rt_sql_text(query_get(c, "actor")),
+                                   rt_sql_text(query_get(c, "action")), rt_sql_text(query_get(c, "subject")),
+                                   rt_sql_int(l.limit + 1)};
+    const rt_status status =
+        rt_db_run(c->db,
+                  "SELECT id, at, actor, action, subject, detail, previous, hash, signature FROM "
+                  "audit WHERE id > $1 AND ($2 = '' OR actor = $2) AND ($3 = '' OR action = $3) "
+                  "AND ($4 = '' OR subject = $4) ORDER BY id LIMIT $5",
+                  values, 5, list_take, &l, NULL, err);
     c->out = list_json(&l);
     return status;
 }
@@ -192,8 +204,8 @@ rt_status audit_check(call *c, rt_error *err)
         rt_audit_verify(c->db, *key ? key : NULL, *expect ? expect : NULL, &report, &found);
     if (status != RT_OK && status != RT_CHECK_FAILED)
         return rt_error_set(err, status, "%s", found.text);
-    c->out = json_pack("{s:s, s:b, s:s?, s:I, s:s, s:s}", "object", "audit.verification", "valid", status == RT_OK,
-                       "fault", status == RT_OK ? NULL : found.text, "rows", (json_int_t)report.rows, "head",
-                       report.head, "public_key", report.public_key);
+    c->out = json_pack("{s:s, s:b, s:s?, s:I, s:s, s:s}", "object", "audit.verification", "valid",
+                       status == RT_OK, "fault", status == RT_OK ? NULL : found.text, "rows",
+                       (json_int_t)report.rows, "head", report.head, "public_key", report.public_key);
     return RT_OK;
 }

@@ -1,4 +1,5 @@
-/* account/admin_help.c - what handlers of the admin API use: values of body and query, lists, versions, the trail. */
+/* account/admin_help.c - what handlers of the admin API use: values of body and query, lists, versions, the
+ * trail. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +24,8 @@ rt_status query_count(call *c, const char *name, int64_t fallback, int64_t max, 
     const long long n = strtoll(text, &end, 10);
     if (*end || text[0] < '0' || text[0] > '9' || n > max) {
         c->param = name;
-        return rt_error_set(err, RT_INVALID, "%s: expected a whole number from 0 to %lld", name, (long long)max);
+        return rt_error_set(err, RT_INVALID, "%s: expected a whole number from 0 to %lld", name,
+                            (long long)max);
     }
     *out = n;
     return RT_OK;
@@ -35,8 +37,8 @@ const json_t *body_get(const call *c, const char *key)
     return json_is_null(value) ? NULL : value;
 }
 
-rt_status body_text(call *c, const char *key, size_t size_max, bool lines, const char *fallback, const char **out,
-                    rt_error *err)
+rt_status body_text(call *c, const char *key, size_t size_max, bool lines, const char *fallback,
+                    const char **out, rt_error *err)
 {
     const json_t *value = body_get(c, key);
     c->param = key;
@@ -47,10 +49,11 @@ rt_status body_text(call *c, const char *key, size_t size_max, bool lines, const
         const char *text = json_string_value(value);
         const size_t size = json_string_length(value);
         if (!text || size > size_max || strlen(text) != size || (!fallback && size == 0))
-            return rt_error_set(err, RT_INVALID, "%s: expected a text of %s%zu bytes", key, fallback ? "at most " : "1 to ",
-                                size_max);
+            return rt_error_set(err, RT_INVALID, "%s: expected a text of %s%zu bytes", key,
+                                fallback ? "at most " : "1 to ", size_max);
         for (size_t i = 0; i < size; i++)
-            if (((unsigned char)text[i] < ' ' && !(lines && (text[i] == '\n' || text[i] == '\t'))) || text[i] == 127)
+            if (((unsigned char)text[i] < ' ' && !(lines && (text[i] == '\n' || text[i] == '\t'))) ||
+                text[i] == 127)
                 return rt_error_set(err, RT_INVALID, "%s: a control character is not allowed", key);
         *out = text;
     }
@@ -87,8 +90,8 @@ rt_status body_seconds(call *c, const char *key, int64_t *out, rt_error *err)
 rt_status next_version(call *c, int64_t *version, rt_error *err)
 {
     bool found;
-    return rt_db_get_int(c->db, "UPDATE counters SET n = n + 1 WHERE name = 'generation' RETURNING n", NULL, 0, version,
-                         &found, err);
+    return rt_db_get_int(c->db, "UPDATE counters SET n = n + 1 WHERE name = 'generation' RETURNING n", NULL,
+                         0, version, &found, err);
 }
 
 rt_status audit(call *c, const char *action, const char *subject, json_t *detail, rt_error *err)
@@ -96,7 +99,7 @@ rt_status audit(call *c, const char *action, const char *subject, json_t *detail
     return rt_audit_append(c->db, &c->desk->secrets, c->now_ms, c->actor, action, subject, detail, err);
 }
 
-rt_status list_take(void *context, const rt_row *row, rt_error *err)
+rt_status list_take(void *context, const rt_sql_row *row, rt_error *err)
 {
     list *l = context;
     if (!l->data)
@@ -106,8 +109,9 @@ rt_status list_take(void *context, const rt_row *row, rt_error *err)
         return RT_OK;
     }
     json_t *item = l->make(row);
-    return json_array_append_new(l->data, item) == 0 ? RT_OK
-                                                     : rt_error_set(err, RT_NO_MEMORY, "no memory for a list");
+    return json_array_append_new(l->data, item) == 0
+               ? RT_OK
+               : rt_error_set(err, RT_NO_MEMORY, "no memory for a list");
 }
 
 json_t *list_json(list *l)
@@ -116,33 +120,36 @@ json_t *list_json(list *l)
     const size_t count = json_array_size(data);
     if (count > 0)
         last = json_object_get(json_array_get(data, count - 1), "id");
-    return json_pack("{s:s, s:o, s:b, s:O?}", "object", "list", "data", data, "has_more", l->has_more, "last_id",
-                     last);
+    return json_pack("{s:s, s:o, s:b, s:O?}", "object", "list", "data", data, "has_more", l->has_more,
+                     "last_id", last);
 }
 
-json_t *int_or_null(const rt_row *row, int column)
+json_t *int_or_null(const rt_sql_row *row, int column)
 {
-    return rt_row_is_null(row, column) ? json_null() : json_integer((json_int_t)rt_row_int(row, column));
+    return rt_sql_row_is_null(row, column) ? json_null()
+                                           : json_integer((json_int_t)rt_sql_row_int(row, column));
 }
 
-json_t *text_or_null(const rt_row *row, int column)
+json_t *text_or_null(const rt_sql_row *row, int column)
 {
-    const char *text = rt_row_text(row, column);
-    return rt_row_is_null(row, column) ? json_null() : rt_json_text(text, strlen(text));
+    const char *text = rt_sql_row_text(row, column);
+    return rt_sql_row_is_null(row, column) ? json_null() : rt_json_text(text, strlen(text));
 }
 
-json_t *json_or_null(const rt_row *row, int column)
+json_t *json_or_null(const rt_sql_row *row, int column)
 {
-    json_t *out = rt_row_is_null(row, column) ? NULL : json_loads(rt_row_text(row, column), JSON_DECODE_ANY, NULL);
+    json_t *out = rt_sql_row_is_null(row, column)
+                      ? NULL
+                      : json_loads(rt_sql_row_text(row, column), JSON_DECODE_ANY, NULL);
     return out ? out : json_null();
 }
 
 typedef struct one {
-    json_t *(*make)(const rt_row *row);
+    json_t *(*make)(const rt_sql_row *row);
     json_t *out;
 } one;
 
-static rt_status take_one(void *context, const rt_row *row, rt_error *err)
+static rt_status take_one(void *context, const rt_sql_row *row, rt_error *err)
 {
     one *o = context;
     (void)err;
@@ -151,11 +158,11 @@ static rt_status take_one(void *context, const rt_row *row, rt_error *err)
     return RT_OK;
 }
 
-rt_status get_one(call *c, const char *sql, const char *id, json_t *(*make)(const rt_row *row), const char *what,
-                  json_t **out, rt_error *err)
+rt_status get_one(call *c, const char *sql, const char *id, json_t *(*make)(const rt_sql_row *row),
+                  const char *what, json_t **out, rt_error *err)
 {
     one o = {.make = make};
-    const rt_value value = rt_value_text(id);
+    const rt_sql_value value = rt_sql_text(id);
     if (rt_db_run(c->db, sql, &value, 1, take_one, &o, NULL, err) != RT_OK) {
         json_decref(o.out);
         return err->status;

@@ -31,21 +31,22 @@ typedef struct call { /* one call, inside of its transaction when it changes som
     size_t n_query;
     const json_t *body; /* an object, or NULL */
     int64_t now_s, now_ms;
-    int http;                /* of success: 200 where the handler sets nothing */
-    const char *param;       /* of a failure */
-    const rt_terms *terms;   /* own view only */
-    json_t *out;             /* the answer's body */
+    int http;              /* of success: 200 where the handler sets nothing */
+    const char *param;     /* of a failure */
+    const rt_terms *terms; /* own view only */
+    json_t *out;           /* the answer's body */
 } call;
 
-/* On failure the status decides: RT_INVALID 400, RT_NOT_FOUND 404, RT_MISMATCH 409, RT_FORBIDDEN 403, else 500. */
+/* On failure the status decides: RT_INVALID 400, RT_NOT_FOUND 404, RT_MISMATCH 409, RT_FORBIDDEN 403, else
+ * 500. */
 typedef rt_status (*call_handler)(call *c, rt_error *err);
 
 /* "" when absent */
 const char *query_get(const call *c, const char *name);
 rt_status query_count(call *c, const char *name, int64_t fallback, int64_t max, int64_t *out, rt_error *err);
 /* A text of the body: valid, on one line unless `lines`, at most size_max bytes.  fallback NULL: required. */
-rt_status body_text(call *c, const char *key, size_t size_max, bool lines, const char *fallback, const char **out,
-                    rt_error *err);
+rt_status body_text(call *c, const char *key, size_t size_max, bool lines, const char *fallback,
+                    const char **out, rt_error *err);
 /* Unix seconds; 0 when absent or null. */
 rt_status body_time(call *c, const char *key, int64_t *out, rt_error *err);
 /* seconds from now; 0 when absent or null */
@@ -62,16 +63,16 @@ typedef struct list {
     json_t *data;
     int64_t limit;
     bool has_more;
-    json_t *(*make)(const rt_row *row);
+    json_t *(*make)(const rt_sql_row *row);
 } list;
-rt_status list_take(void *context, const rt_row *row, rt_error *err); /* a row function */
-json_t *list_json(list *l);                                           /* takes over data */
-json_t *int_or_null(const rt_row *row, int column);
-json_t *text_or_null(const rt_row *row, int column);
-json_t *json_or_null(const rt_row *row, int column); /* a column that holds JSON */
+rt_status list_take(void *context, const rt_sql_row *row, rt_error *err); /* a row function */
+json_t *list_json(list *l);                                               /* takes over data */
+json_t *int_or_null(const rt_sql_row *row, int column);
+json_t *text_or_null(const rt_sql_row *row, int column);
+json_t *json_or_null(const rt_sql_row *row, int column); /* a column that holds JSON */
 /* "SELECT ... WHERE id = $1" into one object; RT_NOT_FOUND names what is missing. */
-rt_status get_one(call *c, const char *sql, const char *id, json_t *(*make)(const rt_row *row), const char *what,
-                  json_t **out, rt_error *err);
+rt_status get_one(call *c, const char *sql, const char *id, json_t *(*make)(const rt_sql_row *row),
+                  const char *what, json_t **out, rt_error *err);
 
 rt_status account_get(call *c, const char *id, json_t **out, rt_error *err);
 /* Sets the state and what goes with it, and answers the account. */
@@ -81,7 +82,7 @@ rt_status account_set_state(call *c, const char *id, rt_account_state state, con
 rt_status case_end(call *c, const char *account, const char *case_id, const char *outcome, const char *note,
                    rt_error *err);
 rt_status usage_of(call *c, const char *account, rt_error *err);
-json_t *appeal_json(const rt_row *row);
+json_t *appeal_json(const rt_sql_row *row);
 #define APPEAL_COLUMNS "id, case_id, account, statement, state, created, outcome, note"
 
 rt_status accounts_create(call *c, rt_error *err);

@@ -10,16 +10,16 @@
 enum { NAME_MAX_BYTES = 200, TAIL = 4, OVERLAP_S = 86400 };
 #define COLUMNS "id, account, role, name, tail, limits, created, last_used, expires, revoked"
 
-static json_t *key_json(const rt_row *row)
+static json_t *key_json(const rt_sql_row *row)
 {
     char redacted[RT_KEY_TEXT_MAX];
-    const bool is_admin = !rt_row_is_null(row, 2);
-    rt_key_redacted(redacted, rt_row_text(row, 0), is_admin, rt_row_text(row, 4));
+    const bool is_admin = !rt_sql_row_is_null(row, 2);
+    rt_key_redacted(redacted, rt_sql_row_text(row, 0), is_admin, rt_sql_row_text(row, 4));
     return json_pack("{s:s, s:s, s:o, s:o, s:o, s:s, s:o, s:o, s:o, s:o, s:o}", "object", "key", "id",
-                     rt_row_text(row, 0), "account", text_or_null(row, 1), "role", text_or_null(row, 2), "name",
-                     text_or_null(row, 3), "key", redacted, "limits", json_or_null(row, 5), "created",
-                     int_or_null(row, 6), "last_used", int_or_null(row, 7), "expires", int_or_null(row, 8), "revoked",
-                     int_or_null(row, 9));
+                     rt_sql_row_text(row, 0), "account", text_or_null(row, 1), "role", text_or_null(row, 2),
+                     "name", text_or_null(row, 3), "key", redacted, "limits", json_or_null(row, 5), "created",
+                     int_or_null(row, 6), "last_used", int_or_null(row, 7), "expires", int_or_null(row, 8),
+                     "revoked", int_or_null(row, 9));
 }
 
 static rt_status key_get(call *c, const char *id, json_t **out, rt_error *err)
@@ -36,28 +36,31 @@ typedef struct new_key { /* what a key is made of; account and role: one of them
     const char *meter_of; /* the key whose sums it goes on with, or NULL */
 } new_key;
 
-static rt_status insert_key(call *c, const rt_key_text *text, const char *secret, const new_key *key, rt_error *err)
+static rt_status insert_key(call *c, const rt_key_text *text, const char *secret, const new_key *key,
+                            rt_error *err)
 {
     char hash[65];
     int64_t version;
     rt_sha256_hex(hash, secret, strlen(secret));
     char *limits = json_dumps(key->limits, JSON_COMPACT);
-    rt_status status = limits ? next_version(c, &version, err) : rt_error_set(err, RT_NO_MEMORY, "no memory for a key");
+    rt_status status =
+        limits ? next_version(c, &version, err) : rt_error_set(err, RT_NO_MEMORY, "no memory for a key");
     if (status == RT_OK) {
-        const rt_value values[] = {rt_value_text(text->id),
-                                   rt_value_text(key->account),
-                                   rt_value_text(key->role),
-                                   rt_value_text(key->name),
-                                   rt_value_text(hash),
-                                   rt_value_text(secret + strlen(secret) - TAIL),
-                                   rt_value_text(limits),
-                                   rt_value_int(c->now_s),
-                                   key->expires > 0 ? rt_value_int(key->expires) : (rt_value){0},
-                                   rt_value_int(version)};
-        status = rt_db_run(c->db,
-                           "INSERT INTO keys (id, account, role, name, hash, tail, limits, created, expires, version) "
-                           "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-                           values, 10, NULL, NULL, NULL, err);
+        const rt_sql_value values[] = {rt_sql_text(text->id),
+                                       rt_sql_text(key->account),
+                                       rt_sql_text(key->role),
+                                       rt_sql_text(key->name),
+                                       rt_sql_text(hash),
+                                       rt_sql_text(secret + strlen(secret) - TAIL),
+                                       rt_sql_text(limits),
+                                       rt_sql_int(c->now_s),
+                                       key->expires > 0 ? rt_sql_int(key->expires) : (rt_sql_value){0},
+                                       rt_sql_int(version)};
+        status = rt_db_run(
+            c->db,
+            "INSERT INTO keys (id, account, role, name, hash, tail, limits, created, expires, version) "
+            "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            values, 10, NULL, NULL, NULL, err);
     }
     free(limits);
     rt_meter meter = {0};
@@ -105,12 +108,14 @@ rt_status keys_create(call *c, rt_error *err)
     json_t *account = NULL, *limits = NULL;
     int64_t expires_in;
     if (body_text(c, "name", NAME_MAX_BYTES, false, "", &key.name, err) != RT_OK ||
-        body_seconds(c, "expires_in", &expires_in, err) != RT_OK || account_get(c, c->id, &account, err) != RT_OK)
+        body_seconds(c, "expires_in", &expires_in, err) != RT_OK ||
+        account_get(c, c->id, &account, err) != RT_OK)
         return err->status;
     const char *state = json_string_value(json_object_get(account, "state"));
-    rt_status status = state && strcmp(state, "closed") == 0
-                           ? rt_error_set(err, RT_MISMATCH, "the account is closed: reinstate it before it gets keys")
-                           : limits_of_body(c, NULL, &limits, err);
+    rt_status status =
+        state && strcmp(state, "closed") == 0
+            ? rt_error_set(err, RT_MISMATCH, "the account is closed: reinstate it before it gets keys")
+            : limits_of_body(c, NULL, &limits, err);
     key.limits = limits;
     key.expires = expires_in > 0 ? c->now_s + expires_in : 0;
     if (status == RT_OK)
@@ -151,16 +156,17 @@ static rt_status list_keys(call *c, const char *sql, const char *account, rt_err
     list l = {.make = key_json};
     if (query_count(c, "limit", 100, 1000, &l.limit, err) != RT_OK)
         return err->status;
-    const rt_value values[] = {rt_value_text(account), rt_value_text(query_get(c, "after")),
-                               rt_value_int(l.limit + 1)};
+    const rt_sql_value values[] = {rt_sql_text(account), rt_sql_text(query_get(c, "after")),
+                                   rt_sql_int(l.limit + 1)};
     const rt_status status = rt_db_run(c->db, sql, values, 3, list_take, &l, NULL, err);
     c->out = list_json(&l);
     return status;
 }
 
-#define LIST_KEYS(condition)                                                                                       \
-    "SELECT " COLUMNS " FROM keys WHERE " condition                                                                \
-    " AND ($2 = '' OR (created, id) > (SELECT k.created, k.id FROM keys AS k WHERE k.id = $2)) ORDER BY created, id " \
+#define LIST_KEYS(condition)                                                                                 \
+    "SELECT " COLUMNS " FROM keys WHERE " condition                                                          \
+    " AND ($2 = '' OR (created, id) > (SELECT k.created, k.id FROM keys AS k WHERE k.id = $2)) ORDER BY "    \
+    "created, id "                                                                                           \
     "LIMIT $3"
 
 rt_status keys_list(call *c, rt_error *err)
@@ -190,10 +196,12 @@ static rt_status update_key(call *c, const json_t *old, const json_t *limits, rt
     else if (json_is_null(json_object_get(c->body, "expires_in")))
         expires = 0;
     char *text = json_dumps(limits, JSON_COMPACT);
-    const rt_value values[] = {rt_value_text(c->id), rt_value_text(name), rt_value_text(text),
-                               expires > 0 ? rt_value_int(expires) : (rt_value){0}, rt_value_int(version)};
+    const rt_sql_value values[] = {rt_sql_text(c->id), rt_sql_text(name), rt_sql_text(text),
+                                   expires > 0 ? rt_sql_int(expires) : (rt_sql_value){0},
+                                   rt_sql_int(version)};
     const rt_status status =
-        text ? rt_db_run(c->db, "UPDATE keys SET name = $2, limits = $3, expires = $4, version = $5 WHERE id = $1",
+        text ? rt_db_run(c->db,
+                         "UPDATE keys SET name = $2, limits = $3, expires = $4, version = $5 WHERE id = $1",
                          values, 5, NULL, NULL, NULL, err)
              : rt_error_set(err, RT_NO_MEMORY, "no memory for a key");
     free(text);
@@ -227,11 +235,12 @@ rt_status keys_rotate(call *c, rt_error *err)
     if (status == RT_OK && !json_is_null(json_object_get(old, "revoked")))
         status = rt_error_set(err, RT_MISMATCH, "the key is revoked: create a new one");
     const int64_t ends = c->now_s + overlap, old_ends = json_integer_value(json_object_get(old, "expires"));
-    const rt_value values[] = {rt_value_text(c->id), rt_value_int(old_ends > 0 && old_ends < ends ? old_ends : ends),
-                               rt_value_int(version)};
+    const rt_sql_value values[] = {rt_sql_text(c->id),
+                                   rt_sql_int(old_ends > 0 && old_ends < ends ? old_ends : ends),
+                                   rt_sql_int(version)};
     if (status == RT_OK)
-        status = rt_db_run(c->db, "UPDATE keys SET expires = $2, version = $3 WHERE id = $1", values, 3, NULL, NULL,
-                           NULL, err);
+        status = rt_db_run(c->db, "UPDATE keys SET expires = $2, version = $3 WHERE id = $1", values, 3, NULL,
+                           NULL, NULL, err);
     const new_key key = {.account = json_string_value(json_object_get(old, "account")),
                          .role = json_string_value(json_object_get(old, "role")),
                          .name = json_string_value(json_object_get(old, "name")),
@@ -259,9 +268,9 @@ rt_status keys_revoke(call *c, rt_error *err)
     json_decref(old);
     if (next_version(c, &version, err) != RT_OK)
         return err->status;
-    const rt_value values[] = {rt_value_text(c->id), rt_value_int(c->now_s), rt_value_int(version)};
-    rt_status status = rt_db_run(c->db, "UPDATE keys SET revoked = $2, version = $3 WHERE id = $1", values, 3, NULL,
-                                 NULL, NULL, err);
+    const rt_sql_value values[] = {rt_sql_text(c->id), rt_sql_int(c->now_s), rt_sql_int(version)};
+    rt_status status = rt_db_run(c->db, "UPDATE keys SET revoked = $2, version = $3 WHERE id = $1", values, 3,
+                                 NULL, NULL, NULL, err);
     if (status == RT_OK)
         status = key_get(c, c->id, &c->out, err);
     return status == RT_OK ? audit(c, "key.revoke", c->id, json_incref(c->out), err) : status;

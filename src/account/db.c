@@ -40,30 +40,30 @@ bool rt_db_is_shared(const rt_db *db) { return db->ops == &rt_db_postgres; }
 
 uint64_t rt_db_epoch(const rt_db *db) { return db->ops->epoch(db->handle); }
 
-rt_value rt_value_int(int64_t integer) { return (rt_value){.kind = RT_VALUE_INT, .integer = integer}; }
-rt_value rt_value_real(double real) { return (rt_value){.kind = RT_VALUE_REAL, .real = real}; }
+rt_sql_value rt_sql_int(int64_t integer) { return (rt_sql_value){.kind = RT_SQL_INT, .integer = integer}; }
+rt_sql_value rt_sql_real(double real) { return (rt_sql_value){.kind = RT_SQL_REAL, .real = real}; }
 
-rt_value rt_value_text(const char *text)
+rt_sql_value rt_sql_text(const char *text)
 {
-    return text ? (rt_value){.kind = RT_VALUE_TEXT, .data = text, .size = strlen(text)} : (rt_value){0};
+    return text ? (rt_sql_value){.kind = RT_SQL_TEXT, .data = text, .size = strlen(text)} : (rt_sql_value){0};
 }
 
-rt_value rt_value_blob(const void *data, size_t size)
+rt_sql_value rt_sql_blob(const void *data, size_t size)
 {
-    return (rt_value){.kind = RT_VALUE_BLOB, .data = data, .size = size};
+    return (rt_sql_value){.kind = RT_SQL_BLOB, .data = data, .size = size};
 }
 
-bool rt_row_is_null(const rt_row *row, int column) { return row->ops->is_null(row, column); }
-int64_t rt_row_int(const rt_row *row, int column) { return row->ops->get_int(row, column); }
-double rt_row_real(const rt_row *row, int column) { return row->ops->get_real(row, column); }
-const char *rt_row_text(const rt_row *row, int column) { return row->ops->get_text(row, column); }
-const void *rt_row_blob(const rt_row *row, int column, size_t *size)
+bool rt_sql_row_is_null(const rt_sql_row *row, int column) { return row->ops->is_null(row, column); }
+int64_t rt_sql_row_int(const rt_sql_row *row, int column) { return row->ops->get_int(row, column); }
+double rt_sql_row_real(const rt_sql_row *row, int column) { return row->ops->get_real(row, column); }
+const char *rt_sql_row_text(const rt_sql_row *row, int column) { return row->ops->get_text(row, column); }
+const void *rt_sql_row_blob(const rt_sql_row *row, int column, size_t *size)
 {
     return row->ops->get_blob(row, column, size);
 }
 
-rt_status rt_db_run(rt_db *db, const char *sql, const rt_value *values, size_t n_values, rt_row_fn row,
-                    void *context, int64_t *changed, rt_error *err)
+rt_status rt_db_run(rt_db *db, const char *sql, const rt_sql_value *values, size_t n_values,
+                    rt_sql_row_fn row, void *context, int64_t *changed, rt_error *err)
 {
     return db->ops->run(db->handle, sql, values, n_values, row, context, changed, err);
 }
@@ -78,16 +78,16 @@ typedef struct first_int {
     bool found;
 } first_int;
 
-static rt_status take_first(void *context, const rt_row *row, rt_error *err)
+static rt_status take_first(void *context, const rt_sql_row *row, rt_error *err)
 {
     (void)err;
     first_int *first = context;
     if (!first->found)
-        *first = (first_int){rt_row_int(row, 0), true};
+        *first = (first_int){rt_sql_row_int(row, 0), true};
     return RT_OK;
 }
 
-rt_status rt_db_get_int(rt_db *db, const char *sql, const rt_value *values, size_t n_values, int64_t *out,
+rt_status rt_db_get_int(rt_db *db, const char *sql, const rt_sql_value *values, size_t n_values, int64_t *out,
                         bool *found, rt_error *err)
 {
     first_int first = {0, false};

@@ -9,17 +9,17 @@ typedef struct rt_db_ops {
     rt_status (*open)(void **out, const char *where, rt_error *err);
     void (*close)(void *handle);
     uint64_t (*epoch)(const void *handle);
-    rt_status (*run)(void *handle, const char *sql, const rt_value *values, size_t n_values, rt_row_fn row,
-                     void *context, int64_t *changed, rt_error *err);
+    rt_status (*run)(void *handle, const char *sql, const rt_sql_value *values, size_t n_values,
+                     rt_sql_row_fn row, void *context, int64_t *changed, rt_error *err);
     rt_status (*script)(void *handle, const char *sql, rt_error *err);
     rt_status (*begin)(void *handle, bool durable, rt_error *err);
     rt_status (*commit)(void *handle, rt_error *err);
     void (*rollback)(void *handle);
-    bool (*is_null)(const rt_row *row, int column);
-    int64_t (*get_int)(const rt_row *row, int column);
-    double (*get_real)(const rt_row *row, int column);
-    const char *(*get_text)(const rt_row *row, int column);
-    const void *(*get_blob)(const rt_row *row, int column, size_t *size);
+    bool (*is_null)(const rt_sql_row *row, int column);
+    int64_t (*get_int)(const rt_sql_row *row, int column);
+    double (*get_real)(const rt_sql_row *row, int column);
+    const char *(*get_text)(const rt_sql_row *row, int column);
+    const void *(*get_blob)(const rt_sql_row *row, int column, size_t *size);
 } rt_db_ops;
 
 extern const rt_db_ops rt_db_sqlite, rt_db_postgres;

@@ -1,7 +1,7 @@
 /* account/db_postgres.c - PostgreSQL behind db.h, through libpq with prepared statements.
  *
- * Values travel as text, bytes in the \x form.  A connection that broke is opened anew at the next call outside
- * of a transaction; inside of one the failure ends the transaction and the caller repeats it. */
+ * Values travel as text, bytes in the \x form.  A connection that broke is opened anew at the next call
+ * outside of a transaction; inside of one the failure ends the transaction and the caller repeats it. */
 #include <libpq-fe.h>
 #include <sodium.h>
 #include <stdio.h>
@@ -31,7 +31,8 @@ static rt_status failed(const postgres_db *db, const PGresult *result, rt_error 
     const char *text = result ? PQresultErrorMessage(result) : PQerrorMessage(db->connection);
     const char *state = result ? PQresultErrorField(result, PG_DIAG_SQLSTATE) : NULL;
     const bool again = state && (!strcmp(state, "40001") || !strcmp(state, "40P01"));
-    return rt_error_set(err, again ? RT_BUSY : RT_IO, "the account database: %.*s", (int)strcspn(text, "\n"), text);
+    return rt_error_set(err, again ? RT_BUSY : RT_IO, "the account database: %.*s", (int)strcspn(text, "\n"),
+                        text);
 }
 
 static void close_db(void *handle)
@@ -91,43 +92,44 @@ static int prepared_statement(postgres_db *db, const char *sql, rt_error *err)
 }
 
 /* The text form of the values; blobs in *heap, which the caller frees. */
-static bool encode(const rt_value *values, size_t n_values, const char **texts, char numbers[][NUMBER_MAX],
-                   char **heap)
+static bool encode(const rt_sql_value *values, size_t n_values, const char **texts,
+                   char numbers[][NUMBER_MAX], char **heap)
 {
     for (size_t i = 0; i < n_values; i++) {
-        const rt_value *value = &values[i];
+        const rt_sql_value *value = &values[i];
         heap[i] = NULL;
         texts[i] = value->data;
-        if (value->kind == RT_VALUE_NULL) {
+        if (value->kind == RT_SQL_NULL) {
             texts[i] = NULL;
-        } else if (value->kind == RT_VALUE_INT || value->kind == RT_VALUE_REAL) {
-            (void)(value->kind == RT_VALUE_INT
+        } else if (value->kind == RT_SQL_INT || value->kind == RT_SQL_REAL) {
+            (void)(value->kind == RT_SQL_INT
                        ? snprintf(numbers[i], NUMBER_MAX, "%lld", (long long)value->integer)
                        : snprintf(numbers[i], NUMBER_MAX, "%.17g", value->real));
             texts[i] = numbers[i];
-        } else if (value->kind == RT_VALUE_BLOB) {
+        } else if (value->kind == RT_SQL_BLOB) {
             char *hex = heap[i] = malloc(2 * value->size + 3);
             if (!hex)
                 return false;
             hex[0] = '\\';
             hex[1] = 'x';
-            (void)sodium_bin2hex(hex + 2, 2 * value->size + 1, (const unsigned char *)value->data, value->size);
+            (void)sodium_bin2hex(hex + 2, 2 * value->size + 1, (const unsigned char *)value->data,
+                                 value->size);
             texts[i] = hex;
         }
     }
     return true;
 }
 
-static rt_status give_rows(const PGresult *result, rt_row_fn row_fn, void *context, rt_error *err)
+static rt_status give_rows(const PGresult *result, rt_sql_row_fn row_fn, void *context, rt_error *err)
 {
     rt_status status = RT_OK;
     for (int i = 0; row_fn && i < PQntuples(result) && status == RT_OK; i++)
-        status = row_fn(context, &(rt_row){(void *)result, &rt_db_postgres, i}, err);
+        status = row_fn(context, &(rt_sql_row){(void *)result, &rt_db_postgres, i}, err);
     return status;
 }
 
-static rt_status run_once(postgres_db *db, const char *sql, const rt_value *values, size_t n_values,
-                          rt_row_fn row_fn, void *context, int64_t *changed, rt_error *err)
+static rt_status run_once(postgres_db *db, const char *sql, const rt_sql_value *values, size_t n_values,
+                          rt_sql_row_fn row_fn, void *context, int64_t *changed, rt_error *err)
 {
     const char *texts[VALUES_MAX];
     char numbers[VALUES_MAX][NUMBER_MAX], *heap[VALUES_MAX] = {0}, name[16];
@@ -162,8 +164,8 @@ static bool connect_again(postgres_db *db)
     return PQstatus(db->connection) == CONNECTION_OK;
 }
 
-static rt_status run(void *handle, const char *sql, const rt_value *values, size_t n_values, rt_row_fn row_fn,
-                     void *context, int64_t *changed, rt_error *err)
+static rt_status run(void *handle, const char *sql, const rt_sql_value *values, size_t n_values,
+                     rt_sql_row_fn row_fn, void *context, int64_t *changed, rt_error *err)
 {
     postgres_db *db = handle;
     if (!db->in_transaction && PQstatus(db->connection) != CONNECTION_OK && !connect_again(db))
@@ -209,7 +211,8 @@ static rt_status commit(void *handle, rt_error *err)
     if (PQresultStatus(result) != PGRES_COMMAND_OK)
         status = failed(db, result, err);
     else if (strcmp(PQcmdStatus(result), "COMMIT") != 0)
-        status = rt_error_set(err, RT_IO, "the account database: a transaction had failed and was rolled back");
+        status =
+            rt_error_set(err, RT_IO, "the account database: a transaction had failed and was rolled back");
     PQclear(result);
     db->in_transaction = false;
     return status;
@@ -223,25 +226,28 @@ static void rollback(void *handle)
     db->in_transaction = false;
 }
 
-static bool is_null(const rt_row *row, int column) { return PQgetisnull(row->handle, row->index, column); }
+static bool is_null(const rt_sql_row *row, int column)
+{
+    return PQgetisnull(row->handle, row->index, column);
+}
 
-static int64_t get_int(const rt_row *row, int column)
+static int64_t get_int(const rt_sql_row *row, int column)
 {
     return strtoll(PQgetvalue(row->handle, row->index, column), NULL, 10);
 }
 
-static double get_real(const rt_row *row, int column)
+static double get_real(const rt_sql_row *row, int column)
 {
     return strtod(PQgetvalue(row->handle, row->index, column), NULL);
 }
 
-static const char *get_text(const rt_row *row, int column)
+static const char *get_text(const rt_sql_row *row, int column)
 {
     return PQgetvalue(row->handle, row->index, column);
 }
 
 /* The \x form is decoded in place: libpq gives the buffer to whoever reads the result. */
-static const void *get_blob(const rt_row *row, int column, size_t *size)
+static const void *get_blob(const rt_sql_row *row, int column, size_t *size)
 {
     char *text = PQgetvalue(row->handle, row->index, column);
     const size_t length = (size_t)PQgetlength(row->handle, row->index, column);

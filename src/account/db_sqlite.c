@@ -26,8 +26,8 @@ typedef struct sqlite_db {
 
 static rt_status failed(const sqlite_db *db, int code, const char *what, rt_error *err)
 {
-    const rt_status status = code == SQLITE_BUSY || code == SQLITE_LOCKED ? RT_BUSY
-                             : code == SQLITE_NOMEM                       ? RT_NO_MEMORY
+    const rt_status status = code == SQLITE_BUSY || code == SQLITE_LOCKED      ? RT_BUSY
+                             : code == SQLITE_NOMEM                            ? RT_NO_MEMORY
                              : code == SQLITE_NOTADB || code == SQLITE_CORRUPT ? RT_CORRUPT
                                                                                : RT_IO;
     return rt_error_set(err, status, "the account database: %s: %s", what,
@@ -49,12 +49,14 @@ static rt_status make_private(const char *path, rt_error *err)
     const int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     struct stat info;
     if (fd < 0)
-        return rt_error_set(err, RT_IO, "%s: the account database cannot be opened: %s", path, strerror(errno));
+        return rt_error_set(err, RT_IO, "%s: the account database cannot be opened: %s", path,
+                            strerror(errno));
     const bool ours = fstat(fd, &info) == 0 && S_ISREG(info.st_mode) &&
                       ((info.st_mode & 077) == 0 || fchmod(fd, 0600) == 0);
     (void)close(fd);
     if (!ours)
-        return rt_error_set(err, RT_IO, "%s: the account database must be a file that only its owner reads", path);
+        return rt_error_set(err, RT_IO, "%s: the account database must be a file that only its owner reads",
+                            path);
     return RT_OK;
 }
 
@@ -105,7 +107,7 @@ static sqlite3_stmt *prepared_statement(sqlite_db *db, const char *sql, rt_error
     return NULL;
 }
 
-static int bind(sqlite3_stmt *prepared, size_t number, const rt_value *value)
+static int bind(sqlite3_stmt *prepared, size_t number, const rt_sql_value *value)
 {
     /* $3 is a name to SQLite: its place is the order of first appearance. */
     const char name[4] = {'$', (char)(number < 10 ? '0' + (int)number : '0' + (int)number / 10),
@@ -114,22 +116,22 @@ static int bind(sqlite3_stmt *prepared, size_t number, const rt_value *value)
     if (place == 0)
         return SQLITE_RANGE;
     switch (value->kind) {
-    case RT_VALUE_NULL:
+    case RT_SQL_NULL:
         return sqlite3_bind_null(prepared, place);
-    case RT_VALUE_INT:
+    case RT_SQL_INT:
         return sqlite3_bind_int64(prepared, place, value->integer);
-    case RT_VALUE_REAL:
+    case RT_SQL_REAL:
         return sqlite3_bind_double(prepared, place, value->real);
-    case RT_VALUE_TEXT:
+    case RT_SQL_TEXT:
         return sqlite3_bind_text64(prepared, place, value->data, value->size, SQLITE_STATIC, SQLITE_UTF8);
-    case RT_VALUE_BLOB:
+    case RT_SQL_BLOB:
         return sqlite3_bind_blob64(prepared, place, value->data, value->size, SQLITE_STATIC);
     }
     return SQLITE_MISUSE;
 }
 
-static rt_status run(void *handle, const char *sql, const rt_value *values, size_t n_values, rt_row_fn row_fn,
-                     void *context, int64_t *changed, rt_error *err)
+static rt_status run(void *handle, const char *sql, const rt_sql_value *values, size_t n_values,
+                     rt_sql_row_fn row_fn, void *context, int64_t *changed, rt_error *err)
 {
     sqlite_db *db = handle;
     sqlite3_stmt *prepared = prepared_statement(db, sql, err);
@@ -141,7 +143,7 @@ static rt_status run(void *handle, const char *sql, const rt_value *values, size
     rt_status status = code == SQLITE_OK ? RT_OK : failed(db, code, "a parameter", err);
     while (status == RT_OK && (code = sqlite3_step(prepared)) == SQLITE_ROW)
         if (row_fn)
-            status = row_fn(context, &(rt_row){prepared, &rt_db_sqlite, 0}, err);
+            status = row_fn(context, &(rt_sql_row){prepared, &rt_db_sqlite, 0}, err);
     if (status == RT_OK && code != SQLITE_DONE)
         status = failed(db, code, "a statement", err);
     if (changed)
@@ -176,20 +178,26 @@ static void rollback(void *handle)
         (void)run(handle, "ROLLBACK", NULL, 0, NULL, NULL, NULL, &(rt_error){0});
 }
 
-static bool is_null(const rt_row *row, int column)
+static bool is_null(const rt_sql_row *row, int column)
 {
     return sqlite3_column_type(row->handle, column) == SQLITE_NULL;
 }
-static int64_t get_int(const rt_row *row, int column) { return sqlite3_column_int64(row->handle, column); }
-static double get_real(const rt_row *row, int column) { return sqlite3_column_double(row->handle, column); }
+static int64_t get_int(const rt_sql_row *row, int column)
+{
+    return sqlite3_column_int64(row->handle, column);
+}
+static double get_real(const rt_sql_row *row, int column)
+{
+    return sqlite3_column_double(row->handle, column);
+}
 
-static const char *get_text(const rt_row *row, int column)
+static const char *get_text(const rt_sql_row *row, int column)
 {
     const unsigned char *text = sqlite3_column_text(row->handle, column);
     return text ? (const char *)text : "";
 }
 
-static const void *get_blob(const rt_row *row, int column, size_t *size)
+static const void *get_blob(const rt_sql_row *row, int column, size_t *size)
 {
     const void *data = sqlite3_column_blob(row->handle, column);
     *size = (size_t)sqlite3_column_bytes(row->handle, column);

@@ -1,4 +1,5 @@
-/* account/gate.c - opening and closing the gate, its clocks, and the figures of the limit headers; see gate.h. */
+/* account/gate.c - opening and closing the gate, its clocks, and the figures of the limit headers; see
+ * gate.h. */
 #include <errno.h>
 #include <fcntl.h>
 #include <math.h>
@@ -60,11 +61,13 @@ static rt_status take_server_lock(rt_gate *gate, rt_error *err)
 static rt_status open_parts(rt_gate *gate, rt_error *err)
 {
     if (rt_secrets_open(&gate->secrets, gate->options.secrets, gate->where, err) != RT_OK ||
-        (!gate->shared && take_server_lock(gate, err) != RT_OK) || rt_db_open(&gate->db, gate->where, err) != RT_OK ||
+        (!gate->shared && take_server_lock(gate, err) != RT_OK) ||
+        rt_db_open(&gate->db, gate->where, err) != RT_OK ||
         rt_desk_open(&gate->desk, gate->where, gate->options.secrets, err) != RT_OK)
         return err->status;
     rt_desk_set_clock(gate->desk, &gate->options.clock);
-    if (gate->shared && (rt_shared_register(gate, err) != RT_OK || rt_shared_sweep(gate, gate->db, err) != RT_OK))
+    if (gate->shared &&
+        (rt_shared_register(gate, err) != RT_OK || rt_shared_sweep(gate, gate->db, err) != RT_OK))
         return err->status;
     if (rt_gate_refresh(gate, err) != RT_OK)
         return err->status;
@@ -102,11 +105,12 @@ void rt_gate_close(rt_gate *gate)
         return;
     rt_gate_writer_stop(gate);
     if (gate->db && gate->server > 0) {
-        const rt_value server = rt_value_int(gate->server);
-        (void)rt_db_run(gate->db,
-                        "DELETE FROM servers WHERE id = $1 AND NOT EXISTS (SELECT 1 FROM reservations WHERE server = "
-                        "$1)",
-                        &server, 1, NULL, NULL, NULL, &(rt_error){0});
+        const rt_sql_value server = rt_sql_int(gate->server);
+        (void)rt_db_run(
+            gate->db,
+            "DELETE FROM servers WHERE id = $1 AND NOT EXISTS (SELECT 1 FROM reservations WHERE server = "
+            "$1)",
+            &server, 1, NULL, NULL, NULL, &(rt_error){0});
     }
     rt_desk_close(gate->desk);
     rt_db_close(gate->db);

@@ -1,7 +1,7 @@
 /* account/gate_admit.c - a request's worst case is reserved, and settled at its end.
  *
- * With SQLite the whole decision is made under one mutex on counters in memory.  With PostgreSQL the same function
- * decides on counters that a transaction has locked (gate_shared.c). */
+ * With SQLite the whole decision is made under one mutex on counters in memory.  With PostgreSQL the same
+ * function decides on counters that a transaction has locked (gate_shared.c). */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +23,8 @@ bool rt_gate_check_ask(rt_gate *gate, const rt_caller *caller, const rt_ask *ask
                          "this account does not have the permission 'score'");
     if (caller->top_logprobs >= 0 && ask->top_logprobs > caller->top_logprobs)
         return rt_refuse(refusal, 403, "permission_error", "feature_not_allowed", "top_logprobs", -1,
-                         "this account may ask for at most %lld top_logprobs", (long long)caller->top_logprobs);
+                         "this account may ask for at most %lld top_logprobs",
+                         (long long)caller->top_logprobs);
     if (caller->max_tokens >= 0 && ask->max_tokens > caller->max_tokens)
         return rt_refuse(refusal, 403, "permission_error", "feature_not_allowed", "max_tokens", -1,
                          "this account may ask for at most %lld tokens", (long long)caller->max_tokens);
@@ -66,7 +67,8 @@ static void note(rt_gate *gate, rt_ticket *ticket, int http, const char *code)
     rt_gate_queue(gate, ticket);
 }
 
-void rt_gate_note_refused(rt_gate *gate, const rt_caller *caller, const rt_ask *ask, int http, const char *code)
+void rt_gate_note_refused(rt_gate *gate, const rt_caller *caller, const rt_ask *ask, int http,
+                          const char *code)
 {
     rt_ticket *ticket = make_ticket(gate, caller, ask);
     if (ticket)
@@ -85,8 +87,9 @@ static bool worst_case(const rt_gate *gate, const account_entry *account, const 
                          "the request asks for more tokens than can be counted");
     draw->tokens = ask->prompt_tokens + ask->output_tokens;
     const char *model = ask->model ? ask->model : "";
-    draw->priced = rt_prices_cost(prices, model, ask->prompt_tokens, 0, ask->output_tokens, &fresh) &&
-                   rt_prices_cost(prices, model, ask->prompt_tokens, ask->prompt_tokens, ask->output_tokens, &cached);
+    draw->priced =
+        rt_prices_cost(prices, model, ask->prompt_tokens, 0, ask->output_tokens, &fresh) &&
+        rt_prices_cost(prices, model, ask->prompt_tokens, ask->prompt_tokens, ask->output_tokens, &cached);
     draw->cost = fresh > cached ? fresh : cached;
     return true;
 }
@@ -130,7 +133,8 @@ static bool try_admit(rt_gate *gate, rt_ticket *ticket, const rt_ask *ask, rt_re
         (!over && !still_open(ticket, refusal)))
         return false;
     if (!gate->shared)
-        return rt_gate_decide(gate, ticket, &ticket->account->counted.meter, &ticket->key->counted.meter, refusal);
+        return rt_gate_decide(gate, ticket, &ticket->account->counted.meter, &ticket->key->counted.meter,
+                              refusal);
     if (rt_shared_admit(gate, ticket, &admitted, refusal, &err) != RT_OK) {
         rt_log(RT_LOG_WARNING, "%s", err.text);
         return rt_refuse(refusal, 503, "server_error", "overloaded", NULL, 1,
@@ -149,7 +153,8 @@ rt_ticket *rt_gate_admit(rt_gate *gate, const rt_caller *caller, const rt_ask *a
     ticket->admitted_s = rt_gate_bucket_s(gate);
     bool admitted = rt_gate_check_ask(gate, caller, ask, refusal);
     if (admitted && atomic_load(&gate->failing))
-        admitted = rt_refuse(refusal, 503, "server_error", "overloaded", NULL, 1, "the ledger cannot be written");
+        admitted =
+            rt_refuse(refusal, 503, "server_error", "overloaded", NULL, 1, "the ledger cannot be written");
     if (admitted) {
         (void)pthread_mutex_lock(&gate->mutex);
         admitted = try_admit(gate, ticket, ask, refusal);
@@ -191,7 +196,8 @@ static void keep_prompt(rt_ticket *ticket, const rt_prompt_policy *policy, const
     row->prompt_days = policy->days;
 }
 
-void rt_gate_settle(rt_gate *gate, rt_ticket *ticket, const rt_outcome *outcome, rt_settled_fn done, void *context)
+void rt_gate_settle(rt_gate *gate, rt_ticket *ticket, const rt_outcome *outcome, rt_settled_fn done,
+                    void *context)
 {
     rt_ledger_row *row = &ticket->row;
     row->input = within(outcome->input_tokens, RT_LIMIT_MAX);
@@ -206,7 +212,8 @@ void rt_gate_settle(rt_gate *gate, rt_ticket *ticket, const rt_outcome *outcome,
     ticket->context = context;
     (void)pthread_mutex_lock(&gate->mutex);
     account_entry *account = ticket->account;
-    (void)rt_prices_cost(prices_of(gate, account), row->model, row->input, row->cached, row->output, &row->cost);
+    (void)rt_prices_cost(prices_of(gate, account), row->model, row->input, row->cached, row->output,
+                         &row->cost);
     row->used_draw = (rt_draw){row->input + row->output, row->cost, true};
     keep_prompt(ticket, &account->prompts, outcome);
     /* With PostgreSQL these are copies for the limit headers; the writer changes what counts. */
@@ -251,5 +258,6 @@ rt_status rt_gate_settle_wait(rt_gate *gate, rt_ticket *ticket, const rt_outcome
     (void)pthread_mutex_unlock(&wait.mutex);
     (void)pthread_mutex_destroy(&wait.mutex);
     (void)pthread_cond_destroy(&wait.woken);
-    return wait.status == RT_OK ? RT_OK : rt_error_set(err, wait.status, "the ledger row could not be written");
+    return wait.status == RT_OK ? RT_OK
+                                : rt_error_set(err, wait.status, "the ledger row could not be written");
 }

@@ -1,9 +1,10 @@
 /* account/gate_auth.c - keys: who asks, and what happens to addresses that guess.
  *
- * The hash of what was sent is always computed and always compared, with the stored one or with a dummy, so that
- * an unknown key takes the time of a wrong one.  An address may fail 20 times and then 20 times a minute; past that its
- * failures are answered 429.  A right key is served from any address at any time: behind a proxy everybody has
- * one address, and 256 random bits are not found by those who may try freely either. */
+ * The hash of what was sent is always computed and always compared, with the stored one or with a dummy, so
+ * that an unknown key takes the time of a wrong one.  An address may fail 20 times and then 20 times a
+ * minute; past that its failures are answered 429.  A right key is served from any address at any time:
+ * behind a proxy everybody has one address, and 256 random bits are not found by those who may try freely
+ * either. */
 #include <arpa/inet.h>
 #include <sodium.h>
 #include <stdio.h>
@@ -30,8 +31,8 @@ static uint64_t address_number(const rt_gate *gate, const char *address)
     return rt_hash64(address, strlen(address), gate->guess_seed);
 }
 
-/* Counts a failure; true when the address has had too many.  A place holds one address: a collision, which only
- * the seed's keeper could arrange, shares its count. */
+/* Counts a failure; true when the address has had too many.  A place holds one address: a collision, which
+ * only the seed's keeper could arrange, shares its count. */
 static bool guessed_too_often(rt_gate *gate, const char *address, double *wait_s)
 {
     const uint64_t number = address_number(gate, address);
@@ -67,11 +68,13 @@ static bool refuse_key(rt_gate *gate, const char *address, const char *code, con
 static bool database_failed(const rt_error *err, rt_refusal *refusal)
 {
     rt_log(RT_LOG_WARNING, "%s", err->text);
-    return rt_refuse(refusal, 503, "server_error", "overloaded", NULL, 1, "the account database does not answer");
+    return rt_refuse(refusal, 503, "server_error", "overloaded", NULL, 1,
+                     "the account database does not answer");
 }
 
 /* The entry whose secret this is; NULL and *refusal otherwise.  With the mutex held. */
-static key_entry *find_key(rt_gate *gate, const char *key, const char *address, bool admin, rt_refusal *refusal)
+static key_entry *find_key(rt_gate *gate, const char *key, const char *address, bool admin,
+                           rt_refusal *refusal)
 {
     static const unsigned char no_hash[32];
     unsigned char hash[32];
@@ -171,7 +174,8 @@ static bool has_key(const char *key, rt_refusal *refusal)
                      "no API key was given: send it as 'Authorization: Bearer KEY'");
 }
 
-const rt_caller *rt_gate_authenticate(rt_gate *gate, const char *key, const char *address, rt_refusal *refusal)
+const rt_caller *rt_gate_authenticate(rt_gate *gate, const char *key, const char *address,
+                                      rt_refusal *refusal)
 {
     if (!has_key(key, refusal))
         return NULL;
@@ -201,7 +205,8 @@ bool rt_gate_authenticate_admin(rt_gate *gate, const char *key, const char *addr
 static bool check_open(const account_entry *account, rt_refusal *refusal)
 {
     if (account->state == RT_ACCOUNT_CLOSED)
-        (void)rt_refuse(refusal, 403, "permission_error", "account_closed", NULL, -1, "this account is closed");
+        (void)rt_refuse(refusal, 403, "permission_error", "account_closed", NULL, -1,
+                        "this account is closed");
     else
         (void)rt_refuse(refusal, 403, "permission_error", "account_suspended", NULL, -1,
                         "this account is suspended, case %s: %s; to appeal, POST {\"statement\": ...} to "
@@ -229,10 +234,11 @@ bool rt_gate_check_state(rt_gate *gate, const rt_caller *caller, rt_refusal *ref
     if (account->state == RT_ACCOUNT_CLOSED || (account->state == RT_ACCOUNT_SUSPENDED && !over)) {
         passes = check_open(account, refusal);
     } else if (terms && strcmp(account->terms, rt_terms_version(terms)) != 0) {
-        passes = rt_refuse(refusal, 403, "permission_error", "terms_not_accepted", NULL, -1,
-                           "the terms of use, version %s, must be accepted first: read %s and POST {\"version\": "
-                           "\"%s\"} to /v1/account/terms",
-                           rt_terms_version(terms), rt_terms_link(terms), rt_terms_version(terms));
+        passes =
+            rt_refuse(refusal, 403, "permission_error", "terms_not_accepted", NULL, -1,
+                      "the terms of use, version %s, must be accepted first: read %s and POST {\"version\": "
+                      "\"%s\"} to /v1/account/terms",
+                      rt_terms_version(terms), rt_terms_link(terms), rt_terms_version(terms));
         refusal->no_retry = true;
     }
     (void)pthread_mutex_unlock(&gate->mutex);

@@ -1,8 +1,8 @@
 /* account/gate_internal.h - what the files gate*.c share.
  *
- * One mutex guards the tables of accounts and keys, the meters in them and the connection `db`; it is never held
- * while waiting for the disk with SQLite.  The writer thread has a connection of its own and its own mutex for the
- * queue.  Entries live as long as the gate. */
+ * One mutex guards the tables of accounts and keys, the meters in them and the connection `db`; it is never
+ * held while waiting for the disk with SQLite.  The writer thread has a connection of its own and its own
+ * mutex for the queue.  Entries live as long as the gate. */
 #ifndef RT_ACCOUNT_GATE_INTERNAL_H
 #define RT_ACCOUNT_GATE_INTERNAL_H
 
@@ -42,7 +42,7 @@ typedef struct key_entry {
     rt_role role;
     unsigned char hash[32];
     rt_limits limits;
-    int64_t expires, revoked; /* 0: never */
+    int64_t expires, revoked;  /* 0: never */
     struct caller_box *caller; /* snapshot; NULL when it must be made anew */
     uint64_t caller_epoch;
 } key_entry;
@@ -80,8 +80,8 @@ typedef struct guess { /* failed keys of one address */
 struct rt_gate {
     rt_gate_options options;
     char *where;
-    bool shared;     /* PostgreSQL: counters live in the database */
-    int lock_fd;     /* SQLite: the server lock */
+    bool shared; /* PostgreSQL: counters live in the database */
+    int lock_fd; /* SQLite: the server lock */
     rt_secrets secrets;
     uint64_t guess_seed;
 
@@ -90,9 +90,9 @@ struct rt_gate {
     int64_t generation;
     id_map accounts, keys;
     size_t n_open_accounts;
-    guess *guesses; /* [GUESS_PLACES] */
-    int64_t server;       /* id in `servers`, 0 for SQLite */
-    uint64_t db_epoch;    /* of `db`, when `server` was registered */
+    guess *guesses;    /* [GUESS_PLACES] */
+    int64_t server;    /* id in `servers`, 0 for SQLite */
+    uint64_t db_epoch; /* of `db`, when `server` was registered */
 
     rt_desk *desk;
 
@@ -123,9 +123,10 @@ void rt_gate_queue(rt_gate *gate, rt_ticket *ticket);
 
 /* gate_shared.c; PostgreSQL only. */
 rt_status rt_shared_register(rt_gate *gate, rt_error *err);
-/* One transaction: the same decision as with SQLite, on meters in the database.  RT_OK with *admitted false when
- * refused; a status when the database failed. */
-rt_status rt_shared_admit(rt_gate *gate, rt_ticket *ticket, bool *admitted, rt_refusal *refusal, rt_error *err);
+/* One transaction: the same decision as with SQLite, on meters in the database.  RT_OK with *admitted false
+ * when refused; a status when the database failed. */
+rt_status rt_shared_admit(rt_gate *gate, rt_ticket *ticket, bool *admitted, rt_refusal *refusal,
+                          rt_error *err);
 /* Gives back what servers that died had reserved. */
 rt_status rt_shared_sweep(rt_gate *gate, rt_db *db, rt_error *err);
 /* The decision on two meters, which are rolled and, when it passes, changed. */

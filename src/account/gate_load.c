@@ -1,9 +1,9 @@
 /* account/gate_load.c - the tables of accounts and keys in memory, and how changes reach them.
  *
- * All keys are in memory, so that an unknown one takes no longer than a wrong one.  Every change in the database
- * takes the next number of counters.generation and writes it into the rows that it touches; a server asks for that
- * one number at each request and reads rows only when it has moved.  So a revocation by a command or by another
- * server holds from the next request on. */
+ * All keys are in memory, so that an unknown one takes no longer than a wrong one.  Every change in the
+ * database takes the next number of counters.generation and writes it into the rows that it touches; a server
+ * asks for that one number at each request and reads rows only when it has moved.  So a revocation by a
+ * command or by another server holds from the next request on. */
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,10 +59,10 @@ const rt_limits *rt_gate_account_limits(const account_entry *account)
 }
 
 /* A text of the database that this program wrote: JSON, or the database was changed by hand. */
-static json_t *stored_json(const rt_row *row, int column, rt_error *err)
+static json_t *stored_json(const rt_sql_row *row, int column, rt_error *err)
 {
     json_t *out = NULL;
-    const char *text = rt_row_text(row, column);
+    const char *text = rt_sql_row_text(row, column);
     (void)rt_json_parse(&out, text, strlen(text), "the account database", err);
     return out;
 }
@@ -82,7 +82,8 @@ static rt_status read_prompts(void *target, const json_t *object, rt_error *err)
     return rt_prompt_policy_read(target, object, err);
 }
 
-static rt_status read_column(const rt_row *row, int column, json_reader reader, void *target, rt_error *err)
+static rt_status read_column(const rt_sql_row *row, int column, json_reader reader, void *target,
+                             rt_error *err)
 {
     json_t *json = stored_json(row, column, err);
     const rt_status status = json ? reader(target, json, err) : err->status;
@@ -90,10 +91,10 @@ static rt_status read_column(const rt_row *row, int column, json_reader reader, 
     return status;
 }
 
-static rt_status load_account(void *context, const rt_row *row, rt_error *err)
+static rt_status load_account(void *context, const rt_sql_row *row, rt_error *err)
 {
     rt_gate *gate = context;
-    const char *id = rt_row_text(row, 0);
+    const char *id = rt_sql_row_text(row, 0);
     account_entry *entry = id_map_get(&gate->accounts, id);
     if (!entry) {
         entry = calloc(1, sizeof *entry);
@@ -107,7 +108,7 @@ static rt_status load_account(void *context, const rt_row *row, rt_error *err)
         }
     }
     const bool was_open = entry->state != RT_ACCOUNT_CLOSED;
-    if (!rt_account_state_parse(&entry->state, rt_row_text(row, 1)))
+    if (!rt_account_state_parse(&entry->state, rt_sql_row_text(row, 1)))
         return rt_error_set(err, RT_CORRUPT, "the account database: %s has an unknown state", id);
     gate->n_open_accounts += (size_t)(entry->state != RT_ACCOUNT_CLOSED) - (size_t)was_open;
     if (read_column(row, 2, read_limits, &entry->limits, err) != RT_OK ||
@@ -116,11 +117,11 @@ static rt_status load_account(void *context, const rt_row *row, rt_error *err)
         return rt_error_within(err, id);
     entry->throttled = rt_limits_throttled(&entry->limits);
     json_decref(entry->prices);
-    entry->prices = rt_row_is_null(row, 4) ? NULL : stored_json(row, 4, err);
-    (void)snprintf(entry->case_id, sizeof entry->case_id, "%s", rt_row_text(row, 6));
-    (void)snprintf(entry->public_reason, sizeof entry->public_reason, "%s", rt_row_text(row, 7));
-    entry->until = rt_row_int(row, 8);
-    (void)snprintf(entry->terms, sizeof entry->terms, "%s", rt_row_text(row, 9));
+    entry->prices = rt_sql_row_is_null(row, 4) ? NULL : stored_json(row, 4, err);
+    (void)snprintf(entry->case_id, sizeof entry->case_id, "%s", rt_sql_row_text(row, 6));
+    (void)snprintf(entry->public_reason, sizeof entry->public_reason, "%s", rt_sql_row_text(row, 7));
+    entry->until = rt_sql_row_int(row, 8);
+    (void)snprintf(entry->terms, sizeof entry->terms, "%s", rt_sql_row_text(row, 9));
     entry->epoch++;
     return RT_OK;
 }
@@ -133,13 +134,13 @@ static rt_role role_of(const char *name)
                                           : RT_ROLE_NONE;
 }
 
-static rt_status load_key(void *context, const rt_row *row, rt_error *err)
+static rt_status load_key(void *context, const rt_sql_row *row, rt_error *err)
 {
     rt_gate *gate = context;
-    const char *id = rt_row_text(row, 0), *hash = rt_row_text(row, 4);
+    const char *id = rt_sql_row_text(row, 0), *hash = rt_sql_row_text(row, 4);
     key_entry *entry = id_map_get(&gate->keys, id);
-    account_entry *account = id_map_get(&gate->accounts, rt_row_text(row, 1));
-    if (!account && rt_row_is_null(row, 2))
+    account_entry *account = id_map_get(&gate->accounts, rt_sql_row_text(row, 1));
+    if (!account && rt_sql_row_is_null(row, 2))
         return RT_OK; /* written after the accounts were read: it comes again with the next number */
     if (!entry) {
         entry = calloc(1, sizeof *entry);
@@ -152,14 +153,14 @@ static rt_status load_key(void *context, const rt_row *row, rt_error *err)
         }
     }
     entry->account = account;
-    entry->role = role_of(rt_row_text(row, 2));
-    (void)snprintf(entry->name, sizeof entry->name, "%s", rt_row_text(row, 3));
+    entry->role = role_of(rt_sql_row_text(row, 2));
+    (void)snprintf(entry->name, sizeof entry->name, "%s", rt_sql_row_text(row, 3));
     size_t size = 0;
     if (sodium_hex2bin(entry->hash, sizeof entry->hash, hash, strlen(hash), NULL, &size, NULL) != 0 ||
         size != sizeof entry->hash || read_column(row, 5, read_limits, &entry->limits, err) != RT_OK)
         return rt_error_set(err, RT_CORRUPT, "the account database: key %s is malformed", id);
-    entry->expires = rt_row_int(row, 6);
-    entry->revoked = rt_row_int(row, 7);
+    entry->expires = rt_sql_row_int(row, 6);
+    entry->revoked = rt_sql_row_int(row, 7);
     entry->caller_epoch = 0;
     return RT_OK;
 }
@@ -187,19 +188,21 @@ rt_status rt_gate_refresh(rt_gate *gate, rt_error *err)
 {
     int64_t generation = 0;
     bool found;
-    if (rt_db_get_int(gate->db, "SELECT n FROM counters WHERE name = 'generation'", NULL, 0, &generation, &found,
-                      err) != RT_OK)
+    if (rt_db_get_int(gate->db, "SELECT n FROM counters WHERE name = 'generation'", NULL, 0, &generation,
+                      &found, err) != RT_OK)
         return err->status;
     if (generation == gate->generation)
         return RT_OK;
-    const rt_value since = rt_value_int(gate->generation);
+    const rt_sql_value since = rt_sql_int(gate->generation);
     if (rt_db_run(gate->db,
-                  "SELECT id, state, limits, permissions, prices, prompts, case_id, public_reason, until, terms FROM "
+                  "SELECT id, state, limits, permissions, prices, prompts, case_id, public_reason, until, "
+                  "terms FROM "
                   "accounts WHERE version > $1",
                   &since, 1, load_account, gate, NULL, err) != RT_OK ||
-        rt_db_run(gate->db,
-                  "SELECT id, account, role, name, hash, limits, expires, revoked FROM keys WHERE version > $1",
-                  &since, 1, load_key, gate, NULL, err) != RT_OK)
+        rt_db_run(
+            gate->db,
+            "SELECT id, account, role, name, hash, limits, expires, revoked FROM keys WHERE version > $1",
+            &since, 1, load_key, gate, NULL, err) != RT_OK)
         return err->status;
     if (load_meters(gate, &gate->accounts, err) != RT_OK || load_meters(gate, &gate->keys, err) != RT_OK)
         return err->status;

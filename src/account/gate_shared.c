@@ -1,12 +1,12 @@
-/* account/gate_shared.c - PostgreSQL: counters in the database, so that several servers never give out more than
- * there is.
+/* account/gate_shared.c - PostgreSQL: counters in the database, so that several servers never give out more
+ * than there is.
  *
- * Admission is one transaction: both meters are locked, in the order of their names as everywhere, the same function
- * as with SQLite decides, the meters and a reservation are written.  It need not survive a crash of the database, so
- * it does not wait for the disk; charges do (ledger.c).
+ * Admission is one transaction: both meters are locked, in the order of their names as everywhere, the same
+ * function as with SQLite decides, the meters and a reservation are written.  It need not survive a crash of
+ * the database, so it does not wait for the disk; charges do (ledger.c).
  *
- * Each server holds an advisory lock with its number for as long as its connection lives.  When another can take that
- * lock the server is dead, and what it had reserved goes back. */
+ * Each server holds an advisory lock with its number for as long as its connection lives.  When another can
+ * take that lock the server is dead, and what it had reserved goes back. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,40 +16,41 @@ enum { LOCK_SPACE = 7236837 };
 
 static rt_status take_lock(rt_db *db, int64_t server, bool *taken, rt_error *err)
 {
-    const rt_value values[] = {rt_value_int(LOCK_SPACE), rt_value_int(server)};
+    const rt_sql_value values[] = {rt_sql_int(LOCK_SPACE), rt_sql_int(server)};
     int64_t got = 0;
     bool found;
     const rt_status status =
-        rt_db_get_int(db, "SELECT CASE WHEN pg_try_advisory_lock($1::int, $2::int) THEN 1 ELSE 0 END", values, 2,
-                      &got, &found, err);
+        rt_db_get_int(db, "SELECT CASE WHEN pg_try_advisory_lock($1::int, $2::int) THEN 1 ELSE 0 END", values,
+                      2, &got, &found, err);
     *taken = got == 1;
     return status;
 }
 
 static rt_status drop_lock(rt_db *db, int64_t server, rt_error *err)
 {
-    const rt_value values[] = {rt_value_int(LOCK_SPACE), rt_value_int(server)};
+    const rt_sql_value values[] = {rt_sql_int(LOCK_SPACE), rt_sql_int(server)};
     return rt_db_run(db, "SELECT pg_advisory_unlock($1::int, $2::int)", values, 2, NULL, NULL, NULL, err);
 }
 
 /* Takes a number, its lock, and what an earlier connection of this server had reserved. */
 rt_status rt_shared_register(rt_gate *gate, rt_error *err)
 {
-    const rt_value started = rt_value_int(rt_gate_unix_ms(gate));
+    const rt_sql_value started = rt_sql_int(rt_gate_unix_ms(gate));
     int64_t server = 0;
     bool found, taken = false;
     if (rt_db_begin(gate->db, true, err) != RT_OK)
         return err->status;
-    rt_status status = rt_db_get_int(gate->db, "INSERT INTO servers (started, batch) VALUES ($1, 0) RETURNING id",
-                                     &started, 1, &server, &found, err);
+    rt_status status =
+        rt_db_get_int(gate->db, "INSERT INTO servers (started, batch) VALUES ($1, 0) RETURNING id", &started,
+                      1, &server, &found, err);
     if (status == RT_OK)
         status = take_lock(gate->db, server, &taken, err);
     if (status == RT_OK && !taken)
         status = rt_error_set(err, RT_INTERNAL, "the lock of a new server number is taken");
-    const rt_value move[] = {rt_value_int(gate->server), rt_value_int(server)};
+    const rt_sql_value move[] = {rt_sql_int(gate->server), rt_sql_int(server)};
     if (status == RT_OK && gate->server > 0)
-        status = rt_db_run(gate->db, "UPDATE reservations SET server = $2 WHERE server = $1", move, 2, NULL, NULL,
-                           NULL, err);
+        status = rt_db_run(gate->db, "UPDATE reservations SET server = $2 WHERE server = $1", move, 2, NULL,
+                           NULL, NULL, err);
     if (status != RT_OK) {
         rt_db_rollback(gate->db);
         return status;
@@ -63,17 +64,18 @@ rt_status rt_shared_register(rt_gate *gate, rt_error *err)
 
 static rt_status insert_reservation(rt_gate *gate, const rt_ledger_row *row, rt_error *err)
 {
-    const rt_value values[] = {rt_value_text(row->request),
-                               rt_value_int(gate->server),
-                               rt_value_text(row->account),
-                               rt_value_text(row->key),
-                               rt_value_int(row->reserved_draw.tokens),
-                               rt_value_int(row->reserved_draw.cost)};
-    return rt_db_run(gate->db, "INSERT INTO reservations VALUES ($1, $2, $3, $4, $5, $6)", values, 6, NULL, NULL,
-                     NULL, err);
+    const rt_sql_value values[] = {rt_sql_text(row->request),
+                                   rt_sql_int(gate->server),
+                                   rt_sql_text(row->account),
+                                   rt_sql_text(row->key),
+                                   rt_sql_int(row->reserved_draw.tokens),
+                                   rt_sql_int(row->reserved_draw.cost)};
+    return rt_db_run(gate->db, "INSERT INTO reservations VALUES ($1, $2, $3, $4, $5, $6)", values, 6, NULL,
+                     NULL, NULL, err);
 }
 
-static rt_status admit_inside(rt_gate *gate, rt_ticket *ticket, bool *admitted, rt_refusal *refusal, rt_error *err)
+static rt_status admit_inside(rt_gate *gate, rt_ticket *ticket, bool *admitted, rt_refusal *refusal,
+                              rt_error *err)
 {
     rt_meter account, key;
     const bool account_first = strcmp(ticket->row.account, ticket->row.key) < 0;
@@ -91,12 +93,14 @@ static rt_status admit_inside(rt_gate *gate, rt_ticket *ticket, bool *admitted, 
     return *admitted ? insert_reservation(gate, &ticket->row, err) : RT_OK;
 }
 
-static rt_status admit_once(rt_gate *gate, rt_ticket *ticket, bool *admitted, rt_refusal *refusal, rt_error *err)
+static rt_status admit_once(rt_gate *gate, rt_ticket *ticket, bool *admitted, rt_refusal *refusal,
+                            rt_error *err)
 {
     *admitted = false;
     if (rt_db_begin(gate->db, false, err) != RT_OK)
         return err->status;
-    if (rt_db_epoch(gate->db) != gate->db_epoch) { /* begin has opened the connection anew: the lock is gone */
+    if (rt_db_epoch(gate->db) !=
+        gate->db_epoch) { /* begin has opened the connection anew: the lock is gone */
         rt_db_rollback(gate->db);
         if (rt_shared_register(gate, err) != RT_OK || rt_db_begin(gate->db, false, err) != RT_OK)
             return err->status;
@@ -109,7 +113,8 @@ static rt_status admit_once(rt_gate *gate, rt_ticket *ticket, bool *admitted, rt
     return status;
 }
 
-rt_status rt_shared_admit(rt_gate *gate, rt_ticket *ticket, bool *admitted, rt_refusal *refusal, rt_error *err)
+rt_status rt_shared_admit(rt_gate *gate, rt_ticket *ticket, bool *admitted, rt_refusal *refusal,
+                          rt_error *err)
 {
     rt_status status = RT_BUSY;
     for (int attempt = 0; attempt < 3 && status == RT_BUSY; attempt++)
@@ -126,12 +131,12 @@ typedef struct numbers {
     size_t count;
 } numbers;
 
-static rt_status take_number(void *context, const rt_row *row, rt_error *err)
+static rt_status take_number(void *context, const rt_sql_row *row, rt_error *err)
 {
     (void)err;
     numbers *list = context;
     if (list->count < 64)
-        list->items[list->count++] = rt_row_int(row, 0);
+        list->items[list->count++] = rt_sql_row_int(row, 0);
     return RT_OK;
 }
 
@@ -145,7 +150,7 @@ typedef struct dead_draws {
     size_t count;
 } dead_draws;
 
-static rt_status take_draws(void *context, const rt_row *row, rt_error *err)
+static rt_status take_draws(void *context, const rt_sql_row *row, rt_error *err)
 {
     dead_draws *draws = context;
     dead_draw *grown = realloc(draws->items, (draws->count + 2) * sizeof *grown);
@@ -154,8 +159,8 @@ static rt_status take_draws(void *context, const rt_row *row, rt_error *err)
     draws->items = grown;
     for (int i = 0; i < 2; i++) {
         dead_draw *draw = &grown[draws->count++];
-        *draw = (dead_draw){.draw = {rt_row_int(row, 2), rt_row_int(row, 3), true}};
-        rt_text_clean(draw->subject, sizeof draw->subject, rt_row_text(row, i));
+        *draw = (dead_draw){.draw = {rt_sql_row_int(row, 2), rt_sql_row_int(row, 3), true}};
+        rt_text_clean(draw->subject, sizeof draw->subject, rt_sql_row_text(row, i));
     }
     return RT_OK;
 }
@@ -168,11 +173,11 @@ static int by_subject(const void *a, const void *b)
 /* The reservations go first: whoever deletes one, this or a writer that lives after all, gives it back. */
 static rt_status give_back(rt_db *db, int64_t server, rt_error *err)
 {
-    const rt_value value = rt_value_int(server);
+    const rt_sql_value value = rt_sql_int(server);
     dead_draws draws = {0};
     rt_status status =
-        rt_db_run(db, "DELETE FROM reservations WHERE server = $1 RETURNING account, key_id, tokens, cost", &value, 1,
-                  take_draws, &draws, NULL, err);
+        rt_db_run(db, "DELETE FROM reservations WHERE server = $1 RETURNING account, key_id, tokens, cost",
+                  &value, 1, take_draws, &draws, NULL, err);
     if (draws.count > 1)
         qsort(draws.items, draws.count, sizeof *draws.items, by_subject);
     for (size_t i = 0; i < draws.count && status == RT_OK; i++) {
@@ -191,9 +196,9 @@ static rt_status give_back(rt_db *db, int64_t server, rt_error *err)
 rt_status rt_shared_sweep(rt_gate *gate, rt_db *db, rt_error *err)
 {
     numbers others = {0};
-    const rt_value mine = rt_value_int(__atomic_load_n(&gate->server, __ATOMIC_ACQUIRE));
-    if (rt_db_run(db, "SELECT id FROM servers WHERE id <> $1 ORDER BY id", &mine, 1, take_number, &others, NULL,
-                  err) != RT_OK)
+    const rt_sql_value mine = rt_sql_int(__atomic_load_n(&gate->server, __ATOMIC_ACQUIRE));
+    if (rt_db_run(db, "SELECT id FROM servers WHERE id <> $1 ORDER BY id", &mine, 1, take_number, &others,
+                  NULL, err) != RT_OK)
         return err->status;
     for (size_t i = 0; i < others.count; i++) {
         bool dead = false;

@@ -1,7 +1,8 @@
 /* account/gate_writer.c - the writer thread: takes what is queued, writes it in one transaction, says so.
  *
- * Groups form by themselves: while one is on its way to the disk the next gathers.  A group that cannot be written
- * is kept and tried again every second; until then nothing is admitted, and those that wait are told. */
+ * Groups form by themselves: while one is on its way to the disk the next gathers.  A group that cannot be
+ * written is kept and tried again every second; until then nothing is admitted, and those that wait are told.
+ */
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>

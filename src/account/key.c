@@ -11,10 +11,7 @@ enum { ID = RT_KEY_ID_SIZE - 1, SECRET = 43, SECRET_BYTES = 32 };
 
 static bool is_id_char(char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9'); }
 
-static bool is_secret_char(char c)
-{
-    return is_id_char(c) || (c >= 'A' && c <= 'Z') || c == '-' || c == '_';
-}
+static bool is_secret_char(char c) { return is_id_char(c) || (c >= 'A' && c <= 'Z') || c == '-' || c == '_'; }
 
 bool rt_key_parse(rt_key_text *out, const char *key)
 {

@@ -1,5 +1,5 @@
-/* account/key.h - API keys as texts: "sk-rt-" + 8 id characters + "-" + 43 base64url characters (256 bits), and
- * "sk-rt-admin-" + the same for operators.
+/* account/key.h - API keys as texts: "sk-rt-" + 8 id characters + "-" + 43 base64url characters (256 bits),
+ * and "sk-rt-admin-" + the same for operators.
  *
  * A secret is shown once; what is kept is the id and the SHA-256 of the whole text.  Secrets are random, so a
  * slow hash would protect nothing. */
@@ -16,7 +16,8 @@ typedef struct rt_key_text {
     bool is_admin;
 } rt_key_text;
 
-/* Takes the id out of a key of any length; false when it has not the form.  No byte of the secret is compared. */
+/* Takes the id out of a key of any length; false when it has not the form.  No byte of the secret is
+ * compared. */
 bool rt_key_parse(rt_key_text *out, const char *key);
 /* A new key from the system's random bytes. */
 void rt_key_make(char out[RT_KEY_TEXT_MAX], rt_key_text *text, bool is_admin);

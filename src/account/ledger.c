@@ -1,8 +1,8 @@
 /* account/ledger.c - writing rows in groups; see ledger.h.
  *
- * Sums and meters of a group are added up in memory first: a hundred rows of one account cost one update of its
- * meter.  Subjects are visited in the order of their names, as admission does (gate_shared.c), so that two
- * servers never wait for each other in a circle. */
+ * Sums and meters of a group are added up in memory first: a hundred rows of one account cost one update of
+ * its meter.  Subjects are visited in the order of their names, as admission does (gate_shared.c), so that
+ * two servers never wait for each other in a circle. */
 #include "account/ledger.h"
 
 #include <sodium.h>
@@ -41,55 +41,66 @@ void rt_keyed_hash(char *out, size_t out_bytes, const rt_secrets *secrets, const
 
 /* --- meters --- */
 
-static rt_status take_meter(void *context, const rt_row *row, rt_error *err)
+static rt_status take_meter(void *context, const rt_sql_row *row, rt_error *err)
 {
     (void)err;
-    *(rt_meter *)context = (rt_meter){.requests_used = rt_row_real(row, 0),
-                                      .tokens_used = rt_row_real(row, 1),
-                                      .used_at = rt_row_real(row, 2),
-                                      .running = rt_row_int(row, 3),
-                                      .reserved_tokens = rt_row_int(row, 4),
-                                      .reserved_cost = rt_row_int(row, 5),
-                                      .day = rt_row_int(row, 6),
-                                      .day_tokens = rt_row_int(row, 7),
-                                      .day_cost = rt_row_int(row, 8),
-                                      .month = rt_row_int(row, 9),
-                                      .month_tokens = rt_row_int(row, 10),
-                                      .month_cost = rt_row_int(row, 11),
-                                      .total_tokens = rt_row_int(row, 12),
-                                      .total_cost = rt_row_int(row, 13)};
+    *(rt_meter *)context = (rt_meter){.requests_used = rt_sql_row_real(row, 0),
+                                      .tokens_used = rt_sql_row_real(row, 1),
+                                      .used_at = rt_sql_row_real(row, 2),
+                                      .running = rt_sql_row_int(row, 3),
+                                      .reserved_tokens = rt_sql_row_int(row, 4),
+                                      .reserved_cost = rt_sql_row_int(row, 5),
+                                      .day = rt_sql_row_int(row, 6),
+                                      .day_tokens = rt_sql_row_int(row, 7),
+                                      .day_cost = rt_sql_row_int(row, 8),
+                                      .month = rt_sql_row_int(row, 9),
+                                      .month_tokens = rt_sql_row_int(row, 10),
+                                      .month_cost = rt_sql_row_int(row, 11),
+                                      .total_tokens = rt_sql_row_int(row, 12),
+                                      .total_cost = rt_sql_row_int(row, 13)};
     return RT_OK;
 }
 
-#define METER_COLUMNS                                                                                                \
-    "requests_used, tokens_used, used_at, running, reserved_tokens, reserved_cost, day, day_tokens, day_cost, "     \
+#define METER_COLUMNS                                                                                        \
+    "requests_used, tokens_used, used_at, running, reserved_tokens, reserved_cost, day, day_tokens, "        \
+    "day_cost, "                                                                                             \
     "month, month_tokens, month_cost, total_tokens, total_cost"
 
 rt_status rt_meter_load(rt_db *db, const char *subject, bool lock, rt_meter *out, rt_error *err)
 {
     *out = (rt_meter){0};
-    const rt_value value = rt_value_text(subject);
+    const rt_sql_value value = rt_sql_text(subject);
     return rt_db_run(db,
-                     lock && rt_db_is_shared(db)
-                         ? "SELECT " METER_COLUMNS " FROM meters WHERE subject = $1 FOR UPDATE"
-                         : "SELECT " METER_COLUMNS " FROM meters WHERE subject = $1",
+                     lock && rt_db_is_shared(db) ? "SELECT " METER_COLUMNS
+                                                   " FROM meters WHERE subject = $1 FOR UPDATE"
+                                                 : "SELECT " METER_COLUMNS " FROM meters WHERE subject = $1",
                      &value, 1, take_meter, out, NULL, err);
 }
 
 rt_status rt_meter_save(rt_db *db, const char *subject, const rt_meter *meter, rt_error *err)
 {
-    const rt_value values[] = {
-        rt_value_text(subject),            rt_value_real(meter->requests_used), rt_value_real(meter->tokens_used),
-        rt_value_real(meter->used_at),     rt_value_int(meter->running),        rt_value_int(meter->reserved_tokens),
-        rt_value_int(meter->reserved_cost), rt_value_int(meter->day),           rt_value_int(meter->day_tokens),
-        rt_value_int(meter->day_cost),     rt_value_int(meter->month),          rt_value_int(meter->month_tokens),
-        rt_value_int(meter->month_cost),   rt_value_int(meter->total_tokens),   rt_value_int(meter->total_cost)};
+    const rt_sql_value values[] = {rt_sql_text(subject),
+                                   rt_sql_real(meter->requests_used),
+                                   rt_sql_real(meter->tokens_used),
+                                   rt_sql_real(meter->used_at),
+                                   rt_sql_int(meter->running),
+                                   rt_sql_int(meter->reserved_tokens),
+                                   rt_sql_int(meter->reserved_cost),
+                                   rt_sql_int(meter->day),
+                                   rt_sql_int(meter->day_tokens),
+                                   rt_sql_int(meter->day_cost),
+                                   rt_sql_int(meter->month),
+                                   rt_sql_int(meter->month_tokens),
+                                   rt_sql_int(meter->month_cost),
+                                   rt_sql_int(meter->total_tokens),
+                                   rt_sql_int(meter->total_cost)};
     return rt_db_run(
         db,
-        "INSERT INTO meters (subject, " METER_COLUMNS
-        ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) ON CONFLICT (subject) DO "
+        "INSERT INTO meters (subject, " METER_COLUMNS ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, "
+        "$11, $12, $13, $14, $15) ON CONFLICT (subject) DO "
         "UPDATE SET requests_used = excluded.requests_used, tokens_used = excluded.tokens_used, used_at = "
-        "excluded.used_at, running = excluded.running, reserved_tokens = excluded.reserved_tokens, reserved_cost = "
+        "excluded.used_at, running = excluded.running, reserved_tokens = excluded.reserved_tokens, "
+        "reserved_cost = "
         "excluded.reserved_cost, day = excluded.day, day_tokens = excluded.day_tokens, day_cost = "
         "excluded.day_cost, month = excluded.month, month_tokens = excluded.month_tokens, month_cost = "
         "excluded.month_cost, total_tokens = excluded.total_tokens, total_cost = excluded.total_cost",
@@ -127,18 +138,19 @@ static int by_subject(const void *a, const void *b)
 
 static rt_status insert_row(rt_db *db, const rt_ledger_row *row, rt_error *err)
 {
-    const rt_value values[] = {
-        rt_value_text(row->request), rt_value_int(row->at_ms),     rt_value_text(row->account),
-        rt_value_text(row->key),     rt_value_text(row->endpoint), rt_value_text(row->model),
-        rt_value_int(row->http),     rt_value_text(row->outcome),  rt_value_int(row->input),
-        rt_value_int(row->cached),   rt_value_int(row->output),    rt_value_int(row->cost),
-        rt_value_int(row->estimated), rt_value_int(row->ttft_us),  rt_value_int(row->total_us),
-        rt_value_text(row->address), rt_value_text(row->agent),    rt_value_text(row->user_hash)};
-    return rt_db_run(db,
-                     "INSERT INTO ledger (request, at, account, key_id, endpoint, model, http, outcome, input, cached, "
-                     "output, cost, estimated, ttft_us, total_us, address, agent, user_hash) VALUES ($1, $2, $3, $4, "
-                     "$5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
-                     values, sizeof values / sizeof values[0], NULL, NULL, NULL, err);
+    const rt_sql_value values[] = {
+        rt_sql_text(row->request),  rt_sql_int(row->at_ms),     rt_sql_text(row->account),
+        rt_sql_text(row->key),      rt_sql_text(row->endpoint), rt_sql_text(row->model),
+        rt_sql_int(row->http),      rt_sql_text(row->outcome),  rt_sql_int(row->input),
+        rt_sql_int(row->cached),    rt_sql_int(row->output),    rt_sql_int(row->cost),
+        rt_sql_int(row->estimated), rt_sql_int(row->ttft_us),   rt_sql_int(row->total_us),
+        rt_sql_text(row->address),  rt_sql_text(row->agent),    rt_sql_text(row->user_hash)};
+    return rt_db_run(
+        db,
+        "INSERT INTO ledger (request, at, account, key_id, endpoint, model, http, outcome, input, cached, "
+        "output, cost, estimated, ttft_us, total_us, address, agent, user_hash) VALUES ($1, $2, $3, $4, "
+        "$5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
+        values, sizeof values / sizeof values[0], NULL, NULL, NULL, err);
 }
 
 static rt_status insert_prompt(rt_db *db, const rt_secrets *secrets, const rt_ledger_row *row, rt_error *err)
@@ -152,36 +164,38 @@ static rt_status insert_prompt(rt_db *db, const rt_secrets *secrets, const rt_le
             return rt_error_set(err, RT_NO_MEMORY, "no memory to seal a prompt");
         rt_secrets_seal(secrets, sealed, row->prompt, row->prompt_size, row->request);
     }
-    const rt_value values[] = {rt_value_text(row->request),
-                               rt_value_text(row->account),
-                               rt_value_int(row->at_ms),
-                               rt_value_text(hash),
-                               sealed ? rt_value_blob(sealed, row->prompt_size + RT_SEAL_OVERHEAD) : (rt_value){0},
-                               rt_value_int(row->at_ms / 1000 + row->prompt_days * DAY_S)};
+    const rt_sql_value values[] = {rt_sql_text(row->request),
+                                   rt_sql_text(row->account),
+                                   rt_sql_int(row->at_ms),
+                                   rt_sql_text(hash),
+                                   sealed ? rt_sql_blob(sealed, row->prompt_size + RT_SEAL_OVERHEAD)
+                                          : (rt_sql_value){0},
+                                   rt_sql_int(row->at_ms / 1000 + row->prompt_days * DAY_S)};
     const rt_status status =
-        rt_db_run(db, "INSERT INTO prompts VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (request) DO NOTHING", values,
-                  6, NULL, NULL, NULL, err);
+        rt_db_run(db, "INSERT INTO prompts VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (request) DO NOTHING",
+                  values, 6, NULL, NULL, NULL, err);
     free(sealed);
     return status;
 }
 
 static rt_status add_sum(rt_db *db, int64_t width, const sum_line *sum, rt_error *err)
 {
-    const rt_value values[] = {rt_value_int(width),         rt_value_int(sum->start),  rt_value_text(sum->account),
-                               rt_value_text(sum->key),     rt_value_text(sum->model), rt_value_int(sum->requests),
-                               rt_value_int(sum->input),    rt_value_int(sum->cached), rt_value_int(sum->output),
-                               rt_value_int(sum->cost),     rt_value_int(sum->errors), rt_value_int(sum->limited)};
-    return rt_db_run(db,
-                     "INSERT INTO sums VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (width, "
-                     "start, account, key_id, model) DO UPDATE SET requests = sums.requests + excluded.requests, "
-                     "input = sums.input + excluded.input, cached = sums.cached + excluded.cached, output = "
-                     "sums.output + excluded.output, cost = sums.cost + excluded.cost, errors = sums.errors + "
-                     "excluded.errors, limited = sums.limited + excluded.limited",
-                     values, 12, NULL, NULL, NULL, err);
+    const rt_sql_value values[] = {rt_sql_int(width),      rt_sql_int(sum->start),  rt_sql_text(sum->account),
+                                   rt_sql_text(sum->key),  rt_sql_text(sum->model), rt_sql_int(sum->requests),
+                                   rt_sql_int(sum->input), rt_sql_int(sum->cached), rt_sql_int(sum->output),
+                                   rt_sql_int(sum->cost),  rt_sql_int(sum->errors), rt_sql_int(sum->limited)};
+    return rt_db_run(
+        db,
+        "INSERT INTO sums VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (width, "
+        "start, account, key_id, model) DO UPDATE SET requests = sums.requests + excluded.requests, "
+        "input = sums.input + excluded.input, cached = sums.cached + excluded.cached, output = "
+        "sums.output + excluded.output, cost = sums.cost + excluded.cost, errors = sums.errors + "
+        "excluded.errors, limited = sums.limited + excluded.limited",
+        values, 12, NULL, NULL, NULL, err);
 }
 
-static rt_status write_sums(rt_db *db, rt_ledger_row *const *rows, size_t n_rows, sum_line *lines, int64_t width,
-                            rt_error *err)
+static rt_status write_sums(rt_db *db, rt_ledger_row *const *rows, size_t n_rows, sum_line *lines,
+                            int64_t width, rt_error *err)
 {
     for (size_t i = 0; i < n_rows; i++) {
         const rt_ledger_row *row = rows[i];
@@ -224,7 +238,7 @@ static rt_status write_sums(rt_db *db, rt_ledger_row *const *rows, size_t n_rows
 static rt_status end_reservation(rt_db *db, const rt_ledger_row *row, bool *mine, rt_error *err)
 {
     int64_t changed = 0;
-    const rt_value id = rt_value_text(row->request);
+    const rt_sql_value id = rt_sql_text(row->request);
     const rt_status status =
         rt_db_run(db, "DELETE FROM reservations WHERE id = $1", &id, 1, NULL, NULL, &changed, err);
     *mine = changed == 1;
@@ -239,7 +253,8 @@ static rt_status write_meter(rt_db *db, rt_ledger_row *const *rows, const bool *
         return err->status;
     const double bucket_at = meter.used_at;
     const rt_limits any = {.rpm = INT64_MAX, .tpm = INT64_MAX};
-    rt_meter_roll(&meter, &any, (rt_instant){bucket_at, unix_s}); /* days and months only: no time for buckets */
+    rt_meter_roll(&meter, &any,
+                  (rt_instant){bucket_at, unix_s}); /* days and months only: no time for buckets */
     if (!rt_db_is_shared(db)) {
         rt_meter_add(&meter, &line->used);
         return rt_meter_save(db, line->subject, &meter, err);
@@ -296,12 +311,12 @@ static rt_status write_last_used(rt_db *db, rt_ledger_row *const *rows, size_t n
 {
     for (size_t i = 0; i < n_rows; i++) {
         const int64_t at_s = rows[i]->at_ms / 1000;
-        const rt_value values[] = {rt_value_text(rows[i]->key), rt_value_int(at_s), rt_value_int(at_s - 60)};
+        const rt_sql_value values[] = {rt_sql_text(rows[i]->key), rt_sql_int(at_s), rt_sql_int(at_s - 60)};
         if (i > 0 && strcmp(rows[i]->key, rows[i - 1]->key) == 0)
             continue;
-        if (rt_db_run(db,
-                      "UPDATE keys SET last_used = $2 WHERE id = $1 AND (last_used IS NULL OR last_used <= $3)",
-                      values, 3, NULL, NULL, NULL, err) != RT_OK)
+        if (rt_db_run(
+                db, "UPDATE keys SET last_used = $2 WHERE id = $1 AND (last_used IS NULL OR last_used <= $3)",
+                values, 3, NULL, NULL, NULL, err) != RT_OK)
             return err->status;
     }
     return RT_OK;
@@ -339,10 +354,10 @@ rt_status rt_ledger_write(rt_db *db, const rt_secrets *secrets, rt_ledger_row *c
                            : rt_error_set(err, RT_NO_MEMORY, "no memory for a group of ledger rows");
     if (status == RT_OK) {
         int64_t changed = 1;
-        const rt_value values[] = {rt_value_int(server), rt_value_int(batch)};
+        const rt_sql_value values[] = {rt_sql_int(server), rt_sql_int(batch)};
         if (server > 0)
-            status = rt_db_run(db, "UPDATE servers SET batch = $2 WHERE id = $1 AND batch < $2", values, 2, NULL,
-                               NULL, &changed, err);
+            status = rt_db_run(db, "UPDATE servers SET batch = $2 WHERE id = $1 AND batch < $2", values, 2,
+                               NULL, NULL, &changed, err);
         if (status == RT_OK && changed > 0)
             status = write_all(db, secrets, rows, n_rows, &room, unix_s, err);
         if (status == RT_OK)
@@ -358,11 +373,11 @@ rt_status rt_ledger_write(rt_db *db, const rt_secrets *secrets, rt_ledger_row *c
 
 rt_status rt_ledger_prune(rt_db *db, int64_t unix_s, int64_t ledger_days, rt_error *err)
 {
-    const rt_value now = rt_value_int(unix_s);
+    const rt_sql_value now = rt_sql_int(unix_s);
     if (rt_db_run(db, "DELETE FROM prompts WHERE expires <= $1", &now, 1, NULL, NULL, NULL, err) != RT_OK)
         return err->status;
     if (ledger_days <= 0)
         return RT_OK;
-    const rt_value oldest = rt_value_int((unix_s - ledger_days * DAY_S) * 1000);
+    const rt_sql_value oldest = rt_sql_int((unix_s - ledger_days * DAY_S) * 1000);
     return rt_db_run(db, "DELETE FROM ledger WHERE at < $1", &oldest, 1, NULL, NULL, NULL, err);
 }

@@ -1,8 +1,8 @@
 /* account/ledger.h - rows of requests, the sums over them, and the persistent meters, written in groups.
  *
- * One transaction holds any number of rows and everything that follows from them: the sums by hour and day, the
- * meters of accounts and keys, the prompts that are kept, the reservations that end.  After a crash either all
- * of it is there or nothing, so no request is lost or counted twice. */
+ * One transaction holds any number of rows and everything that follows from them: the sums by hour and day,
+ * the meters of accounts and keys, the prompts that are kept, the reservations that end.  After a crash
+ * either all of it is there or nothing, so no request is lost or counted twice. */
 #ifndef RT_ACCOUNT_LEDGER_H
 #define RT_ACCOUNT_LEDGER_H
 
@@ -20,15 +20,16 @@ typedef struct rt_ledger_row { /* texts are clean (rt_text_clean): no control ch
     int64_t at_ms; /* admitted */
     int64_t http, input, cached, output, cost, ttft_us, total_us;
     bool estimated;
-    bool reserved;    /* a reservation of this request id ends (PostgreSQL) */
+    bool reserved; /* a reservation of this request id ends (PostgreSQL) */
     rt_draw reserved_draw, used_draw;
-    char *prompt;     /* malloc'd, or NULL; owned by the row */
+    char *prompt; /* malloc'd, or NULL; owned by the row */
     size_t prompt_size;
     bool prompt_full; /* else only its hash is kept */
     int64_t prompt_days;
 } rt_ledger_row;
 
-/* server: the id in `servers`, batch: counts up; a batch that was written already is left out.  0, 0 for SQLite. */
+/* server: the id in `servers`, batch: counts up; a batch that was written already is left out.  0, 0 for
+ * SQLite. */
 rt_status rt_ledger_write(rt_db *db, const rt_secrets *secrets, rt_ledger_row *const *rows, size_t n_rows,
                           int64_t server, int64_t batch, int64_t unix_s, rt_error *err);
 /* Drops rows and prompts whose time is over. */
@@ -38,8 +39,8 @@ rt_status rt_ledger_prune(rt_db *db, int64_t unix_s, int64_t ledger_days, rt_err
 rt_status rt_meter_load(rt_db *db, const char *subject, bool lock, rt_meter *out, rt_error *err);
 rt_status rt_meter_save(rt_db *db, const char *subject, const rt_meter *meter, rt_error *err);
 
-/* Copies text so that it can stand in a row and a log line: control characters and ill-formed UTF-8 become '?',
- * cut at a character's border.  NULL gives "". */
+/* Copies text so that it can stand in a row and a log line: control characters and ill-formed UTF-8 become
+ * '?', cut at a character's border.  NULL gives "". */
 void rt_text_clean(char *out, size_t size, const char *text);
 /* Keyed BLAKE2b of size bytes as hex: 2 x out_bytes digits and the NUL. */
 void rt_keyed_hash(char *out, size_t out_bytes, const rt_secrets *secrets, const void *data, size_t size);

@@ -1,6 +1,8 @@
-/* account/limits.c - limits, permissions, prices and the policy for prompts, from JSON and to JSON; see limits.h.
+/* account/limits.c - limits, permissions, prices and the policy for prompts, from JSON and to JSON; see
+ * limits.h.
  *
- * The counts stand in one table, so that reading, printing and the sentence about a bad value cannot disagree. */
+ * The counts stand in one table, so that reading, printing and the sentence about a bad value cannot
+ * disagree. */
 #include "account/limits.h"
 
 #include <math.h>
@@ -69,8 +71,10 @@ static bool find_word(int *out, const json_t *value, const char *const *names, i
 static rt_status read_amount(int64_t *out, const json_t *amount, rt_budget_unit unit, rt_error *err)
 {
     if (unit == RT_BUDGET_TOKENS) {
-        if (!json_is_integer(amount) || json_integer_value(amount) < 0 || json_integer_value(amount) > RT_LIMIT_MAX)
-            return rt_error_set(err, RT_INVALID, "limits.budget.amount: expected a whole number of tokens, 0 or more");
+        if (!json_is_integer(amount) || json_integer_value(amount) < 0 ||
+            json_integer_value(amount) > RT_LIMIT_MAX)
+            return rt_error_set(err, RT_INVALID,
+                                "limits.budget.amount: expected a whole number of tokens, 0 or more");
         *out = json_integer_value(amount);
         return RT_OK;
     }
@@ -126,7 +130,8 @@ static rt_status read_count(rt_limits *limits, const char *key, const json_t *va
         else if (n >= counts[i].min && n <= counts[i].max)
             *count_of(limits, &counts[i]) = n;
         else
-            return rt_error_set(err, RT_INVALID, "limits.%s: expected null or a whole number from %lld to %lld", key,
+            return rt_error_set(err, RT_INVALID,
+                                "limits.%s: expected null or a whole number from %lld to %lld", key,
                                 (long long)counts[i].min, (long long)counts[i].max);
         return RT_OK;
     }
@@ -142,8 +147,8 @@ rt_status rt_limits_read(rt_limits *limits, const json_t *object, rt_error *err)
     json_t *value;
     json_object_foreach((json_t *)object, key, value)
     {
-        const rt_status status = strcmp(key, "budget") == 0 ? read_budget(&read, value, err)
-                                                            : read_count(&read, key, value, err);
+        const rt_status status =
+            strcmp(key, "budget") == 0 ? read_budget(&read, value, err) : read_count(&read, key, value, err);
         if (status != RT_OK)
             return status;
     }
@@ -157,13 +162,14 @@ json_t *rt_limits_json(const rt_limits *limits)
 {
     json_t *out = json_object(), *budget = json_null();
     for (size_t i = 0; i < N_COUNTS; i++)
-        (void)json_object_set_new(out, counts[i].name, count_or_null(*count_of((rt_limits *)limits, &counts[i])));
+        (void)json_object_set_new(out, counts[i].name,
+                                  count_or_null(*count_of((rt_limits *)limits, &counts[i])));
     if (limits->budget >= 0)
-        budget = json_pack("{s:o, s:s, s:s}", "amount",
-                           limits->budget_unit == RT_BUDGET_TOKENS
-                               ? json_integer((json_int_t)limits->budget)
-                               : json_real((double)limits->budget / RT_NANO_USD),
-                           "unit", unit_names[limits->budget_unit], "period", period_names[limits->budget_period]);
+        budget = json_pack(
+            "{s:o, s:s, s:s}", "amount",
+            limits->budget_unit == RT_BUDGET_TOKENS ? json_integer((json_int_t)limits->budget)
+                                                    : json_real((double)limits->budget / RT_NANO_USD),
+            "unit", unit_names[limits->budget_unit], "period", period_names[limits->budget_period]);
     (void)json_object_set_new(out, "budget", budget);
     return out;
 }
@@ -190,12 +196,14 @@ static rt_status read_models(rt_permissions *permissions, const json_t *models, 
     size_t i;
     json_t *name;
     if (!json_is_null(models) && (!json_is_array(models) || json_array_size(models) > RT_MODELS_MAX))
-        return rt_error_set(err, RT_INVALID, "permissions.models: expected null or at most %d names", RT_MODELS_MAX);
+        return rt_error_set(err, RT_INVALID, "permissions.models: expected null or at most %d names",
+                            RT_MODELS_MAX);
     json_array_foreach((json_t *)models, i, name)
     {
-        if (!json_is_string(name) || json_string_length(name) == 0 || json_string_length(name) > RT_MODEL_NAME_MAX)
-            return rt_error_set(err, RT_INVALID, "permissions.models[%zu]: expected a name of 1 to %d bytes", i,
-                                RT_MODEL_NAME_MAX);
+        if (!json_is_string(name) || json_string_length(name) == 0 ||
+            json_string_length(name) > RT_MODEL_NAME_MAX)
+            return rt_error_set(err, RT_INVALID, "permissions.models[%zu]: expected a name of 1 to %d bytes",
+                                i, RT_MODEL_NAME_MAX);
     }
     json_decref(permissions->models);
     permissions->models = json_is_null(models) ? NULL : json_deep_copy(models);
@@ -275,7 +283,8 @@ rt_status rt_prices_check(const json_t *prices, rt_error *err)
     const char *model, *key;
     json_t *row, *price;
     if (!json_is_object(prices) || json_object_size(prices) > RT_MODELS_MAX)
-        return rt_error_set(err, RT_INVALID, "prices: expected an object of at most %d models", RT_MODELS_MAX);
+        return rt_error_set(err, RT_INVALID, "prices: expected an object of at most %d models",
+                            RT_MODELS_MAX);
     json_object_foreach((json_t *)prices, model, row)
     {
         if (!json_is_object(row) || pico_per_token(json_object_get(row, "input")) < 0 ||

@@ -50,11 +50,11 @@ bool rt_meter_possible(const rt_limits *limits, const rt_draw *draw, rt_refusal 
     const bool minute = limits->tpm >= 0 && draw->tokens > limits->tpm;
     if (!minute && (limits->tpd < 0 || draw->tokens <= limits->tpd))
         return true;
-    return rt_refuse(refusal, 400, "invalid_request_error", "invalid_value", "max_tokens", -1,
-                     "the prompt and the longest answer take %lld tokens, more than the limit of %lld tokens per %s "
-                     "ever lets pass: ask for fewer",
-                     (long long)draw->tokens, (long long)(minute ? limits->tpm : limits->tpd),
-                     minute ? "minute" : "day");
+    return rt_refuse(
+        refusal, 400, "invalid_request_error", "invalid_value", "max_tokens", -1,
+        "the prompt and the longest answer take %lld tokens, more than the limit of %lld tokens per %s "
+        "ever lets pass: ask for fewer",
+        (long long)draw->tokens, (long long)(minute ? limits->tpm : limits->tpd), minute ? "minute" : "day");
 }
 
 static double wait_s(double used, double wanted, int64_t limit)
@@ -63,7 +63,8 @@ static double wait_s(double used, double wanted, int64_t limit)
     return limit > 0 ? fmin(over * 60 / (double)limit, RETRY_MAX_S) : RETRY_MAX_S;
 }
 
-bool rt_meter_has_request(const rt_meter *meter, const rt_limits *limits, const char *whose, rt_refusal *refusal)
+bool rt_meter_has_request(const rt_meter *meter, const rt_limits *limits, const char *whose,
+                          rt_refusal *refusal)
 {
     if (limits->rpm < 0 || meter->requests_used + 1 <= (double)limits->rpm + slack)
         return true;
@@ -127,8 +128,8 @@ bool rt_meter_has_room(const rt_meter *meter, const rt_limits *limits, const rt_
     if (limits->tpm >= 0 && meter->tokens_used + (double)draw->tokens > (double)limits->tpm + slack)
         return rt_refuse(refusal, 429, "tokens", "rate_limit_exceeded", NULL,
                          wait_s(meter->tokens_used, (double)draw->tokens, limits->tpm),
-                         "the %s's limit of %lld tokens per minute is reached: this request may take %lld", whose,
-                         (long long)limits->tpm, (long long)draw->tokens);
+                         "the %s's limit of %lld tokens per minute is reached: this request may take %lld",
+                         whose, (long long)limits->tpm, (long long)draw->tokens);
     if (limits->tpd >= 0 && meter->day_tokens + meter->reserved_tokens + draw->tokens > limits->tpd) {
         const double until_s = (double)(DAY_S - now.unix_s % DAY_S);
         (void)rt_refuse(refusal, 429, "tokens", "rate_limit_exceeded", NULL, fmin(until_s, RETRY_MAX_S),

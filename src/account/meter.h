@@ -1,8 +1,8 @@
 /* account/meter.h - the arithmetic of limits for one key or one account: pure, without locks or clocks.
  *
- * Two token buckets (requests, tokens) that refill continuously and hold one minute's limit; they keep what was
- * USED rather than what is left, so that a changed limit holds at once.  Sums of tokens and money by UTC day, UTC
- * month and ever; and what is reserved by requests under way.
+ * Two token buckets (requests, tokens) that refill continuously and hold one minute's limit; they keep what
+ * was USED rather than what is left, so that a changed limit holds at once.  Sums of tokens and money by UTC
+ * day, UTC month and ever; and what is reserved by requests under way.
  *
  *     may a draw of (tokens, cost) be taken?   settled(period) + reserved + draw <= budget
  *
@@ -31,7 +31,7 @@ typedef struct rt_meter {
 } rt_meter;
 
 typedef struct rt_instant {
-    double bucket_s;  /* the clock of the buckets; never negative steps are assumed */
+    double bucket_s; /* the clock of the buckets; never negative steps are assumed */
     int64_t unix_s;
 } rt_instant;
 
@@ -41,13 +41,15 @@ void rt_meter_roll(rt_meter *meter, const rt_limits *limits, rt_instant now);
 /* A request that could never pass (more than a whole bucket or day): 400. */
 bool rt_meter_possible(const rt_limits *limits, const rt_draw *draw, rt_refusal *refusal);
 /* Requests/min: 429 or true; take it with rt_meter_take_request. */
-bool rt_meter_has_request(const rt_meter *meter, const rt_limits *limits, const char *whose, rt_refusal *refusal);
+bool rt_meter_has_request(const rt_meter *meter, const rt_limits *limits, const char *whose,
+                          rt_refusal *refusal);
 void rt_meter_take_request(rt_meter *meter);
 /* Concurrency, tokens/min, tokens/day, budget. */
 bool rt_meter_has_room(const rt_meter *meter, const rt_limits *limits, const rt_draw *draw, rt_instant now,
                        const char *whose, rt_refusal *refusal);
 void rt_meter_reserve(rt_meter *meter, const rt_draw *draw);
-/* The end of a request: the reservation goes, what was used is counted, the bucket gets the difference back. */
+/* The end of a request: the reservation goes, what was used is counted, the bucket gets the difference back.
+ */
 void rt_meter_release(rt_meter *meter, const rt_draw *reserved);
 void rt_meter_charge(rt_meter *meter, const rt_draw *reserved, const rt_draw *used);
 /* Only the sums, for the persistent copy. */

@@ -1,4 +1,5 @@
-/* account/refuse.c - refusals, and the names of states and durations that answers show; see refuse.h, gate.h. */
+/* account/refuse.c - refusals, and the names of states and durations that answers show; see refuse.h, gate.h.
+ */
 #include "account/refuse.h"
 
 #include <math.h>

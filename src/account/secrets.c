@@ -33,7 +33,8 @@ static rt_status make_file(const char *path, rt_error *err)
     rt_text_deinit(&name);
     sodium_memzero(bytes, sizeof bytes);
     return good ? RT_OK
-                : rt_error_set(err, RT_IO, "%s: the file of secrets cannot be written: %s", path, strerror(reason));
+                : rt_error_set(err, RT_IO, "%s: the file of secrets cannot be written: %s", path,
+                               strerror(reason));
 }
 
 static rt_status read_file(unsigned char bytes[FILE_SIZE], const char *path, rt_error *err)
@@ -82,8 +83,8 @@ rt_status rt_secrets_open(rt_secrets *out, const char *path, const char *db, rt_
                             "a PostgreSQL database needs --secrets FILE, the same file for every server");
     rt_text beside = {0};
     rt_text_printf(&beside, "%s.secrets", db);
-    const rt_status status =
-        beside.failed ? rt_error_set(err, RT_NO_MEMORY, "no memory for a path") : open_at(out, beside.data, err);
+    const rt_status status = beside.failed ? rt_error_set(err, RT_NO_MEMORY, "no memory for a path")
+                                           : open_at(out, beside.data, err);
     rt_text_deinit(&beside);
     return status;
 }
@@ -95,8 +96,8 @@ void rt_secrets_seal(const rt_secrets *secrets, unsigned char *out, const void *
 {
     const size_t nonce = crypto_aead_xchacha20poly1305_ietf_NPUBBYTES;
     randombytes_buf(out, nonce);
-    (void)crypto_aead_xchacha20poly1305_ietf_encrypt(out + nonce, NULL, data, size, (const unsigned char *)bound,
-                                                     strlen(bound), NULL, out, secrets->seal);
+    (void)crypto_aead_xchacha20poly1305_ietf_encrypt(
+        out + nonce, NULL, data, size, (const unsigned char *)bound, strlen(bound), NULL, out, secrets->seal);
 }
 
 rt_status rt_secrets_unseal(const rt_secrets *secrets, unsigned char *out, const void *sealed, size_t size,
@@ -108,6 +109,7 @@ rt_status rt_secrets_unseal(const rt_secrets *secrets, unsigned char *out, const
         crypto_aead_xchacha20poly1305_ietf_decrypt(out, NULL, NULL, bytes + nonce, size - nonce,
                                                    (const unsigned char *)bound, strlen(bound), bytes,
                                                    secrets->seal) != 0)
-        return rt_error_set(err, RT_CORRUPT, "a sealed prompt cannot be opened: other secrets, or changed bytes");
+        return rt_error_set(err, RT_CORRUPT,
+                            "a sealed prompt cannot be opened: other secrets, or changed bytes");
     return RT_OK;
 }

@@ -1,5 +1,5 @@
-/* account/secrets.h - the two keys that never enter the database: one signs the audit trail (Ed25519), one seals
- * prompts (XChaCha20-Poly1305).  A file of 64 bytes, 0600, made at first use.
+/* account/secrets.h - the two keys that never enter the database: one signs the audit trail (Ed25519), one
+ * seals prompts (XChaCha20-Poly1305).  A file of 64 bytes, 0600, made at first use.
  *
  * Who can write the database but not read this file can neither forge the trail nor read a prompt. */
 #ifndef RT_ACCOUNT_SECRETS_H

@@ -13,12 +13,13 @@ struct rt_terms {
 };
 
 static const rt_field fields[] = {
-    {"version", RT_FIELD_STRING, offsetof(rt_terms, version), NULL, "what an acceptance is recorded for", NULL, 0,
-     0},
+    {"version", RT_FIELD_STRING, offsetof(rt_terms, version), NULL, "what an acceptance is recorded for",
+     NULL, 0, 0},
     {"distillation", RT_FIELD_CHOICE, offsetof(rt_terms, distillation), NULL,
      "may answers be used to train other models?", "allowed|forbidden|by_agreement|by agreement", 0, 0},
     {"link", RT_FIELD_STRING, offsetof(rt_terms, link), NULL, "where the terms can be read", NULL, 0, 0},
-    {"text", RT_FIELD_STRING, offsetof(rt_terms, text), "''", "the terms, or what they say in short", NULL, 0, 0},
+    {"text", RT_FIELD_STRING, offsetof(rt_terms, text), "''", "the terms, or what they say in short", NULL, 0,
+     0},
 };
 enum { N_FIELDS = sizeof fields / sizeof fields[0], VERSION_MAX = 64, LINK_MAX = 200 };
 
@@ -39,8 +40,8 @@ static rt_status finish(rt_terms **out, rt_terms *terms, rt_status status, const
         status = rt_settings_fill(terms->settings, terms, err);
     if (status == RT_OK && (!plain(terms->version, VERSION_MAX) || !plain(terms->link, LINK_MAX)))
         status = rt_error_set(err, RT_INVALID,
-                              "%s: version (1 to %d bytes) and link (1 to %d) must be plain text on one line", where,
-                              VERSION_MAX, LINK_MAX);
+                              "%s: version (1 to %d bytes) and link (1 to %d) must be plain text on one line",
+                              where, VERSION_MAX, LINK_MAX);
     if (status == RT_OK)
         *out = terms;
     else
@@ -73,7 +74,8 @@ rt_status rt_terms_read(rt_terms **out, const char *data, size_t size, const cha
 {
     *out = NULL;
     rt_terms *terms = empty(err);
-    return terms ? finish(out, terms, rt_settings_read_text(terms->settings, data, size, where, err), where, err)
+    return terms ? finish(out, terms, rt_settings_read_text(terms->settings, data, size, where, err), where,
+                          err)
                  : err->status;
 }
 
@@ -88,7 +90,11 @@ void rt_terms_close(rt_terms *terms)
 const char *rt_terms_version(const rt_terms *terms) { return terms->version; }
 const char *rt_terms_link(const rt_terms *terms) { return terms->link; }
 const char *rt_terms_text(const rt_terms *terms) { return terms->text; }
-rt_distillation rt_terms_distillation(const rt_terms *terms) { return terms->distillation > RT_DISTILLATION_BY_AGREEMENT ? RT_DISTILLATION_BY_AGREEMENT : (rt_distillation)terms->distillation; }
+rt_distillation rt_terms_distillation(const rt_terms *terms)
+{
+    return terms->distillation > RT_DISTILLATION_BY_AGREEMENT ? RT_DISTILLATION_BY_AGREEMENT
+                                                              : (rt_distillation)terms->distillation;
+}
 
 const char *rt_distillation_name(rt_distillation distillation)
 {

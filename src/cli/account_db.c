@@ -55,8 +55,8 @@ static rt_status status_of(int http)
                          : RT_IO;
 }
 
-rt_status cli_admin_call(cli_account_db *db, const char *method, const char *path, const char *query, json_t *body,
-                         json_t **out, rt_error *err)
+rt_status cli_admin_call(cli_account_db *db, const char *method, const char *path, const char *query,
+                         json_t *body, json_t **out, rt_error *err)
 {
     *out = NULL;
     rt_admin admin = {.role = RT_ROLE_FULL};
@@ -101,14 +101,16 @@ rt_status cli_account_id(cli_account_db *db, const char *name, char id[64], rt_e
         return RT_OK;
     }
     cli_query_add(&query, "name", name);
-    rt_status status = query.failed ? rt_error_set(err, RT_NO_MEMORY, "no memory for a query")
-                                    : cli_admin_call(db, "GET", "/admin/v1/accounts", query.data, NULL, &list, err);
+    rt_status status = query.failed
+                           ? rt_error_set(err, RT_NO_MEMORY, "no memory for a query")
+                           : cli_admin_call(db, "GET", "/admin/v1/accounts", query.data, NULL, &list, err);
     rt_text_deinit(&query);
     const json_t *data = json_object_get(list, "data");
     if (status == RT_OK && json_array_size(data) != 1)
-        status = json_array_size(data) == 0
-                     ? rt_error_set(err, RT_NOT_FOUND, "there is no account '%.200s'", name)
-                     : rt_error_set(err, RT_INVALID, "several accounts are called '%.200s': give the id", name);
+        status =
+            json_array_size(data) == 0
+                ? rt_error_set(err, RT_NOT_FOUND, "there is no account '%.200s'", name)
+                : rt_error_set(err, RT_INVALID, "several accounts are called '%.200s': give the id", name);
     if (status == RT_OK)
         (void)snprintf(id, 64, "%s", json_string_value(json_object_get(json_array_get(data, 0), "id")));
     json_decref(list);
@@ -127,7 +129,7 @@ static void value_text(const json_t *value, char *out, size_t size)
         (void)snprintf(out, size, "%lld", (long long)json_integer_value(value));
         break;
     case JSON_REAL:
-        (void)snprintf(out, size, "%.9g", json_real_value(value));
+        (void)snprintf(out, size, "%.15g", json_real_value(value));
         break;
     case JSON_TRUE:
     case JSON_FALSE:
@@ -188,8 +190,8 @@ void cli_print_object(const json_t *object)
     }
 }
 
-int cli_account_finish(cli_account_db *db, rt_status status, json_t *out, const cli_column *columns, size_t count,
-                       const rt_error *err)
+int cli_account_finish(cli_account_db *db, rt_status status, json_t *out, const cli_column *columns,
+                       size_t count, const rt_error *err)
 {
     cli_account_db_close(db);
     if (status != RT_OK) {
@@ -208,7 +210,8 @@ int cli_account_finish(cli_account_db *db, rt_status status, json_t *out, const 
 
 /* --- limits --- */
 
-static rt_status set_count(json_t *limits, const char *key, const char *option, const char *text, rt_error *err)
+static rt_status set_count(json_t *limits, const char *key, const char *option, const char *text,
+                           rt_error *err)
 {
     size_t n;
     if (!text)

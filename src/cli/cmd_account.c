@@ -7,8 +7,9 @@
 #include "cli/commands.h"
 #include "cli/sub.h"
 
-static const cli_column columns[] = {{"id", "ACCOUNT", 24},   {"state", "STATE", 10},      {"tier", "TIER", 10},
-                                     {"limits.rpm", "RPM", 8}, {"limits.tpm", "TPM", 10}, {"name", "NAME", 0}};
+static const cli_column columns[] = {{"id", "ACCOUNT", 24},     {"state", "STATE", 10},
+                                     {"tier", "TIER", 10},      {"limits.rpm", "RPM", 8},
+                                     {"limits.tpm", "TPM", 10}, {"name", "NAME", 0}};
 enum { N_COLUMNS = sizeof columns / sizeof columns[0] };
 
 static rt_status account_path(cli_account_db *db, const char *account, const char *tail, char path[128],
@@ -26,14 +27,18 @@ typedef struct settings_args {
     const char *contact, *tier, *permissions, *prices, *prompts, *terms;
 } settings_args;
 
-#define SETTINGS_OPTIONS(args)                                                                                      \
-    {CLI_STRING, "--contact TEXT", (void *)&(args).contact, "how to reach the holder"},                             \
-        {CLI_STRING, "--tier NAME", (void *)&(args).tier, "a name of your own for a group of accounts"},            \
-        CLI_LIMIT_OPTIONS((args).limits),                                                                           \
-        {CLI_STRING, "--permissions JSON", (void *)&(args).permissions,                                             \
-         "such as {\"models\": [\"m\"], \"score\": true}; models null: all"},                                       \
-        {CLI_STRING, "--prices JSON", (void *)&(args).prices, "USD per million tokens, by model or \"default\""},   \
-        {CLI_STRING, "--prompts JSON", (void *)&(args).prompts, "{\"keep\": \"none\"|\"hash\"|\"full\", \"days\": N}"}
+#define SETTINGS_OPTIONS(args)                                                                               \
+    {CLI_STRING, "--contact TEXT", (void *)&(args).contact, "how to reach the holder"},                      \
+        {CLI_STRING, "--tier NAME", (void *)&(args).tier, "a name of your own for a group of accounts"},     \
+        CLI_LIMIT_OPTIONS((args).limits),                                                                    \
+        {CLI_STRING, "--permissions JSON", (void *)&(args).permissions,                                      \
+         "such as {\"models\": [\"m\"], \"score\": true}; models null: all"},                                \
+        {CLI_STRING, "--prices JSON", (void *)&(args).prices,                                                \
+         "USD per million tokens, by model or \"default\""},                                                 \
+    {                                                                                                        \
+        CLI_STRING, "--prompts JSON", (void *)&(args).prompts,                                               \
+            "{\"keep\": \"none\"|\"hash\"|\"full\", \"days\": N}"                                            \
+    }
 
 /* The options as the body of a call. */
 static rt_status settings_body(const settings_args *args, json_t **out, rt_error *err)
@@ -148,7 +153,8 @@ static int account_limit(int argc, char **argv)
     const cli_option spec[] = {
         {CLI_STRING | CLI_REQUIRED, "ACCOUNT", (void *)&account, "id or name"},
         SETTINGS_OPTIONS(args),
-        {CLI_STRING, "--accept-terms VERSION", (void *)&args.terms, "record that the holder has accepted the terms"},
+        {CLI_STRING, "--accept-terms VERSION", (void *)&args.terms,
+         "record that the holder has accepted the terms"},
         CLI_ACCOUNT_DB_OPTIONS(db),
         {CLI_END, NULL, NULL, NULL},
     };
@@ -211,9 +217,9 @@ static int account_close(int argc, char **argv) { return change_state(argc, argv
 
 int cmd_account(int argc, char **argv)
 {
-    static char names[][20] = {"account create",   "account list",  "account show",      "account limit",
-                               "account suspend",  "account watch", "account throttle",  "account reinstate",
-                               "account close"};
+    static char names[][20] = {"account create",   "account list",      "account show",
+                               "account limit",    "account suspend",   "account watch",
+                               "account throttle", "account reinstate", "account close"};
     const cli_sub subs[] = {
         {"create", names[0], "make an account", account_create},
         {"list", names[1], "all accounts, or those of a state", account_list},
@@ -225,9 +231,10 @@ int cmd_account(int argc, char **argv)
         {"reinstate", names[7], "make it active again", account_reinstate},
         {"close", names[8], "end it", account_close},
     };
-    return cli_run_sub(subs, sizeof subs / sizeof subs[0],
-                       "  retort account create acme --rpm 60 --budget-tokens 5M --budget-period month\n"
-                       "  retort account suspend acme --reason 'bulk collection' --public-reason 'terms, section 4'\n"
-                       "  retort account list --state suspended --json",
-                       argc, argv);
+    return cli_run_sub(
+        subs, sizeof subs / sizeof subs[0],
+        "  retort account create acme --rpm 60 --budget-tokens 5M --budget-period month\n"
+        "  retort account suspend acme --reason 'bulk collection' --public-reason 'terms, section 4'\n"
+        "  retort account list --state suspended --json",
+        argc, argv);
 }

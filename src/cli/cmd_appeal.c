@@ -6,8 +6,9 @@
 #include "cli/commands.h"
 #include "cli/sub.h"
 
-static const cli_column columns[] = {{"id", "APPEAL", 27},     {"case", "CASE", 25},       {"account", "ACCOUNT", 24},
-                                     {"state", "STATE", 8}, {"outcome", "OUTCOME", 9}, {"statement", "STATEMENT", 0}};
+static const cli_column columns[] = {{"id", "APPEAL", 27},       {"case", "CASE", 25},
+                                     {"account", "ACCOUNT", 24}, {"state", "STATE", 8},
+                                     {"outcome", "OUTCOME", 9},  {"statement", "STATEMENT", 0}};
 
 static int appeal_list(int argc, char **argv)
 {
@@ -92,8 +93,9 @@ int cmd_appeal(int argc, char **argv)
         {"list", names[0], "objections against suspensions", appeal_list},
         {"decide", names[1], "uphold the case, reinstate the account, or reduce", appeal_decide},
     };
-    return cli_run_sub(subs, sizeof subs / sizeof subs[0],
-                       "  retort appeal list --state open\n"
-                       "  retort appeal decide case_0123456789abcdefghij reinstate --note 'a benchmark, as it said'",
-                       argc, argv);
+    return cli_run_sub(
+        subs, sizeof subs / sizeof subs[0],
+        "  retort appeal list --state open\n"
+        "  retort appeal decide case_0123456789abcdefghij reinstate --note 'a benchmark, as it said'",
+        argc, argv);
 }

@@ -5,8 +5,9 @@
 #include "cli/commands.h"
 #include "cli/sub.h"
 
-static const cli_column columns[] = {{"id", "ROW", 6},         {"at", "AT", 15},          {"actor", "ACTOR", 24},
-                                     {"action", "ACTION", 18}, {"subject", "SUBJECT", 25}, {"detail", "DETAIL", 0}};
+static const cli_column columns[] = {{"id", "ROW", 6},           {"at", "AT", 15},
+                                     {"actor", "ACTOR", 24},     {"action", "ACTION", 18},
+                                     {"subject", "SUBJECT", 25}, {"detail", "DETAIL", 0}};
 
 static int audit_show(int argc, char **argv)
 {
@@ -41,8 +42,10 @@ static int audit_verify(int argc, char **argv)
     cli_account_db db = {0};
     const char *key = NULL, *expect = NULL;
     const cli_option spec[] = {
-        {CLI_STRING, "--public-key HEX", (void *)&key, "the key that must have signed it (default: the database's)"},
-        {CLI_STRING, "--expect HASH", (void *)&expect, "a hash noted earlier, which must still be in the chain"},
+        {CLI_STRING, "--public-key HEX", (void *)&key,
+         "the key that must have signed it (default: the database's)"},
+        {CLI_STRING, "--expect HASH", (void *)&expect,
+         "a hash noted earlier, which must still be in the chain"},
         CLI_ACCOUNT_DB_OPTIONS(db),
         {CLI_END, NULL, NULL, NULL},
     };
@@ -65,7 +68,8 @@ int cmd_audit(int argc, char **argv)
     static char names[][16] = {"audit show", "audit verify"};
     const cli_sub subs[] = {
         {"show", names[0], "who changed what, and when", audit_show},
-        {"verify", names[1], "no row was changed, removed or put in between; exit status 3 otherwise", audit_verify},
+        {"verify", names[1], "no row was changed, removed or put in between; exit status 3 otherwise",
+         audit_verify},
     };
     return cli_run_sub(subs, sizeof subs / sizeof subs[0],
                        "  retort audit show --action account.suspend\n"

@@ -7,9 +7,14 @@
 #include "cli/commands.h"
 #include "cli/sub.h"
 
-static const cli_column columns[] = {{"id", "KEY", 9},           {"account", "ACCOUNT", 24}, {"role", "ROLE", 8},
-                                     {"created", "CREATED", 11}, {"last_used", "LAST USED", 11},
-                                     {"expires", "EXPIRES", 11}, {"revoked", "REVOKED", 11}, {"name", "NAME", 0}};
+static const cli_column columns[] = {{"id", "KEY", 9},
+                                     {"account", "ACCOUNT", 24},
+                                     {"role", "ROLE", 8},
+                                     {"created", "CREATED", 11},
+                                     {"last_used", "LAST USED", 11},
+                                     {"expires", "EXPIRES", 11},
+                                     {"revoked", "REVOKED", 11},
+                                     {"name", "NAME", 0}};
 
 /* The 8 characters of a key's id, given alone or as "sk-rt-ab12cd34-...". */
 static rt_status key_path(const char *key, const char *tail, char path[96], rt_error *err)
@@ -20,7 +25,8 @@ static rt_status key_path(const char *key, const char *tail, char path[96], rt_e
         key += 6;
     const size_t size = strcspn(key, "-");
     if (size != RT_KEY_ID_SIZE - 1 || strspn(key, "abcdefghijklmnopqrstuvwxyz0123456789") < size)
-        return rt_error_set(err, RT_INVALID, "a key is named by the 8 characters after sk-rt-: see 'retort key list'");
+        return rt_error_set(err, RT_INVALID,
+                            "a key is named by the 8 characters after sk-rt-: see 'retort key list'");
     (void)snprintf(path, 96, "/admin/v1/keys/%.*s%s", (int)size, key, tail);
     return RT_OK;
 }
@@ -35,7 +41,8 @@ static int key_create(int argc, char **argv)
         {CLI_STRING, "[ACCOUNT]", (void *)&account, "id or name of the account that it belongs to"},
         {CLI_STRING, "--name TEXT", (void *)&name, "what to call it"},
         {CLI_COUNT, "--expires-in SECONDS", &expires_in, "how long it lives (for ever)"},
-        {CLI_STRING, "--admin read|support|full", (void *)&role, "an operator's key for the admin API instead"},
+        {CLI_STRING, "--admin read|support|full", (void *)&role,
+         "an operator's key for the admin API instead"},
         CLI_LIMIT_OPTIONS(args),
         CLI_ACCOUNT_DB_OPTIONS(db),
         {CLI_END, NULL, NULL, NULL},
@@ -124,7 +131,8 @@ static int key_rotate(int argc, char **argv)
     if (status == RT_OK)
         status = key_path(key, "/rotate", path, &err);
     if (status == RT_OK)
-        status = cli_admin_call(&db, "POST", path, NULL, json_pack("{s:I}", "overlap", (json_int_t)overlap), &out, &err);
+        status = cli_admin_call(&db, "POST", path, NULL, json_pack("{s:I}", "overlap", (json_int_t)overlap),
+                                &out, &err);
     return cli_account_finish(&db, status, out, NULL, 0, &err);
 }
 

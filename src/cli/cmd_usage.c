@@ -7,10 +7,12 @@
 int cmd_usage(int argc, char **argv)
 {
     cli_account_db db = {0};
-    const char *account = NULL, *key = NULL, *model = NULL, *from = NULL, *to = NULL, *bucket = NULL, *group = NULL;
+    const char *account = NULL, *key = NULL, *model = NULL, *from = NULL, *to = NULL, *bucket = NULL,
+               *group = NULL;
     const cli_option spec[] = {
         {CLI_ABOUT, NULL, NULL,
-         "Examples:\n  retort usage --group-by account\n  retort usage --account acme --bucket 1h --from 2026-11-25"},
+         "Examples:\n  retort usage --group-by account\n  retort usage --account acme --bucket 1h --from "
+         "2026-11-25"},
         {CLI_STRING, "--account ACCOUNT", (void *)&account, "only this account, by id or name"},
         {CLI_STRING, "--key KEY", (void *)&key, "only this key, by its 8 characters"},
         {CLI_STRING, "--model NAME", (void *)&model, "only this model"},
@@ -21,11 +23,17 @@ int cmd_usage(int argc, char **argv)
         CLI_ACCOUNT_DB_OPTIONS(db),
         {CLI_END, NULL, NULL, NULL},
     };
-    static const cli_column columns[] = {
-        {"start", "START", 11},          {"requests", "REQUESTS", 9},   {"input_tokens", "INPUT", 12},
-        {"cached_tokens", "CACHED", 10}, {"output_tokens", "OUTPUT", 12}, {"cost", "USD", 12},
-        {"errors", "ERRORS", 7},         {"limited", "LIMITED", 8},     {"account", "ACCOUNT", 24},
-        {"key", "KEY", 9},               {"model", "MODEL", 0}};
+    static const cli_column columns[] = {{"start", "START", 11},
+                                         {"requests", "REQUESTS", 9},
+                                         {"input_tokens", "INPUT", 12},
+                                         {"cached_tokens", "CACHED", 10},
+                                         {"output_tokens", "OUTPUT", 12},
+                                         {"cost", "USD", 12},
+                                         {"errors", "ERRORS", 7},
+                                         {"limited", "LIMITED", 8},
+                                         {"account", "ACCOUNT", 24},
+                                         {"key", "KEY", 9},
+                                         {"model", "MODEL", 0}};
     rt_error err = {0};
     rt_text query = {0};
     json_t *out = NULL;

@@ -16,8 +16,13 @@
     X(bench, "speed beside the machine's limits")                                                            \
     X(verify, "this build against reference vectors")                                                        \
     X(eval, "how near students are to their teacher, on held-out text")                                      \
-    X(guard, "accounts that collect training data: found, linked, explained")                                  \
+    X(guard, "accounts that collect training data: found, linked, explained")                                \
     X(report, "a run as one HTML page with plots")                                                           \
+    X(account, "accounts of the server: make, limit, suspend, reinstate")                                    \
+    X(key, "API keys of accounts and operators")                                                             \
+    X(usage, "what accounts have used, by time, key and model")                                              \
+    X(appeal, "objections against suspensions, and decisions on them")                                       \
+    X(audit, "the signed trail of changes to accounts")                                                      \
     X(doctor, "this machine: cores, instruction sets, memory, rates, libraries")                             \
     X(completion, "a completion script for bash or zsh, or the man page's commands")                         \
     X(help, "show the commands, or how one is used")                                                         \
