@@ -302,7 +302,7 @@ void rt_forward(const rt_model *model, rt_pass *pass, const rt_batch *batch, rt_
     rt_pool_run(model->pool, blocks, embed_task, &job);
     if (tap)
         tap(tap_context, 0, pass->kept[0].x1, pass->n_tokens);
-    if (!pass->keep && batch->n_tokens <= SMALL_BATCH) {
+    if (!pass->keep && !pass->by_blocks && batch->n_tokens <= SMALL_BATCH) {
         rt_forward_small(model, pass, batch, tap, tap_context);
     } else {
         for (size_t l = 0; l < model->config.n_layers; l++) {

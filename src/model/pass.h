@@ -59,6 +59,7 @@ struct rt_pass {
     size_t tokens_max, block; /* block: TOKEN_BLOCK or TOKEN_BLOCK_PACKED */
     size_t n_layers;
     bool keep;
+    bool by_blocks; /* never the way of small batches: the bits then do not depend on how a text was cut */
     rt_arena arena;
     rt_kept *kept; /* [n_layers] */
     float *x;      /* [T, d] residual stream after the last layer */

@@ -21,6 +21,7 @@ struct rt_session {
     size_t *lengths;      /* [n_slots] */
     rt_segment *segments; /* [n_slots] */
     size_t *rows;         /* [max(n_slots, PREFILL_TOKENS)] */
+    int32_t *ids;         /* as many: the pieces of a pass end to end */
 };
 
 rt_status rt_session_open(rt_session **out, const rt_model *model, size_t n_slots, size_t n_positions,
@@ -45,7 +46,8 @@ rt_status rt_session_open(rt_session **out, const rt_model *model, size_t n_slot
     s->lengths = calloc(n_slots, sizeof *s->lengths);
     s->segments = calloc(n_slots, sizeof *s->segments);
     s->rows = calloc(tokens, sizeof *s->rows);
-    bool fits = s->lengths && s->segments && s->rows && rt_size_mul(s->padded, s->row, &half) &&
+    s->ids = calloc(tokens, sizeof *s->ids);
+    bool fits = s->lengths && s->segments && s->rows && s->ids && rt_size_mul(s->padded, s->row, &half) &&
                 rt_size_mul(half, n_slots, &half) &&
                 rt_size_mul(half, c->n_layers * rt_act_size(model), &half) && half < SIZE_MAX / 4;
     if (!fits || rt_arena_init(&s->cache, 2 * half + 128, err) != RT_OK) {
@@ -73,6 +75,7 @@ void rt_session_close(rt_session *s)
     free(s->lengths);
     free(s->segments);
     free(s->rows);
+    free(s->ids);
     free(s);
 }
 
@@ -167,4 +170,50 @@ rt_status rt_session_decode(rt_session *s, const size_t *slots, const int32_t *i
         s->lengths[slots[i]]++;
     rt_logits(s->model, s->pass, s->rows, n, logits);
     return RT_OK;
+}
+
+size_t rt_session_pass_max(const rt_session *session) { return session->pass->tokens_max; }
+
+rt_status rt_session_append(rt_session *s, const rt_piece *pieces, size_t n_pieces, bool by_blocks,
+                            rt_error *err)
+{
+    size_t total = 0;
+    if (n_pieces == 0 || n_pieces > s->n_slots)
+        return rt_error_set(err, RT_INVALID, "%zu pieces for %zu slots", n_pieces, s->n_slots);
+    for (size_t i = 0; i < n_pieces; i++) {
+        const rt_piece *piece = &pieces[i];
+        if (check(s, piece->slot, piece->ids, piece->n, err) != RT_OK)
+            return err->status;
+        if (piece->n > s->pass->tokens_max - total)
+            return rt_error_set(err, RT_INVALID, "more than the %zu tokens that one pass takes",
+                                s->pass->tokens_max);
+        s->segments[i] = segment_of(s, piece->slot, total, piece->n);
+        memcpy(s->ids + total, piece->ids, piece->n * sizeof *s->ids);
+        total += piece->n;
+    }
+    const rt_batch batch = {s->ids, total, s->segments, n_pieces};
+    s->pass->by_blocks = by_blocks;
+    rt_forward(s->model, s->pass, &batch, NULL, NULL);
+    s->pass->by_blocks = false;
+    for (size_t i = 0; i < n_pieces; i++)
+        s->lengths[pieces[i].slot] += pieces[i].n;
+    return RT_OK;
+}
+
+void rt_session_logits(const rt_session *session, const size_t *rows, size_t n, float *out)
+{
+    rt_logits(session->model, session->pass, rows, n, out);
+}
+
+void rt_session_copy(rt_session *s, size_t to, size_t from, size_t n)
+{
+    for (size_t layer = 0; layer < s->model->config.n_layers && to != from; layer++) {
+        const size_t base = layer * s->n_slots * s->padded * s->row, slot = s->padded * s->row;
+        const size_t bytes = n * s->row * rt_act_size(s->model);
+        memcpy(rt_act_at_mut(s->model, s->keys, base + to * slot),
+               rt_act_at(s->model, s->keys, base + from * slot), bytes);
+        memcpy(rt_act_at_mut(s->model, s->values, base + to * slot),
+               rt_act_at(s->model, s->values, base + from * slot), bytes);
+    }
+    s->lengths[to] = n;
 }

@@ -25,4 +25,21 @@ rt_status rt_session_decode(rt_session *session, const size_t *slots, const int3
 rt_status rt_session_score(rt_session *session, size_t slot, const int32_t *ids, size_t n, float *out,
                            rt_error *err);
 
+/* ---- for servers: pieces of several sequences in one pass ---- */
+
+typedef struct rt_piece { /* n > 0 tokens to append to a slot; the slots of a pass are different ones */
+    size_t slot;
+    const int32_t *ids;
+    size_t n;
+} rt_piece;
+size_t rt_session_pass_max(const rt_session *session); /* tokens that one pass takes */
+/* Appends all pieces in one pass; no logits yet.  by_blocks: the bits of keys, values and logits do not depend on
+ * how a text was cut into pieces, nor on the other pieces; without it (decoding) a few tokens are faster. */
+rt_status rt_session_append(rt_session *session, const rt_piece *pieces, size_t n_pieces, bool by_blocks,
+                            rt_error *err);
+/* Logits after rows of the last pass (the tokens of its pieces one after the other): out [n, n_vocab]. */
+void rt_session_logits(const rt_session *session, const size_t *rows, size_t n, float *out);
+/* Slot `to` then holds the first n tokens of slot `from`; n <= its length. */
+void rt_session_copy(rt_session *session, size_t to, size_t from, size_t n);
+
 #endif

@@ -19,6 +19,8 @@ typedef struct encoder {
     rt_bpe_scratch scratch;
     rt_token_list *out;
     bool parse_special, first;
+    const size_t *breaks; /* offsets into the text that no special token may lie across */
+    size_t n_breaks;
 } encoder;
 
 void rt_tokenizer_close(rt_tokenizer *tokenizer)
@@ -121,13 +123,40 @@ static rt_status encode_plain(encoder *e, const char *text, size_t size, rt_erro
 
 typedef rt_status (*segment_function)(encoder *e, const char *text, size_t size, rt_error *err);
 
+static bool is_broken(const encoder *e, const rt_added_match *match)
+{
+    size_t low = 0, high = e->n_breaks; /* the first break past the begin */
+    while (low < high) {
+        const size_t middle = (low + high) / 2;
+        if (e->breaks[middle] > match->begin)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low < e->n_breaks && e->breaks[low] < match->end;
+}
+
+/* The next added token that counts.  Offsets of breaks are those of the raw text; where a text has breaks,
+ * markup that is looked for after normalising is text. */
+static bool next_added(const encoder *e, bool normalized, const char *text, size_t size, size_t at,
+                       rt_added_match *match)
+{
+    const bool special = e->parse_special && !(normalized && e->n_breaks);
+    while (rt_added_find(&e->tokenizer->added, normalized, text, size, at, special, match)) {
+        if (normalized || !is_broken(e, match))
+            return true;
+        at = match->begin + 1;
+    }
+    return false;
+}
+
 /* Added tokens become their ids, what lies between them goes to `rest`. */
 static rt_status split_added(encoder *e, bool normalized, const char *text, size_t size,
                              segment_function rest, rt_error *err)
 {
     rt_added_match match;
     size_t at = 0;
-    while (rt_added_find(&e->tokenizer->added, normalized, text, size, at, e->parse_special, &match)) {
+    while (next_added(e, normalized, text, size, at, &match)) {
         if (rest(e, text + at, match.begin - at, err) != RT_OK)
             return err->status;
         if (!rt_token_list_push(e->out, match.id))
@@ -163,10 +192,12 @@ static void clean(rt_text *out, const char *text, size_t size)
 
 enum { CACHE_TEXT_MIN = 4096 }; /* bytes: for less the cache costs more than it gives */
 
-rt_status rt_tokenizer_encode(const rt_tokenizer *tokenizer, const char *text, size_t size,
-                              bool parse_special, rt_token_list *out, rt_error *err)
+static rt_status encode(const encoder *how, const char *text, size_t size, rt_error *err)
 {
-    encoder e = {.tokenizer = tokenizer, .out = out, .parse_special = parse_special, .first = true};
+    const rt_tokenizer *tokenizer = how->tokenizer;
+    rt_token_list *out = how->out;
+    encoder e = *how;
+    e.first = true;
     e.scratch.use_cache = size >= CACHE_TEXT_MIN;
     const size_t before = out->count;
     rt_text cleaned = {.size_max = SIZE_MAX / 2};
@@ -182,6 +213,39 @@ rt_status rt_tokenizer_encode(const rt_tokenizer *tokenizer, const char *text, s
     rt_bpe_scratch_deinit(&e.scratch);
     rt_text_deinit(&cleaned);
     return status;
+}
+
+rt_status rt_tokenizer_encode(const rt_tokenizer *tokenizer, const char *text, size_t size,
+                              bool parse_special, rt_token_list *out, rt_error *err)
+{
+    const encoder how = {.tokenizer = tokenizer, .out = out, .parse_special = parse_special};
+    return encode(&how, text, size, err);
+}
+
+rt_status rt_tokenizer_encode_guarded(const rt_tokenizer *tokenizer, const char *text, size_t size,
+                                      const size_t *breaks, size_t n_breaks, rt_token_list *out,
+                                      rt_error *err)
+{
+    const encoder how = {.tokenizer = tokenizer,
+                         .out = out,
+                         .parse_special = true,
+                         .breaks = breaks,
+                         .n_breaks = n_breaks};
+    return encode(&how, text, size, err);
+}
+
+bool rt_tokenizer_find_special(const rt_tokenizer *tokenizer, const char *text, size_t size, size_t from,
+                               size_t *begin, size_t *end)
+{
+    rt_added_match raw, normal;
+    const bool in_raw = rt_added_find(&tokenizer->added, false, text, size, from, true, &raw);
+    const bool in_normal = rt_added_find(&tokenizer->added, true, text, size, from, true, &normal);
+    if (!in_raw && !in_normal)
+        return false;
+    const rt_added_match *found = in_raw && (!in_normal || raw.begin <= normal.begin) ? &raw : &normal;
+    *begin = found->begin;
+    *end = found->end;
+    return true;
 }
 
 /* -- decoding -- */
