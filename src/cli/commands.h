@@ -12,6 +12,7 @@
     X(distill, "train a student from a recipe; stopped, it goes on where it was")                            \
     X(generate, "an answer to a prompt, or answers to a file of them")                                       \
     X(chat, "a conversation with a model")                                                                   \
+    X(serve, "models behind an OpenAI-compatible HTTP API")                                                  \
     X(export, "between Hugging Face folders and GGUF, with quantisation")                                    \
     X(bench, "speed beside the machine's limits")                                                            \
     X(verify, "this build against reference vectors")                                                        \

@@ -1,8 +1,8 @@
 /* model/penalty.h - what is done to logits before a token is drawn: penalties and biases.
  *
- * repetition_penalty looks at prompt and answer: logits of ids seen are divided by it (positive) or multiplied
- * (negative).  frequency_penalty (times the count) and presence_penalty (once) look at the answer alone.
- * Biases are added last; one of -100 or less bans the id.  Neutral values change no bit. */
+ * repetition_penalty looks at prompt and answer: logits of ids seen are divided by it (positive) or
+ * multiplied (negative).  frequency_penalty (times the count) and presence_penalty (once) look at the answer
+ * alone. Biases are added last; one of -100 or less bans the id.  Neutral values change no bit. */
 #ifndef RT_MODEL_PENALTY_H
 #define RT_MODEL_PENALTY_H
 

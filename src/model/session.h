@@ -33,8 +33,9 @@ typedef struct rt_piece { /* n > 0 tokens to append to a slot; the slots of a pa
     size_t n;
 } rt_piece;
 size_t rt_session_pass_max(const rt_session *session); /* tokens that one pass takes */
-/* Appends all pieces in one pass; no logits yet.  by_blocks: the bits of keys, values and logits do not depend on
- * how a text was cut into pieces, nor on the other pieces; without it (decoding) a few tokens are faster. */
+/* Appends all pieces in one pass; no logits yet.  by_blocks: the bits of keys, values and logits do not
+ * depend on how a text was cut into pieces, nor on the other pieces; without it (decoding) a few tokens are
+ * faster. */
 rt_status rt_session_append(rt_session *session, const rt_piece *pieces, size_t n_pieces, bool by_blocks,
                             rt_error *err);
 /* Logits after rows of the last pass (the tokens of its pieces one after the other): out [n, n_vocab]. */

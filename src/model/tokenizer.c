@@ -226,16 +226,13 @@ rt_status rt_tokenizer_encode_guarded(const rt_tokenizer *tokenizer, const char 
                                       const size_t *breaks, size_t n_breaks, rt_token_list *out,
                                       rt_error *err)
 {
-    const encoder how = {.tokenizer = tokenizer,
-                         .out = out,
-                         .parse_special = true,
-                         .breaks = breaks,
-                         .n_breaks = n_breaks};
+    const encoder how = {
+        .tokenizer = tokenizer, .out = out, .parse_special = true, .breaks = breaks, .n_breaks = n_breaks};
     return encode(&how, text, size, err);
 }
 
 bool rt_tokenizer_find_special(const rt_tokenizer *tokenizer, const char *text, size_t size, size_t from,
-                               size_t *begin, size_t *end)
+                               size_t *begin, size_t *end, int32_t *id)
 {
     rt_added_match raw, normal;
     const bool in_raw = rt_added_find(&tokenizer->added, false, text, size, from, true, &raw);
@@ -245,6 +242,7 @@ bool rt_tokenizer_find_special(const rt_tokenizer *tokenizer, const char *text, 
     const rt_added_match *found = in_raw && (!in_normal || raw.begin <= normal.begin) ? &raw : &normal;
     *begin = found->begin;
     *end = found->end;
+    *id = found->id;
     return true;
 }
 
@@ -291,6 +289,7 @@ size_t rt_tokenizer_size(const rt_tokenizer *tokenizer) { return tokenizer->voca
 const char *rt_tokenizer_kind(const rt_tokenizer *tokenizer) { return tokenizer->kind; }
 const char *rt_tokenizer_hash(const rt_tokenizer *tokenizer) { return tokenizer->hash; }
 int32_t rt_tokenizer_bos(const rt_tokenizer *tokenizer) { return tokenizer->bos; }
+bool rt_tokenizer_adds_bos(const rt_tokenizer *tokenizer) { return tokenizer->add_bos; }
 int32_t rt_tokenizer_eos(const rt_tokenizer *tokenizer) { return tokenizer->eos; }
 int32_t rt_tokenizer_pad(const rt_tokenizer *tokenizer) { return tokenizer->pad; }
 const char *rt_tokenizer_chat_template(const rt_tokenizer *tokenizer) { return tokenizer->chat_template; }

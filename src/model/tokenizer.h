@@ -35,14 +35,14 @@ void rt_token_list_deinit(rt_token_list *list);
  * they are plain text.  No BOS or EOS is added. */
 rt_status rt_tokenizer_encode(const rt_tokenizer *tokenizer, const char *text, size_t size,
                               bool parse_special, rt_token_list *out, rt_error *err);
-/* With special tokens, but none is found across one of breaks[0..n_breaks) (ascending offsets into text): what a
- * user wrote inside a rendered chat template stays text. */
+/* With special tokens, but none is found across one of breaks[0..n_breaks) (ascending offsets into text):
+ * what a user wrote inside a rendered chat template stays text. */
 rt_status rt_tokenizer_encode_guarded(const rt_tokenizer *tokenizer, const char *text, size_t size,
                                       const size_t *breaks, size_t n_breaks, rt_token_list *out,
                                       rt_error *err);
 /* The leftmost (longest) spelling of a special or markup token in text[from..size); false: there is none. */
 bool rt_tokenizer_find_special(const rt_tokenizer *tokenizer, const char *text, size_t size, size_t from,
-                               size_t *begin, size_t *end);
+                               size_t *begin, size_t *end, int32_t *id);
 /* Appends the bytes of the ids; skip_special drops control tokens.  Ids out of range are an error. */
 rt_status rt_tokenizer_decode(const rt_tokenizer *tokenizer, const int32_t *ids, size_t count,
                               bool skip_special, rt_text *out, rt_error *err);
@@ -56,6 +56,8 @@ const char *rt_tokenizer_kind(const rt_tokenizer *tokenizer); /* "byte-level bpe
 const char *rt_tokenizer_hash(const rt_tokenizer *tokenizer);
 bool rt_tokenizer_is_special(const rt_tokenizer *tokenizer, int32_t id);
 int32_t rt_tokenizer_bos(const rt_tokenizer *tokenizer); /* -1: none */
+/* Does the model want BOS in front of every text?  rt_tokenizer_encode never puts it there. */
+bool rt_tokenizer_adds_bos(const rt_tokenizer *tokenizer);
 int32_t rt_tokenizer_eos(const rt_tokenizer *tokenizer);
 int32_t rt_tokenizer_pad(const rt_tokenizer *tokenizer);
 /* True for every id that ends an answer (eos, and <|im_end|>, <|eot_id|>, <end_of_turn>, ...). */

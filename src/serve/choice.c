@@ -90,8 +90,8 @@ void rt_choice_release(rt_choice *choice, const rt_job_options *options, bool la
     rt_text *raw = &choice->raw;
     const size_t limit = last ? raw->size : raw->size - held_back(choice, options);
     if (limit > choice->raw_taken)
-        choice->raw_taken += rt_utf8_append(&choice->text, raw->data + choice->raw_taken,
-                                            limit - choice->raw_taken, last);
+        choice->raw_taken +=
+            rt_utf8_append(&choice->text, raw->data + choice->raw_taken, limit - choice->raw_taken, last);
     while (choice->n_ready < choice->n_tokens &&
            (last || choice->tokens[choice->n_ready].text_end <= choice->raw_taken))
         choice->n_ready++;

@@ -1,8 +1,8 @@
 /* serve/choice.h - the text of a choice as its tokens come: whole characters, stop strings, held-back ends.
  *
- * Tokens are bytes; a stop string may begin in one token and end in another, and a character too.  Text leaves
- * only when it is whole and can no longer become part of a stop string, so what a stream has sent is always
- * the beginning of what an answer in one piece would be. */
+ * Tokens are bytes; a stop string may begin in one token and end in another, and a character too.  Text
+ * leaves only when it is whole and can no longer become part of a stop string, so what a stream has sent is
+ * always the beginning of what an answer in one piece would be. */
 #ifndef RT_SERVE_CHOICE_H
 #define RT_SERVE_CHOICE_H
 

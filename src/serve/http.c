@@ -281,7 +281,6 @@ static void on_timer(evutil_socket_t fd, short what, void *context)
         rt_http_conn_close(conn);
 }
 
-
 void rt_http_conn_answered(rt_http_conn *conn, bool keep_alive)
 {
     struct evbuffer *out = bufferevent_get_output(conn->bev);
@@ -319,8 +318,7 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
     const struct listener_handler *door = context;
     rt_http_server *server = door->server;
     const int on = 1;
-    rt_http_conn *conn =
-        server->n_conns < server->options.connections_max ? calloc(1, sizeof *conn) : NULL;
+    rt_http_conn *conn = server->n_conns < server->options.connections_max ? calloc(1, sizeof *conn) : NULL;
     if (!conn) {
         (void)close(fd);
         return;
@@ -376,15 +374,15 @@ void rt_http_server_close(rt_http_server *server)
     free(server);
 }
 
-static rt_status listen_on(rt_http_server *server, const struct addrinfo *where, const rt_http_handler *handler,
-                           int *bound_port)
+static rt_status listen_on(rt_http_server *server, const struct addrinfo *where,
+                           const rt_http_handler *handler, int *bound_port)
 {
     const size_t n = server->n_listeners;
     server->handlers[n] = (struct listener_handler){server, handler};
-    struct evconnlistener *listener = evconnlistener_new_bind(
-        server->base, on_accept, &server->handlers[n],
-        LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_REUSEABLE, LISTEN_BACKLOG, where->ai_addr,
-        (int)where->ai_addrlen);
+    struct evconnlistener *listener =
+        evconnlistener_new_bind(server->base, on_accept, &server->handlers[n],
+                                LEV_OPT_CLOSE_ON_FREE | LEV_OPT_CLOSE_ON_EXEC | LEV_OPT_REUSEABLE,
+                                LISTEN_BACKLOG, where->ai_addr, (int)where->ai_addrlen);
     if (!listener)
         return RT_IO;
     struct sockaddr_storage bound;

@@ -2,8 +2,8 @@
  *
  * The layer owns connections, limits and timers; a handler gets each request twice (its head, then the whole
  * body) and answers now or later, whole or in pieces.  Everything here runs in the thread of the event
- * base; other threads wake it (rt_http_wakeup).  A listener has one handler: the public API, the admin API and
- * a gateway are handlers on listeners of one server. */
+ * base; other threads wake it (rt_http_wakeup).  A listener has one handler: the public API, the admin API
+ * and a gateway are handlers on listeners of one server. */
 #ifndef RT_SERVE_HTTP_H
 #define RT_SERVE_HTTP_H
 
@@ -40,10 +40,10 @@ typedef struct rt_http_handler {
 } rt_http_handler;
 
 typedef struct rt_http_timeouts { /* seconds */
-    int head_s;       /* from the first byte of a request to the end of its head: 10 */
-    int body_s;       /* the body must progress by 1 KiB in each: 10 */
-    int keep_alive_s; /* an idle connection: 75 */
-    int write_s;      /* a client that takes nothing: 30 */
+    int head_s;                   /* from the first byte of a request to the end of its head: 10 */
+    int body_s;                   /* the body must progress by 1 KiB in each: 10 */
+    int keep_alive_s;             /* an idle connection: 75 */
+    int write_s;                  /* a client that takes nothing: 30 */
 } rt_http_timeouts;
 
 typedef struct rt_http_options {
@@ -80,8 +80,8 @@ size_t rt_http_backlog(const rt_http_exchange *x);    /* bytes that wait for the
 void rt_http_header(rt_http_exchange *x, const char *name, const char *value);
 /* A whole answer; x is not valid afterwards. */
 void rt_http_reply(rt_http_exchange *x, int status, const char *type, const void *data, size_t size);
-/* An answer in pieces: begin, write any number of times, then end; abort breaks it off so that the client sees
- * that it is not whole.  x is not valid after end or abort. */
+/* An answer in pieces: begin, write any number of times, then end; abort breaks it off so that the client
+ * sees that it is not whole.  x is not valid after end or abort. */
 void rt_http_begin(rt_http_exchange *x, int status, const char *type);
 void rt_http_write(rt_http_exchange *x, const void *data, size_t size);
 void rt_http_end(rt_http_exchange *x);

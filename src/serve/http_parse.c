@@ -284,8 +284,17 @@ const char *rt_http_field_get(const rt_http_head *head, const char *name)
 
 /* ---- chunked bodies ---- */
 
-enum { CHUNK_SIZE, CHUNK_EXTENSION, CHUNK_SIZE_LF, CHUNK_DATA, CHUNK_DATA_CR, CHUNK_DATA_LF, CHUNK_TRAILER,
-       CHUNK_TRAILER_LF, CHUNK_DONE };
+enum {
+    CHUNK_SIZE,
+    CHUNK_EXTENSION,
+    CHUNK_SIZE_LF,
+    CHUNK_DATA,
+    CHUNK_DATA_CR,
+    CHUNK_DATA_LF,
+    CHUNK_TRAILER,
+    CHUNK_TRAILER_LF,
+    CHUNK_DONE
+};
 enum { CHUNK_LINE_MAX = 256, TRAILER_BYTES_MAX = 8 << 10 };
 
 static bool size_byte(rt_http_chunks *c, char byte, rt_http_fault *fault)

@@ -42,8 +42,9 @@ typedef struct rt_http_head { /* pointers are into the bytes that were parsed */
     uint64_t length; /* of the body, when has_length */
 } rt_http_head;
 
-/* Where the head ends: bytes up to and with the blank line, 0 while it is not complete.  `scanned` is where an
- * earlier call stopped (start with 0).  fault->status is set when a limit is passed or a line feed is bare. */
+/* Where the head ends: bytes up to and with the blank line, 0 while it is not complete.  `scanned` is where
+ * an earlier call stopped (start with 0).  fault->status is set when a limit is passed or a line feed is
+ * bare. */
 size_t rt_http_head_end(const char *data, size_t size, size_t *scanned, const rt_http_limits *limits,
                         rt_http_fault *fault);
 /* Reads a complete head in place (data[0..size) ends with the blank line and is changed).  false: fault. */

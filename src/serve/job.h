@@ -1,8 +1,8 @@
 /* serve/job.h - one request for the engine: prompts, how to go on from them, and what has come of it.
  *
- * The event thread makes a job from a request and hands it to the engine; the engine thread runs it and fills in
- * the choices; the event thread writes them out as they grow.  `lock` guards what both touch; the rest belongs
- * to whoever the comment says. */
+ * The event thread makes a job from a request and hands it to the engine; the engine thread runs it and fills
+ * in the choices; the event thread writes them out as they grow.  `lock` guards what both touch; the rest
+ * belongs to whoever the comment says. */
 #ifndef RT_SERVE_JOB_H
 #define RT_SERVE_JOB_H
 
@@ -34,7 +34,7 @@ typedef struct rt_stop {
 typedef void (*rt_mask_fn)(void *context, const int32_t *ids, size_t n, float *logits, size_t n_vocab);
 
 typedef struct rt_job_options {
-    rt_sampling sampling;     /* without penalties */
+    rt_sampling sampling; /* without penalties */
     rt_penalties penalties;
     rt_logit_bias *biases; /* behind penalties.biases, owned */
     rt_stop *stops;        /* [n_stops], owned */
@@ -42,8 +42,8 @@ typedef struct rt_job_options {
     int32_t stop_ids[RT_STOP_IDS_MAX];
     size_t n_stop_ids;
     bool ignore_eos;
-    size_t tokens_max; /* of a choice; SIZE_MAX: what the context holds */
-    size_t n;          /* choices of a prompt */
+    size_t tokens_max;       /* of a choice; SIZE_MAX: what the context holds */
+    size_t n;                /* choices of a prompt */
     int top_logprobs;        /* of generated tokens; -1: no log-probabilities */
     int prompt_top_logprobs; /* of prompt tokens; -1: none */
     rt_mask_fn mask;         /* NULL: none */
@@ -58,7 +58,7 @@ typedef struct rt_top { /* one of the likeliest tokens of a position */
 typedef struct rt_scored { /* a token with its place in the model's own distribution */
     int32_t id;
     float logprob;
-    uint32_t rank;   /* 1: the likeliest */
+    uint32_t rank;     /* 1: the likeliest */
     uint32_t text_end; /* bytes of the choice's text with this token */
     uint32_t n_top;
 } rt_scored;
@@ -81,12 +81,12 @@ typedef enum rt_job_finish {
 typedef struct rt_choice {
     size_t prompt, index; /* index: 0 .. n-1 of the prompt */
     /* under the lock */
-    rt_text text;       /* safe to send: whole characters, free of stop strings */
-    rt_scored *tokens;  /* shown ones, in order */
-    rt_top *top;        /* [n_tokens][top_logprobs] */
+    rt_text text;      /* safe to send: whole characters, free of stop strings */
+    rt_scored *tokens; /* shown ones, in order */
+    rt_top *top;       /* [n_tokens][top_logprobs] */
     size_t n_tokens, tokens_capacity;
-    size_t n_ready;     /* tokens whose text is part of `text`; all when finished */
-    size_t n_sampled;   /* with a hidden end token */
+    size_t n_ready;   /* tokens whose text is part of `text`; all when finished */
+    size_t n_sampled; /* with a hidden end token */
     rt_job_finish finish;
     /* the engine's */
     rt_text raw;      /* bytes as they were decoded */

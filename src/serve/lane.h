@@ -12,11 +12,11 @@ typedef struct rt_slot {
     rt_slot_state state;
     rt_job *job;
     rt_choice *choice;
-    size_t prompt;         /* of the job */
-    int32_t *ids;          /* [positions + 1]: prompt and answer; of a free slot: what is kept */
-    size_t n_prompt, n;    /* n - n_prompt: sampled */
-    size_t filled;         /* keys and values that are there */
-    size_t clean;          /* of them from the start, made by prefill: what others may reuse */
+    size_t prompt;      /* of the job */
+    int32_t *ids;       /* [positions + 1]: prompt and answer; of a free slot: what is kept */
+    size_t n_prompt, n; /* n - n_prompt: sampled */
+    size_t filled;      /* keys and values that are there */
+    size_t clean;       /* of them from the start, made by prefill: what others may reuse */
     uint64_t last_used;
 } rt_slot;
 
@@ -32,9 +32,10 @@ typedef struct rt_lane {
     float *logits;      /* [LANE_ROWS][n_vocab] */
     rt_piece *pieces;   /* [n_slots + 1] */
     size_t *turns;      /* [n_slots]: slots of the present pass */
-    size_t *whole, *whole_rows; /* [n_slots]: those whose prompt is complete, and the rows of its last token */
-    rt_scored *drawn;   /* [LANE_ROWS] */
-    rt_top *tops;       /* [LANE_ROWS][RT_TOP_LOGPROBS_MAX] */
+    size_t *whole,
+        *whole_rows;  /* [n_slots]: those whose prompt is complete, and the rows of its last token */
+    rt_scored *drawn; /* [LANE_ROWS] */
+    rt_top *tops;     /* [LANE_ROWS][RT_TOP_LOGPROBS_MAX] */
     uint64_t clock;
 } rt_lane;
 

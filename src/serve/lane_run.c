@@ -8,8 +8,8 @@
 #include "serve/lane.h"
 #include "serve/lane_rows.h"
 
-/* Logits of up to LANE_ROWS rows of the last pass, made for a constant number of rows where the precision needs
- * it. */
+/* Logits of up to LANE_ROWS rows of the last pass, made for a constant number of rows where the precision
+ * needs it. */
 static void make_logits(rt_lane *lane, const size_t *rows, size_t n)
 {
     size_t padded[LANE_ROWS], count = n;
@@ -290,8 +290,7 @@ static void decode_some(rt_lane *lane, const size_t *slots, size_t n, rt_lane_si
     if (n < lane->pad_rows) {
         const size_t spare = lane->options.n_slots;
         rt_session_truncate(lane->session, spare, 0);
-        lane->pieces[pieces++] =
-            (rt_piece){spare, padding, rt_size_min(lane->pad_rows - n, lane->capacity)};
+        lane->pieces[pieces++] = (rt_piece){spare, padding, rt_size_min(lane->pad_rows - n, lane->capacity)};
     }
     rt_error err = {0};
     if (rt_session_append(lane->session, lane->pieces, pieces, false, &err) != RT_OK) {

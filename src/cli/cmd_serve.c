@@ -1,0 +1,293 @@
+/* cli/cmd_serve.c - `retort serve MODEL ...`: models behind an OpenAI-compatible HTTP API. */
+#include <errno.h>
+#include <libgen.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/size.h"
+#include "cli/cli.h"
+#include "cli/commands.h"
+#include "cli/open_model.h"
+#include "serve/serve.h"
+
+typedef struct settings {
+    cli_rest models;
+    cli_list aliases, origins;
+    const char *host, *precision, *log;
+    size_t port, slots, context, queue, prefill, threads, connections, timeout, drain;
+    bool insecure, open_tokenizer, metrics_open;
+    const char *reasoning;
+} settings;
+
+typedef struct server {
+    const settings *settings;
+    rt_pool *pool;
+    cli_model models[RT_SERVE_MODELS_MAX];
+    rt_serve_model served[RT_SERVE_MODELS_MAX];
+    char *ids[RT_SERVE_MODELS_MAX];
+    char hashes[RT_SERVE_MODELS_MAX][65];
+    size_t n_models;
+    rt_serve_alias aliases[CLI_LIST_MAX];
+    char *alias_words[CLI_LIST_MAX];
+    size_t n_aliases;
+    FILE *log;
+} server;
+
+/* ---- models ---- */
+
+/* The name that clients use: a pulled model's name as given, a file's without folder and ending. */
+static char *id_of(const char *argument)
+{
+    char *copy = strdup(argument);
+    if (!copy)
+        return NULL;
+    size_t size = strlen(copy);
+    while (size > 1 && copy[size - 1] == '/')
+        copy[--size] = '\0';
+    char *name = strdup(basename(copy));
+    free(copy);
+    char *dot = name ? strrchr(name, '.') : NULL;
+    if (dot && (strcmp(dot, ".gguf") == 0 || strcmp(dot, ".safetensors") == 0))
+        *dot = '\0';
+    return name;
+}
+
+/* The element type that most of the weights have. */
+static const char *quant_of(const rt_weights *weights)
+{
+    uint64_t bytes[RT_DTYPE_COUNT] = {0};
+    rt_dtype most = 0;
+    for (size_t i = 0; i < rt_weights_count(weights); i++)
+        bytes[rt_weights_at(weights, i)->dtype] += rt_weights_at(weights, i)->bytes;
+    for (rt_dtype type = 0; type < RT_DTYPE_COUNT; type++)
+        if (bytes[type] > bytes[most])
+            most = type;
+    return rt_dtype_get(most)->name;
+}
+
+static rt_status open_one(server *s, const char *argument, rt_error *err)
+{
+    const size_t i = s->n_models++;
+    cli_model *m = &s->models[i];
+    struct stat facts;
+    if (cli_model_open(m, argument, cli_precision(s->settings->precision), 0, s->pool, err) != RT_OK)
+        return err->status;
+    s->ids[i] = id_of(argument);
+    if (!s->ids[i])
+        return rt_error_set(err, RT_NO_MEMORY, "no memory for a model's name");
+    for (size_t k = 0; k < i; k++)
+        if (strcmp(s->ids[k], s->ids[i]) == 0)
+            return rt_error_set(err, RT_INVALID, "two models would be called %.100s", s->ids[i]);
+    const bool is_file = !rt_path_is_dir(m->path);
+    if (is_file && rt_sha256_file(s->hashes[i], m->path, err) != RT_OK)
+        return err->status;
+    s->served[i] = (rt_serve_model){.id = s->ids[i],
+                                    .model = m->model,
+                                    .tokenizer = m->tokenizer,
+                                    .chat_template = m->chat_template,
+                                    .quant = quant_of(m->weights),
+                                    .sha256 = is_file ? s->hashes[i] : NULL,
+                                    .created = stat(m->path, &facts) == 0 ? (int64_t)facts.st_mtime
+                                                                          : rt_clock_unix_seconds()};
+    return RT_OK;
+}
+
+static rt_status open_models(server *s, rt_error *err)
+{
+    const cli_rest *names = &s->settings->models;
+    if (names->count == 0)
+        return rt_error_set(err, RT_INVALID, "serve: a MODEL is needed; retort help serve shows examples");
+    if (names->count > RT_SERVE_MODELS_MAX)
+        return rt_error_set(err, RT_INVALID, "serve: at most %d models", RT_SERVE_MODELS_MAX);
+    for (size_t i = 0; i < names->count; i++)
+        if (open_one(s, names->items[i], err) != RT_OK)
+            return err->status;
+    return RT_OK;
+}
+
+/* NAME=MODEL, or NAME for the first model. */
+static rt_status read_aliases(server *s, rt_error *err)
+{
+    for (size_t i = 0; i < s->settings->aliases.count; i++) {
+        char *word = s->alias_words[i] = strdup(s->settings->aliases.items[i]);
+        if (!word)
+            return rt_error_set(err, RT_NO_MEMORY, "no memory for an alias");
+        char *equals = strchr(word, '=');
+        const char *model = s->ids[0];
+        if (equals) {
+            *equals = '\0';
+            model = NULL;
+            for (size_t k = 0; k < s->n_models; k++)
+                if (strcmp(s->ids[k], equals + 1) == 0)
+                    model = s->ids[k];
+            if (!model)
+                return rt_error_set(err, RT_INVALID,
+                                    "serve: --alias %.80s: there is no model %.100s; it is called %.100s",
+                                    word, equals + 1, s->ids[0]);
+        }
+        s->aliases[s->n_aliases++] = (rt_serve_alias){word, model};
+    }
+    return RT_OK;
+}
+
+/* ---- the log ---- */
+
+static void write_log(void *context, const char *line)
+{
+    server *s = context;
+    if (s->log) {
+        (void)fprintf(s->log, "%s\n", line);
+        (void)fflush(s->log);
+    }
+}
+
+static rt_status open_log(server *s, rt_error *err)
+{
+    const char *path = s->settings->log;
+    if (!path)
+        return RT_OK;
+    FILE *log = strcmp(path, "-") == 0 ? stderr : fopen(path, "a");
+    if (!log)
+        return rt_error_set(err, RT_IO, "%.300s: cannot be opened for the log: %s", path, strerror(errno));
+    if (s->log && s->log != stderr)
+        (void)fclose(s->log);
+    s->log = log;
+    return RT_OK;
+}
+
+/* SIGHUP: the log file is opened again, so that it can be rotated; requests are not disturbed. */
+static void reload(void *context)
+{
+    rt_error err = {0};
+    if (open_log(context, &err) != RT_OK)
+        (void)fprintf(stderr, "retort: %s\n", err.text);
+}
+
+/* ---- running ---- */
+
+static bool is_loopback(const char *host)
+{
+    return strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0 || strcmp(host, "localhost") == 0;
+}
+
+static rt_status check_host(const settings *s, rt_error *err)
+{
+    if (s->port > 65535)
+        return rt_error_set(err, RT_INVALID, "serve: --port %zu is not in 0..65535", s->port);
+    if (is_loopback(s->host) || s->insecure)
+        return RT_OK;
+    return rt_error_set(
+        err, RT_INVALID,
+        "serve: there are no accounts, so everybody who reaches %.100s could use the model; serve on "
+        "127.0.0.1, or say --insecure",
+        s->host);
+}
+
+static rt_status serve(server *s, rt_error *err)
+{
+    const settings *set = s->settings;
+    rt_serve_options options = rt_serve_options_default();
+    options.models = s->served;
+    options.n_models = s->n_models;
+    options.aliases = s->aliases;
+    options.n_aliases = s->n_aliases;
+    options.host = set->host;
+    options.port = (int)set->port;
+    options.n_slots = set->slots;
+    options.n_positions = set->context;
+    options.prefill_tokens = set->prefill;
+    options.queue_max = set->queue;
+    options.request_timeout_s = (double)set->timeout;
+    options.drain_s = (double)set->drain;
+    options.open_tokenizer = set->open_tokenizer;
+    options.metrics_open = set->metrics_open;
+    options.reasoning = strcmp(set->reasoning, "none") != 0;
+    options.origins = set->origins.items;
+    options.n_origins = set->origins.count;
+    options.http.connections_max = set->connections;
+    options.log = set->log ? write_log : NULL;
+    options.reload = reload;
+    options.context = s;
+    options.signals = true;
+    rt_serve *open = NULL;
+    if (rt_serve_open(&open, &options, err) != RT_OK)
+        return err->status;
+    (void)fprintf(stderr, "retort: %s on http://%s:%d/v1 (%zu slots)\n", s->ids[0], set->host,
+                  rt_serve_port(open), set->slots);
+    const rt_status status = rt_serve_run(open, err);
+    rt_serve_close(open);
+    return status;
+}
+
+static int work(server *s, rt_error *err)
+{
+    const settings *set = s->settings;
+    if (check_host(set, err) != RT_OK || open_log(s, err) != RT_OK ||
+        rt_pool_open(&s->pool, (unsigned)rt_size_min(set->threads, 1 << 16), err) != RT_OK ||
+        open_models(s, err) != RT_OK || read_aliases(s, err) != RT_OK || serve(s, err) != RT_OK)
+        return cli_fail(err);
+    return 0;
+}
+
+int cmd_serve(int argc, char **argv)
+{
+    settings set = {.host = "127.0.0.1",
+                    .precision = "int8",
+                    .reasoning = "deepseek",
+                    .port = 8080,
+                    .slots = 16,
+                    .timeout = 600,
+                    .drain = 30,
+                    .connections = 16384};
+    const cli_option spec[] = {
+        {CLI_ABOUT, NULL, NULL,
+         "Serves models to OpenAI-compatible clients: chat/completions, completions (with echo scoring),\n"
+         "models, tokenize, detokenize, health, ready, metrics; streams as server-sent events. SIGTERM lets\n"
+         "running answers finish, SIGHUP opens the log file again. Without accounts only this machine is\n"
+         "served.\n\n"
+         "Examples:\n  retort serve smollm2-135m-instruct\n"
+         "  retort serve teacher.gguf student/ --port 9000 --alias gpt-4o-mini=student --log access.jsonl"},
+        {CLI_REST, "[MODEL...]", &set.models, "GGUF files, folders, or models that were pulled"},
+        {CLI_STRING, "--host ADDRESS", &set.host, "where to listen (default 127.0.0.1)"},
+        {CLI_COUNT, "--port N", &set.port, "0 takes a free one (default 8080)"},
+        {CLI_LIST, "--alias NAME[=MODEL]", &set.aliases, "another name for a model (several times)"},
+        {CLI_COUNT, "--slots N", &set.slots, "sequences side by side, of each model (default 16)"},
+        {CLI_COUNT, "--context N", &set.context, "tokens of prompt and answer (default: the model's)"},
+        {CLI_COUNT, "--queue N", &set.queue, "requests that may wait (default 256)"},
+        {CLI_COUNT, "--prefill N", &set.prefill, "prompt tokens between two decoding steps (default 256)"},
+        {CLI_COUNT, "--request-timeout SECONDS", &set.timeout,
+         "the longest a request may take (default 600)"},
+        {CLI_COUNT, "--drain SECONDS", &set.drain, "how long SIGTERM waits for answers (default 30)"},
+        {CLI_COUNT, "--connections N", &set.connections, "at most so many at a time (default 16384)"},
+        {CLI_STRING, "--reasoning-format deepseek|none", &set.reasoning,
+         "think tags go to reasoning_content, or stay in the text (default deepseek)"},
+        {CLI_LIST, "--cors ORIGIN", &set.origins, "a web origin that may call (several times)"},
+        {CLI_FLAG, "--open-tokenizer", &set.open_tokenizer, "tokenizer endpoints need no key"},
+        {CLI_FLAG, "--metrics-open", &set.metrics_open, "/metrics needs no key"},
+        {CLI_FLAG, "--insecure", &set.insecure, "serve other machines without accounts"},
+        {CLI_STRING, "--log FILE", &set.log, "access log, a line of JSON a request (-: standard error)"},
+        {CLI_STRING, "--precision " CLI_PRECISIONS, &set.precision, "of the computation (default int8)"},
+        {CLI_COUNT, "--threads N", &set.threads, "default: one a processor"},
+        {CLI_END, NULL, NULL, NULL},
+    };
+    rt_error err = {0};
+    if (cli_parse(spec, argc, argv, &err) != RT_OK)
+        return cli_fail(&err);
+    server s = {.settings = &set};
+    const int status = work(&s, &err);
+    for (size_t i = 0; i < s.n_models; i++) {
+        cli_model_close(&s.models[i]);
+        free(s.ids[i]);
+    }
+    for (size_t i = 0; i < CLI_LIST_MAX; i++)
+        free(s.alias_words[i]);
+    if (s.log && s.log != stderr)
+        (void)fclose(s.log);
+    rt_pool_close(s.pool);
+    return status;
+}

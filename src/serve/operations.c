@@ -1,0 +1,97 @@
+/* serve/operations.c - health, ready, metrics, and the access log (API.md 8). */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/json.h"
+#include "serve/service.h"
+
+static void answer_status(rt_call *call, int status, const char *word)
+{
+    rt_text out = {0};
+    rt_text_printf(&out, "{\"status\":\"%s\"}", word);
+    rt_call_json(call, status, &out);
+    rt_text_deinit(&out);
+}
+
+void rt_run_health(rt_call *call) { answer_status(call, 200, "ok"); }
+
+void rt_run_ready(rt_call *call)
+{
+    const bool draining = call->serve->draining;
+    answer_status(call, draining ? 503 : 200, draining ? "draining" : "ready");
+}
+
+void rt_run_metrics(rt_call *call)
+{
+    rt_serve *serve = call->serve;
+    const rt_engine_stats s = rt_engine_get_stats(serve->engine);
+    rt_text out = {0};
+    rt_metrics_write(&serve->metrics, &out);
+    rt_metrics_value(&out, "retort_prompt_tokens_total", "counter", (double)s.prompt_tokens);
+    rt_metrics_value(&out, "retort_generation_tokens_total", "counter", (double)s.generated_tokens);
+    rt_metrics_value(&out, "retort_cached_tokens_total", "counter", (double)s.cached_tokens);
+    rt_metrics_value(&out, "retort_running", "gauge", (double)s.running);
+    rt_metrics_value(&out, "retort_queued", "gauge", (double)s.queued);
+    rt_metrics_value(&out, "retort_kv_used_ratio", "gauge",
+                     s.kv_room ? (double)s.kv_tokens / (double)s.kv_room : 0);
+    rt_metrics_value(&out, "retort_connections", "gauge", (double)rt_http_connections(serve->http));
+    rt_call_headers(serve, call->x);
+    rt_http_reply(call->x, 200, "text/plain; version=0.0.4; charset=utf-8", out.data, out.size);
+    rt_text_deinit(&out);
+}
+
+/* ---- the log ---- */
+
+static void put_text(json_t *line, const char *key, const char *value, size_t size_max)
+{
+    if (value)
+        (void)json_object_set_new(line, key, rt_json_text(value, strnlen(value, size_max)));
+}
+
+/* A client's own id: at most 512 printable ASCII bytes, else it is not written. */
+static const char *client_id(rt_http_exchange *x)
+{
+    const char *id = rt_http_request_field(x, "x-client-request-id");
+    if (!id || strlen(id) > 512)
+        return NULL;
+    for (const char *c = id; *c; c++)
+        if (*c < 0x20 || *c > 0x7E)
+            return NULL;
+    return id;
+}
+
+void rt_log_call(rt_call *call)
+{
+    rt_serve *serve = call->serve;
+    rt_http_exchange *x = call->x;
+    const rt_http_request *request = rt_http_request_of(x);
+    const bool has_head = request->head->method != NULL;
+    const int status = rt_http_status(x);
+    rt_metrics_request(&serve->metrics, call->route ? call->route->endpoint : "unknown", status);
+    if (!serve->options.log || (!has_head && status == 499)) /* a connection that sent nothing whole */
+        return;
+    json_t *line = json_object();
+    (void)json_object_set_new(line, "time", json_integer(rt_clock_unix_seconds()));
+    put_text(line, "request_id", request->id, sizeof request->id);
+    put_text(line, "endpoint", call->route ? call->route->endpoint : "unknown", 64);
+    put_text(line, "model", call->model ? call->model->id : NULL, 256);
+    (void)json_object_set_new(line, "status", json_integer(status));
+    put_text(line, "finish", call->finish, 64);
+    (void)json_object_set_new(line, "prompt_tokens", json_integer((json_int_t)call->prompt_tokens));
+    (void)json_object_set_new(line, "cached_tokens", json_integer((json_int_t)call->cached_tokens));
+    (void)json_object_set_new(line, "output_tokens", json_integer((json_int_t)call->output_tokens));
+    (void)json_object_set_new(line, "ms",
+                              json_integer((json_int_t)(1e3 * (rt_clock_seconds() - request->begun_s))));
+    put_text(line, "ip", request->address, 64);
+    if (has_head) {
+        put_text(line, "user_agent", rt_http_request_field(x, "user-agent"), 256);
+        put_text(line, "client_request_id", client_id(x), 512);
+    }
+    char *text = json_dumps(line, JSON_COMPACT);
+    if (text)
+        serve->options.log(serve->options.context, text);
+    free(text);
+    json_decref(line);
+}

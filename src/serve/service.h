@@ -1,0 +1,99 @@
+/* serve/service.h - the server's inside, shared by the files that answer requests.  Event thread only. */
+#ifndef RT_SERVE_SERVICE_H
+#define RT_SERVE_SERVICE_H
+
+#include <event2/event.h>
+
+#include "serve/fault.h"
+#include "serve/metrics.h"
+#include "serve/reply.h"
+#include "serve/serve.h"
+
+typedef struct rt_call rt_call;
+
+typedef struct rt_route {
+    const char *path;     /* with a trailing '/': everything below */
+    const char *methods;  /* "GET", "POST"; HEAD comes with GET, OPTIONS with all */
+    const char *endpoint; /* for logs and metrics */
+    unsigned flags;
+    void (*run)(rt_call *call);
+} rt_route;
+enum {
+    RT_ROUTE_OPEN = 1,      /* no key */
+    RT_ROUTE_TOKENIZER = 2, /* no key with --open-tokenizer */
+    RT_ROUTE_METRICS = 4,   /* no key with --metrics-open */
+};
+extern const rt_route rt_routes[];
+extern const size_t rt_routes_count;
+
+struct rt_call { /* a request from its head to its last byte */
+    rt_serve *serve;
+    rt_http_exchange *x;
+    const rt_route *route;
+    const rt_served_model *model; /* once known */
+    size_t lane;
+    json_t *body;
+    rt_request request;
+    rt_reply reply;
+    rt_job *job;
+    bool streaming; /* events have begun */
+    double last_sent_s;
+    const char *finish; /* for the log */
+    size_t prompt_tokens, output_tokens, cached_tokens;
+    rt_call *prev, *next; /* of those with a job */
+};
+
+struct rt_serve {
+    rt_serve_options options;
+    struct event_base *base;
+    rt_http_server *http;
+    rt_http_handler handler;
+    rt_http_wakeup *wakeup;
+    rt_engine *engine;
+    rt_served_model models[RT_SERVE_MODELS_MAX];
+    char fingerprints[RT_SERVE_MODELS_MAX][24];
+    struct event *tick, *sigterm, *sigint, *sighup;
+    int port;
+    bool draining;
+    double drain_until_s;
+    _Atomic bool stop_wanted;
+    rt_metrics metrics;
+    rt_call *calls; /* with a job */
+};
+
+/* route.c: answers */
+void rt_call_json(rt_call *call, int status, const rt_text *body);
+void rt_call_fault(rt_call *call, const rt_fault *fault);
+void rt_fault_write(const rt_fault *fault, rt_text *out); /* the JSON body */
+void rt_call_headers(rt_serve *serve, rt_http_exchange *x);
+/* Parses the body into call->body and finds the model it names; false: answered. */
+bool rt_call_body(rt_call *call);
+bool rt_call_find_model(rt_call *call);
+/* handlers of http.h */
+bool rt_service_head(void *context, rt_http_exchange *x);
+void rt_service_body(void *context, rt_http_exchange *x);
+void rt_service_fault(void *context, rt_http_exchange *x, const rt_http_fault *fault);
+void rt_service_gone(void *context, rt_http_exchange *x);
+void rt_service_drained(void *context, rt_http_exchange *x);
+void rt_service_finished(void *context, rt_http_exchange *x);
+
+/* answering.c: chat/completions and completions */
+void rt_run_chat(rt_call *call);
+void rt_run_completions(rt_call *call);
+void rt_serve_engine_news(rt_serve *serve);            /* the engine has something */
+void rt_serve_tick_calls(rt_serve *serve, double now); /* once a second */
+void rt_call_gone(rt_call *call);
+void rt_call_drained(rt_call *call);
+
+/* tokens.c, operations.c */
+void rt_run_models(rt_call *call);
+void rt_run_model(rt_call *call);
+void rt_run_tokenize(rt_call *call);
+void rt_run_detokenize(rt_call *call);
+void rt_run_tokenizer_info(rt_call *call);
+void rt_run_health(rt_call *call);
+void rt_run_ready(rt_call *call);
+void rt_run_metrics(rt_call *call);
+void rt_log_call(rt_call *call);
+
+#endif
