@@ -99,8 +99,9 @@ void rt_drawer_deinit(rt_drawer *d)
     *d = (rt_drawer){0};
 }
 
-void rt_draw(rt_drawer *d, const rt_job_options *options, size_t choice_index, float *logits, size_t n_vocab,
-             const int32_t *ids, size_t n_prompt, size_t n_answer, rt_scored *out, rt_top *top)
+void rt_draw_token(rt_drawer *d, const rt_job_options *options, size_t choice_index, float *logits,
+                   size_t n_vocab, const int32_t *ids, size_t n_prompt, size_t n_answer, rt_scored *out,
+                   rt_top *top)
 {
     const bool scored = options->top_logprobs >= 0;
     if (scored)
@@ -108,8 +109,8 @@ void rt_draw(rt_drawer *d, const rt_job_options *options, size_t choice_index, f
     if (options->mask)
         options->mask(options->mask_context[choice_index], ids + n_prompt, n_answer, logits, n_vocab);
     rt_penalise(&options->penalties, logits, n_vocab, ids, n_prompt, ids + n_prompt, n_answer, d->counts);
-    *out =
-        (rt_scored){.id = rt_sample(d->sampler, &options->sampling, logits, NULL, 0, choice_index, n_answer)};
+    *out = (rt_scored){.id = rt_sample(d->sampler, &options->sampling, logits, ids, n_prompt + n_answer,
+                                       choice_index, n_answer)};
     if (!scored)
         return;
     const double lse = rt_log_sum(d->raw, n_vocab, d->scratch);

@@ -20,8 +20,8 @@ rt_status rt_drawer_init(rt_drawer *drawer, size_t n_vocab, rt_error *err);
 void rt_drawer_deinit(rt_drawer *drawer);
 /* Draws token number `n_answer` of a choice.  ids: prompt, then answer.  logits are changed.  With
  * options->top_logprobs >= 0 *out also gets logprob and rank, and top[top_logprobs]. */
-void rt_draw(rt_drawer *drawer, const rt_job_options *options, size_t choice_index, float *logits,
-             size_t n_vocab, const int32_t *ids, size_t n_prompt, size_t n_answer, rt_scored *out,
-             rt_top *top);
+void rt_draw_token(rt_drawer *drawer, const rt_job_options *options, size_t choice_index, float *logits,
+                   size_t n_vocab, const int32_t *ids, size_t n_prompt, size_t n_answer, rt_scored *out,
+                   rt_top *top);
 
 #endif

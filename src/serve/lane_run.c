@@ -108,9 +108,9 @@ static void draw_task(void *context, size_t index, unsigned thread)
     const draw_job *work = context;
     rt_lane *lane = work->lane;
     const rt_slot *slot = &lane->slots[work->slots[index]];
-    rt_draw(&lane->drawers[thread], &slot->job->options, slot->choice->index,
-            lane->logits + index * lane->n_vocab, lane->n_vocab, slot->ids, slot->n_prompt,
-            slot->n - slot->n_prompt, &lane->drawn[index], lane->tops + index * RT_TOP_LOGPROBS_MAX);
+    rt_draw_token(&lane->drawers[thread], &slot->job->options, slot->choice->index,
+                  lane->logits + index * lane->n_vocab, lane->n_vocab, slot->ids, slot->n_prompt,
+                  slot->n - slot->n_prompt, &lane->drawn[index], lane->tops + index * RT_TOP_LOGPROBS_MAX);
 }
 
 /* Draws a token for each of n slots from rows 0 .. n-1 of the logits. */
