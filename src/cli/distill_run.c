@@ -33,8 +33,13 @@ static rt_status open_teacher(distill_run *d, rt_error *err)
     const char *source = rt_tokenizer_chat_template(d->tokenizer);
     if (source && rt_chat_template_parse(&d->chat_template, source, err) != RT_OK)
         return err->status;
-    if (!rt_loss_mix_needs_teacher(&d->mix))
+    const bool store = d->recipe.teacher.store[0] != '\0';
+    d->kept = store && rt_loss_mix_needs_teacher(&d->objective.mix);
+    if (store || (!rt_loss_mix_needs_teacher(&d->objective.mix) && !rt_recipe_has_features(&d->recipe)))
         return RT_OK;
+    if (!d->has_teacher)
+        return rt_error_set(err, RT_INVALID,
+                            "loss: it needs a teacher: give teacher.model or teacher.store, or loss: [ce]");
     return rt_model_open(&d->teacher, d->weights, rt_recipe_precision(d->recipe.teacher.precision), d->pool,
                          err);
 }
@@ -42,6 +47,8 @@ static rt_status open_teacher(distill_run *d, rt_error *err)
 static rt_status read_text(distill_run *d, rt_error *err)
 {
     const rt_document_options options = {d->recipe.data.tokens_max, d->recipe.data.loss_on == RT_LOSS_ON_ALL};
+    if (d->recipe.teacher.store[0] != '\0')
+        return distill_store_open(d, err);
     for (size_t i = 0; i < d->recipe.data.train.count; i++)
         if (rt_documents_read(&d->docs, d->recipe.data.train.items[i], d->tokenizer, d->chat_template,
                               &options, err) != RT_OK)
@@ -90,8 +97,10 @@ static rt_status random_config(distill_run *d, rt_error *err)
 static rt_status open_trainer(distill_run *d, rt_error *err)
 {
     const rt_recipe *r = &d->recipe;
-    const rt_trainer_options options = {
-        .mix = d->mix,
+    rt_trainer_options options = {
+        .mix = d->objective.mix,
+        .course = d->objective.course,
+        .seed = r->train.seed,
         .adamw = {r->train.lr, r->train.beta1, r->train.beta2, r->train.eps, r->train.weight_decay},
         .schedule = rt_recipe_schedule(r),
         .clip = r->train.clip,
@@ -103,6 +112,19 @@ static rt_status open_trainer(distill_run *d, rt_error *err)
     if (d->teacher && r->data.tokens_max > d->teacher_config.n_context)
         return rt_error_set(err, RT_INVALID, "data.tokens_max %zu is more than the teacher's context of %zu",
                             r->data.tokens_max, d->teacher_config.n_context);
+    if (rt_recipe_has_features(r) &&
+        rt_recipe_features(&options.features, r, &d->student_config, &d->teacher_config, err) != RT_OK)
+        return err->status;
+    if (d->kept) {
+        options.kept.topk = d->source.topk;
+        options.kept.draws = d->source.draws;
+        options.kept.n_max = d->source.n_max;
+        options.kept.n_vocab = d->source.n_vocab;
+        options.kept.tau = d->source.tau;
+        if (d->student_config.n_vocab < d->source.n_vocab)
+            return rt_error_set(err, RT_MISMATCH, "the store's rows are over %zu ids and the student has %zu",
+                                d->source.n_vocab, d->student_config.n_vocab);
+    }
     return rt_trainer_open(&d->trainer, &d->student_config, d->teacher, &options, d->pool, err);
 }
 
@@ -162,6 +184,35 @@ static rt_status start_student(distill_run *d, rt_error *err)
     return RT_OK;
 }
 
+static void objective_identity(rt_text *text, const rt_objective *o)
+{
+    for (size_t i = 0; i < o->mix.n_terms; i++) {
+        const rt_loss_spec *t = &o->mix.terms[i].spec;
+        rt_text_printf(text, " loss %a %d %d %a %a %a %a %a %a %a tail %d %d", o->mix.terms[i].weight,
+                       (int)t->kind, t->tau2, t->tau, t->beta, t->alpha, t->mu, t->t, t->label_smoothing,
+                       t->z_loss, (int)t->tail, t->self_normalised);
+    }
+    for (size_t i = 0; i < o->course.n_ramps; i++) {
+        const rt_ramp *r = &o->course.ramps[i];
+        rt_text_printf(text, " ramp %zu %d %a %a %a %d", r->term, (int)r->of, r->from, r->to, r->over,
+                       r->cosine);
+    }
+    if (o->course.adaptive)
+        rt_text_printf(text, " taid %zu %a %a", o->course.taid_term, o->course.taid.t_start,
+                       o->course.taid.t_end);
+}
+
+static void features_identity(rt_text *text, const rt_feature_options *f)
+{
+    if (!rt_features_any(f))
+        return;
+    rt_text_printf(text, " hidden %a %d %d", f->hidden_weight, (int)f->hidden, f->projection);
+    for (size_t i = 0; i < f->n_pairs; i++)
+        rt_text_printf(text, " %zu-%zu", f->pairs[i].student, f->pairs[i].teacher);
+    rt_text_printf(text, " relation %a %u %zu %zu-%zu", f->relation_weight, f->relations, f->relation_heads,
+                   f->relation_student, f->relation_teacher);
+}
+
 /* Everything that decides the run's bits; names, threads and times of checkpoints do not. */
 static rt_status make_identity(distill_run *d, rt_error *err)
 {
@@ -178,15 +229,18 @@ static rt_status make_identity(distill_run *d, rt_error *err)
     for (size_t i = 0; i < sizeof reals / sizeof reals[0]; i++)
         rt_text_printf(&text, " %a", reals[i]);
     rt_text_printf(&text, " schedule %d %d", r->train.schedule, r->train.decay);
-    for (size_t i = 0; i < d->mix.n_terms; i++) {
-        const rt_loss_spec *t = &d->mix.terms[i].spec;
-        rt_text_printf(&text, " loss %a %d %d %a %a %a %a %a %a %a", d->mix.terms[i].weight, (int)t->kind,
-                       t->tau2, t->tau, t->beta, t->alpha, t->mu, t->t, t->label_smoothing, t->z_loss);
-    }
+    rt_text_printf(&text, " accept %zu", r->teacher.accept.count);
+    objective_identity(&text, &d->objective);
+    features_identity(&text, &d->trainer->options.features);
+    if (d->kept)
+        rt_text_printf(&text, " store %zu %a %a", d->source.n_max, d->source.tau, d->source.proposal);
+    const size_t kept_bytes =
+        d->source.memory.n_rows ? d->source.memory.begins[d->source.memory.n_rows] * sizeof(float) : 0;
     const uint64_t sums[] = {rt_hash64(docs->ids, docs->n_tokens * sizeof *docs->ids, 0),
                              rt_hash64(docs->mask, docs->n_tokens, 0),
                              rt_hash64(docs->begins, (docs->n_docs + 1) * sizeof *docs->begins, 0),
-                             rt_hash64(d->trainer->values, d->trainer->layout.total * sizeof(float), 0)};
+                             rt_hash64(d->trainer->values, d->trainer->total * sizeof(float), 0),
+                             d->kept ? rt_hash64(d->source.memory.logq, kept_bytes, 0) : 0};
     rt_text_append(&text, sums, sizeof sums); /* the text, and the student's start */
     const bool failed = text.failed;
     if (!failed)
@@ -237,6 +291,7 @@ rt_status distill_run_open(distill_run *d, rt_error *err)
 void distill_run_close(distill_run *d)
 {
     rt_trainer_close(d->trainer);
+    rt_kept_source_close(&d->source);
     rt_documents_deinit(&d->docs);
     rt_model_close(d->teacher);
     rt_chat_template_free(d->chat_template);
@@ -280,6 +335,7 @@ void distill_run_say(const distill_run *d, FILE *out)
                   d->docs.n_tokens, d->docs.n_targets);
     if (d->docs.n_cut)
         (void)fprintf(out, "; %zu answers were cut at %zu tokens", d->docs.n_cut, d->recipe.data.tokens_max);
+    distill_store_say(d, out);
     (void)fprintf(
         out, "\ntrain    %llu steps of up to %zu tokens, %.2f GiB of memory\n",
         (unsigned long long)rt_recipe_steps(&d->recipe),
@@ -295,7 +351,8 @@ rt_status distill_run_train(distill_run *d, rt_run_step_fn step_fn, void *contex
                                     .seed = d->recipe.train.seed,
                                     .steps = rt_recipe_steps(&d->recipe),
                                     .micro_batches = d->recipe.train.micro_batches,
-                                    .checkpoint_seconds = d->recipe.train.checkpoint_minutes * 60};
+                                    .checkpoint_seconds = d->recipe.train.checkpoint_minutes * 60,
+                                    .kept = d->kept ? &d->source : NULL};
     return rt_run(d->trainer, &d->docs, &options, step_fn, context, &d->state, &d->resumed_at, err);
 }
 

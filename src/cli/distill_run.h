@@ -12,9 +12,9 @@
 #include "student/run.h"
 
 typedef struct distill_run {
-    rt_settings *settings; /* the caller has filled recipe and mix from them */
+    rt_settings *settings; /* the caller has filled recipe and objective from them */
     rt_recipe recipe;
-    rt_loss_mix mix;
+    rt_objective objective;
     const char *dir;
     /* the rest is filled by open */
     bool has_teacher;
@@ -24,8 +24,10 @@ typedef struct distill_run {
     rt_tokenizer *tokenizer;
     rt_chat_template *chat_template;
     rt_model_config teacher_config, student_config;
-    rt_model *teacher; /* NULL when the loss needs none */
+    rt_model *teacher; /* NULL when neither loss nor features need one at hand */
     rt_documents docs;
+    bool kept;             /* the teacher is kept rows of the store */
+    rt_kept_source source; /* with teacher.store */
     rt_trainer *trainer;
     size_t layers[RT_LAYERS_MAX], n_layers; /* init layers */
     char identity[65], teacher_hash[65];
@@ -41,5 +43,9 @@ rt_status distill_run_export(const distill_run *d, rt_error *err);
 /* The facts of the run, written to run.json too (docs/report-format.md). */
 rt_status distill_run_facts(const distill_run *d, json_t **out, rt_error *err);
 void distill_run_close(distill_run *d);
+
+/* distill_store.c: the text of teacher.store, with its rows where the loss asks for them; a line on it. */
+rt_status distill_store_open(distill_run *d, rt_error *err);
+void distill_store_say(const distill_run *d, FILE *out);
 
 #endif

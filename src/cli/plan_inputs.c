@@ -243,7 +243,11 @@ static rt_status read_recipe(plan_inputs *p, const char *path, char **words, siz
             return err->status;
     if (rt_settings_fill(p->settings, &p->recipe, err) != RT_OK || rt_recipe_check(&p->recipe, err) != RT_OK)
         return err->status;
-    return rt_recipe_loss(&p->mix, &p->recipe.loss, err);
+    rt_objective objective;
+    const rt_status status = rt_recipe_loss(&objective, &p->recipe.loss, p->recipe.teacher.store[0] != '\0',
+                                            rt_recipe_steps(&p->recipe), err);
+    p->mix = objective.mix;
+    return status;
 }
 
 /* The student's configuration: some of the teacher's layers, or the model that is named. */

@@ -35,6 +35,11 @@ typedef struct rt_course { /* plain data; all 0: nothing changes */
     rt_taid taid; /* where it begins */
 } rt_course;
 
+typedef struct rt_objective { /* what a recipe's `loss` says */
+    rt_loss_mix mix;
+    rt_course course;
+} rt_objective;
+
 /* The mixture of a step (from 0) of `steps`: base with the ramps' values; taid: t where it is adaptive. */
 void rt_course_at(rt_loss_mix *out, const rt_loss_mix *base, const rt_course *course, uint64_t step,
                   uint64_t steps, double taid);

@@ -94,8 +94,9 @@ rt_status rt_deal_init(rt_deal *deal, size_t tokens_max, rt_error *err)
                       .segments = calloc(tokens_max, sizeof *deal->segments),
                       .rows = calloc(tokens_max, sizeof *deal->rows),
                       .labels = calloc(tokens_max, sizeof *deal->labels),
-                      .scales = calloc(tokens_max, sizeof *deal->scales)};
-    if (deal->ids && deal->segments && deal->rows && deal->labels && deal->scales)
+                      .scales = calloc(tokens_max, sizeof *deal->scales),
+                      .documents = calloc(tokens_max, sizeof *deal->documents)};
+    if (deal->ids && deal->segments && deal->rows && deal->labels && deal->scales && deal->documents)
         return RT_OK;
     rt_deal_deinit(deal);
     return rt_error_set(err, RT_NO_MEMORY, "no memory for a batch of %zu tokens", tokens_max);
@@ -108,6 +109,7 @@ void rt_deal_deinit(rt_deal *deal)
     free(deal->rows);
     free(deal->labels);
     free(deal->scales);
+    free(deal->documents);
     *deal = (rt_deal){0};
 }
 
@@ -129,6 +131,7 @@ static void shuffle(rt_dealer *dealer, uint64_t epoch)
 static void put_document(rt_deal *deal, const rt_documents *docs, size_t doc)
 {
     const size_t from = docs->begins[doc], n = docs->begins[doc + 1] - from, at = deal->batch.n_tokens;
+    deal->documents[deal->n_documents++] = (uint32_t)doc;
     memcpy(deal->ids + at, docs->ids + from, n * sizeof *deal->ids);
     deal->segments[deal->batch.n_segments++] = (rt_segment){.begin = at, .count = n};
     for (size_t i = 0; i + 1 < n; i++) {
@@ -144,6 +147,7 @@ static void put_document(rt_deal *deal, const rt_documents *docs, size_t doc)
 void rt_dealer_next(rt_dealer *dealer, rt_deal *deal)
 {
     const rt_documents *docs = dealer->docs;
+    deal->n_documents = 0;
     deal->batch = (rt_batch){.ids = deal->ids, .segments = deal->segments};
     deal->targets = (rt_head_rows){.rows = deal->rows, .labels = deal->labels, .scales = deal->scales};
     for (;;) {

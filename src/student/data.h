@@ -40,6 +40,13 @@ rt_status rt_documents_read(rt_documents *docs, const char *path, const rt_token
                             const rt_chat_template *chat_template, const rt_document_options *options,
                             rt_error *err);
 
+/* Appends one row of such a file, as JSON. */
+rt_status rt_documents_add_row(rt_documents *docs, const json_t *row, const rt_tokenizer *tokenizer,
+                               const rt_chat_template *chat_template, const rt_document_options *options,
+                               rt_error *err);
+/* What a row asks (a new list of messages) and the answer in it (borrowed); false: it has no such pair. */
+bool rt_document_row_parts(const json_t *row, json_t **messages, const json_t **answer, bool *finished);
+
 /* Deals documents into batches: shuffled anew in each epoch by (seed, epoch), packed end to end, no loss
  * across a border.  The state is `cursor` alone: batch after batch is a function of seed and cursor. */
 typedef struct rt_dealer {
@@ -58,6 +65,8 @@ typedef struct rt_deal { /* one micro-batch; arrays sized for tokens_max */
     double *scales;
     rt_batch batch;
     rt_head_rows targets; /* scales are 1 until the caller sets them */
+    uint32_t *documents;  /* [n_documents] in the order of the batch */
+    size_t n_documents;
 } rt_deal;
 
 rt_status rt_dealer_init(rt_dealer *dealer, const rt_documents *docs, uint64_t seed, size_t tokens_max,

@@ -139,22 +139,32 @@ static rt_status add_messages(reader *r, const json_t *messages, rt_error *err)
     return status;
 }
 
-static rt_status add_row(reader *r, const json_t *row, rt_error *err)
+bool rt_document_row_parts(const json_t *row, json_t **messages, const json_t **answer, bool *finished)
 {
-    const json_t *messages = json_object_get(row, "messages"), *text = string_of(row, "text");
-    const json_t *prompt = string_of(row, "prompt"), *completion = string_of(row, "completion");
+    const json_t *asked = json_object_get(row, "messages"), *prompt = string_of(row, "prompt");
+    const json_t *reason = string_of(row, "finish_reason");
+    *answer = string_of(row, "completion");
+    *finished = !reason || strcmp(json_string_value(reason), "stop") == 0;
     if (!prompt) {
         prompt = string_of(row, "instruction");
-        if (!completion)
-            completion = string_of(row, "output");
+        if (!*answer)
+            *answer = string_of(row, "output");
     }
-    if (json_is_array(messages) && !completion)
+    if (!*answer || (!prompt && !json_is_array(asked)))
+        return false;
+    *messages = json_is_array(asked) ? json_incref((json_t *)(size_t)asked)
+                                     : json_pack("[{s:s, s:O}]", "role", "user", "content", prompt);
+    return true;
+}
+
+static rt_status add_row(reader *r, const json_t *row, rt_error *err)
+{
+    const json_t *messages = json_object_get(row, "messages"), *text = string_of(row, "text"), *completion;
+    json_t *made;
+    bool finished;
+    if (json_is_array(messages) && !string_of(row, "completion"))
         return add_messages(r, messages, err);
-    if (completion && (prompt || json_is_array(messages))) {
-        const json_t *reason = string_of(row, "finish_reason");
-        const bool finished = !reason || strcmp(json_string_value(reason), "stop") == 0;
-        json_t *made = json_is_array(messages) ? json_incref((json_t *)(size_t)messages)
-                                               : json_pack("[{s:s, s:O}]", "role", "user", "content", prompt);
+    if (rt_document_row_parts(row, &made, &completion, &finished)) {
         const rt_status status = made ? add_answer(r, made, completion, finished, err)
                                       : rt_error_set(err, RT_NO_MEMORY, "no memory for the messages");
         json_decref(made);
@@ -165,6 +175,16 @@ static rt_status add_row(reader *r, const json_t *row, rt_error *err)
     return rt_error_set(
         err, RT_INVALID,
         "a row needs \"text\", \"prompt\" and \"completion\", or \"messages\"; this one has none of them");
+}
+
+rt_status rt_documents_add_row(rt_documents *docs, const json_t *row, const rt_tokenizer *tokenizer,
+                               const rt_chat_template *chat_template, const rt_document_options *options,
+                               rt_error *err)
+{
+    reader r = {docs, tokenizer, chat_template, options, {0}};
+    const rt_status status = add_row(&r, row, err);
+    rt_token_list_deinit(&r.ids);
+    return status;
 }
 
 static rt_status add_lines(reader *r, const char *data, size_t size, rt_error *err)

@@ -30,7 +30,7 @@ static rt_status check_term(const rt_loss_spec *s, bool has_topk, bool has_draws
                                 "loss rskd: the store holds no drawn ids; use fkl, or make it with draws");
         if (s->tail != RT_TAIL_NONE)
             return rt_error_set(err, RT_INVALID, "loss rskd: draws need no tail; leave tail=%s out", tail);
-        if (tau == row_tau)
+        if (tau == row_tau || isnan(row_tau))
             return RT_OK;
         return rt_error_set(err, RT_INVALID,
                             "loss rskd: the ids were drawn at temperature %g and say nothing of q at %g; use "
@@ -54,7 +54,7 @@ static rt_status check_term(const rt_loss_spec *s, bool has_topk, bool has_draws
                             "loss %s: tail=floor is a form of rkl; use bucket or renorm_both", kind);
     const bool exact_tail =
         s->tail == RT_TAIL_BUCKET || s->tail == RT_TAIL_PARTIAL || s->tail == RT_TAIL_UNIFORM;
-    if (exact_tail && tau != row_tau)
+    if (exact_tail && tau != row_tau && !isnan(row_tau))
         return rt_error_set(
             err, RT_INVALID,
             "loss %s: tail=%s needs the mass off the kept ids at temperature %g, which is the "
@@ -69,7 +69,7 @@ rt_status rt_kept_mix_check(const rt_loss_mix *mix, bool has_topk, bool has_draw
     if (rt_loss_terms_check(mix, err) != RT_OK)
         return err->status;
     for (size_t i = 0; i < mix->n_terms; i++)
-        if (check_term(&mix->terms[i].spec, has_topk, has_draws, tau > 0 ? tau : 1, err) != RT_OK)
+        if (check_term(&mix->terms[i].spec, has_topk, has_draws, tau == 0 ? 1 : tau, err) != RT_OK)
             return err->status;
     return RT_OK;
 }

@@ -38,7 +38,7 @@ typedef struct rt_kept_row {  /* a view; arrays are [n], ids distinct */
 } rt_kept_row;
 
 /* RT_INVALID, with the reason, for terms that such rows cannot serve: has_topk, has_draws say what they hold,
- * tau (0: 1) the temperature of their log-probabilities. */
+ * tau (0: 1) the temperature of their log-probabilities; NAN: not known yet. */
 rt_status rt_kept_mix_check(const rt_loss_mix *mix, bool has_topk, bool has_draws, double tau, rt_error *err);
 
 /* Bytes of scratch for rows of at most n_max ids; one for each thread, 64-byte aligned. */

@@ -15,6 +15,11 @@ const rt_field rt_recipe_fields[] = {
      "GGUF file, model folder, or a name known to pull", NULL, 0, 0},
     {"teacher.precision", RT_FIELD_CHOICE, AT(teacher.precision), "bf16",
      "int8 is faster for quantised files and off by some 0.004 nats", "bf16|f32|int8", 0, 0},
+    {"teacher.store", RT_FIELD_STRING, AT(teacher.store), "''",
+     "folder of kept outputs to learn from; the model above is then not run, only its layers are taken", NULL,
+     0, 0},
+    {"teacher.accept", RT_FIELD_STRINGS, AT(teacher.accept), "[]",
+     "differences between store and student that are fine: template, end_token", NULL, 0, 0},
     {"student.init", RT_FIELD_CHOICE, AT(student.init), "layers",
      "take some of the teacher's layers, draw weights, or start from student.model",
      "layers|random|checkpoint", 0, 0},
@@ -26,8 +31,8 @@ const rt_field rt_recipe_fields[] = {
      "checkpoint: the model to start from; random: a folder or config.json with the shape", NULL, 0, 0},
     {"student.precision", RT_FIELD_CHOICE, AT(student.precision), "bf16",
      "of the products; master weights are float32", "bf16|f32", 0, 0},
-    {"data.train", RT_FIELD_STRINGS, AT(data.train), NULL,
-     "JSONL (.zst) rows: text | prompt, completion | messages; or .txt", NULL, 0, 0},
+    {"data.train", RT_FIELD_STRINGS, AT(data.train), "[]",
+     "JSONL (.zst) rows: text | prompt, completion | messages; or .txt; none with teacher.store", NULL, 0, 0},
     {"data.tokens_max", RT_FIELD_COUNT, AT(data.tokens_max), "512",
      "longest document; longer text is split, longer answers are cut", NULL, 2, 1 << 20},
     {"data.loss_on", RT_FIELD_CHOICE, AT(data.loss_on), "answer", "which tokens are learnt", "answer|all", 0,
@@ -35,6 +40,25 @@ const rt_field rt_recipe_fields[] = {
     {"loss", RT_FIELD_STRINGS, AT(loss), "[fkl]",
      "terms: '[WEIGHT] KIND [name=value ...]', e.g. ['0.8 fkl temperature=2 tau2=yes', '0.2 ce']", NULL, 0,
      0},
+    {"features.hidden", RT_FIELD_CHOICE, AT(features.hidden), "none",
+     "compare hidden states, each over its rms", "none|mse|mse_normalised|cosine", 0, 0},
+    {"features.hidden_weight", RT_FIELD_REAL, AT(features.hidden_weight), "1", "in the objective", NULL, 0,
+     1e6},
+    {"features.layers", RT_FIELD_CHOICE, AT(features.layers), "uniform",
+     "which layers meet: every student's with its place in the teacher, the last ones, or those of pairs",
+     "uniform|last|pairs", 0, 0},
+    {"features.pairs", RT_FIELD_COUNTS, AT(features.pairs), "[]",
+     "student's layer, teacher's layer, and so on, from 0", NULL, 0, RT_LAYERS_MAX - 1},
+    {"features.projection", RT_FIELD_CHOICE, AT(features.projection), "learned",
+     "from the student's width to the teacher's; dropped after training", "learned|none", 0, 0},
+    {"features.relations", RT_FIELD_STRINGS, AT(features.relations), "[]",
+     "of q, k, v: how tokens relate in one layer (MiniLM)", NULL, 0, 0},
+    {"features.relation_weight", RT_FIELD_REAL, AT(features.relation_weight), "1", "in the objective", NULL,
+     0, 1e6},
+    {"features.relation_heads", RT_FIELD_COUNT, AT(features.relation_heads), "0",
+     "into how many the states are split on both sides; 0: the student's kv heads", NULL, 0, 4096},
+    {"features.relation_layers", RT_FIELD_COUNTS, AT(features.relation_layers), "[]",
+     "student's layer, teacher's layer; none: the last of both", NULL, 0, RT_LAYERS_MAX - 1},
     {"train.tokens", RT_FIELD_COUNT, AT(train.tokens), "200K",
      "how much to train on, the same text again where it is shorter", NULL, 1, 1e15},
     {"train.steps", RT_FIELD_COUNT, AT(train.steps), "0", "instead of tokens", NULL, 0, 1e12},
@@ -76,87 +100,6 @@ rt_precision rt_recipe_precision(int choice)
     return order[choice];
 }
 
-/* ---- the loss ---- */
-
-static bool read_real(double *out, const char *text)
-{
-    char *end;
-    const double x = strtod(text, &end);
-    if (end == text || *end != '\0' || !isfinite(x))
-        return false;
-    *out = x;
-    return true;
-}
-
-static rt_status set_parameter(rt_loss_spec *spec, const char *name, const char *value, const char *term,
-                               rt_error *err)
-{
-    const struct {
-        const char *name;
-        double *to;
-    } reals[] = {
-        {"temperature", &spec->tau}, {"beta", &spec->beta}, {"alpha", &spec->alpha},
-        {"mu", &spec->mu},           {"t", &spec->t},       {"label_smoothing", &spec->label_smoothing},
-        {"z_loss", &spec->z_loss}};
-    if (strcmp(name, "tau2") == 0 && (strcmp(value, "yes") == 0 || strcmp(value, "no") == 0)) {
-        spec->tau2 = value[0] == 'y';
-        return RT_OK;
-    }
-    for (size_t i = 0; i < sizeof reals / sizeof reals[0]; i++)
-        if (strcmp(name, reals[i].name) == 0 && read_real(reals[i].to, value))
-            return RT_OK;
-    return rt_error_set(
-        err, RT_INVALID,
-        "loss: '%s=%s' in '%s' is not understood; temperature, beta, alpha, mu, t, label_smoothing, z_loss "
-        "take a number, tau2 takes yes or no",
-        name, value, term);
-}
-
-static rt_status read_term(double *weight, rt_loss_spec *spec, const char *term, rt_error *err)
-{
-    char copy[256];
-    if (strlen(term) >= sizeof copy)
-        return rt_error_set(err, RT_INVALID, "loss: a term of %zu characters is too long", strlen(term));
-    memcpy(copy, term, strlen(term) + 1);
-    *weight = 1;
-    *spec = (rt_loss_spec){.tau = 1, .beta = 0.5, .alpha = 0.1, .mu = 0.5, .t = 1};
-    bool has_kind = false;
-    char *rest = NULL;
-    size_t position = 0;
-    for (char *word = strtok_r(copy, " \t", &rest); word; word = strtok_r(NULL, " \t", &rest), position++) {
-        char *equals = strchr(word, '=');
-        if (equals) {
-            *equals = '\0';
-            if (set_parameter(spec, word, equals + 1, term, err) != RT_OK)
-                return err->status;
-        } else if (position == 0 && read_real(weight, word)) {
-            continue;
-        } else if (!has_kind && rt_loss_kind_from_name(&spec->kind, word)) {
-            has_kind = true;
-        } else {
-            return rt_error_set(err, RT_INVALID,
-                                "loss: '%s' in '%s' is no kind of loss; known are ce, fkl, rkl, jsd, "
-                                "jsd_norm, skl, srkl, tvd, ab, "
-                                "akl, taid, mse, mse_centred",
-                                word, term);
-        }
-    }
-    return has_kind ? RT_OK
-                    : rt_error_set(err, RT_INVALID, "loss: the term '%s' names no kind of loss", term);
-}
-
-rt_status rt_recipe_loss(rt_loss_mix *out, const rt_strings *terms, rt_error *err)
-{
-    *out = (rt_loss_mix){.n_terms = terms->count};
-    if (terms->count == 0 || terms->count > RT_LOSS_TERMS_MAX)
-        return rt_error_set(err, RT_INVALID, "loss: %zu terms; 1 to %d are possible", terms->count,
-                            (int)RT_LOSS_TERMS_MAX);
-    for (size_t i = 0; i < terms->count; i++)
-        if (read_term(&out->terms[i].weight, &out->terms[i].spec, terms->items[i], err) != RT_OK)
-            return err->status;
-    return rt_loss_mix_check(out, err);
-}
-
 /* ---- the rest ---- */
 
 rt_status rt_recipe_layers(size_t *map, size_t *n, const rt_recipe *recipe, size_t teacher_layers,
@@ -183,6 +126,80 @@ rt_status rt_recipe_layers(size_t *map, size_t *n, const rt_recipe *recipe, size
     return RT_OK;
 }
 
+/* ---- features ---- */
+
+enum { RT_FEATURE_LAYERS_UNIFORM, RT_FEATURE_LAYERS_LAST, RT_FEATURE_LAYERS_PAIRS };
+
+bool rt_recipe_has_features(const rt_recipe *recipe)
+{
+    return (recipe->features.hidden != 0 && recipe->features.hidden_weight != 0) ||
+           (recipe->features.relations.count > 0 && recipe->features.relation_weight != 0);
+}
+
+static unsigned relation_bit(const char *word)
+{
+    static const char names[] = "qkv";
+    const char *at = word[0] && !word[1] ? strchr(names, word[0]) : NULL;
+    return at ? 1U << (at - names) : 0;
+}
+
+static rt_status feature_pairs(rt_feature_options *out, const rt_recipe *recipe, size_t n_student,
+                               size_t n_teacher, rt_error *err)
+{
+    const rt_counts *listed = &recipe->features.pairs;
+    switch (recipe->features.layers) {
+    case RT_FEATURE_LAYERS_UNIFORM:
+        out->n_pairs = n_student;
+        break;
+    case RT_FEATURE_LAYERS_LAST:
+        out->n_pairs = 1;
+        break;
+    default:
+        out->n_pairs = listed->count / 2;
+    }
+    if (out->n_pairs > RT_FEATURE_PAIRS_MAX)
+        return rt_error_set(err, RT_INVALID,
+                            "features.layers: %zu pairs of layers; at most %d are possible: list fewer in "
+                            "features.pairs",
+                            out->n_pairs, (int)RT_FEATURE_PAIRS_MAX);
+    for (size_t i = 0; i < out->n_pairs; i++) {
+        if (recipe->features.layers == RT_FEATURE_LAYERS_PAIRS) {
+            out->pairs[i].student = listed->items[2 * i];
+            out->pairs[i].teacher = listed->items[2 * i + 1];
+        } else {
+            out->pairs[i].student = out->n_pairs == 1 ? n_student - 1 : i;
+            out->pairs[i].teacher =
+                out->n_pairs == 1 ? n_teacher - 1 : rt_layer_map_uniform(i, n_student, n_teacher);
+        }
+    }
+    return RT_OK;
+}
+
+rt_status rt_recipe_features(rt_feature_options *out, const rt_recipe *recipe, const rt_model_config *student,
+                             const rt_model_config *teacher, rt_error *err)
+{
+    *out = (rt_feature_options){0};
+    if (recipe->features.hidden != 0) {
+        out->hidden = (rt_hidden_kind)(recipe->features.hidden - 1);
+        out->hidden_weight = recipe->features.hidden_weight;
+        out->projection = recipe->features.projection == 0;
+        if (feature_pairs(out, recipe, student->n_layers, teacher->n_layers, err) != RT_OK)
+            return err->status;
+    }
+    for (size_t i = 0; i < recipe->features.relations.count; i++)
+        out->relations |= relation_bit(recipe->features.relations.items[i]);
+    if (out->relations)
+        out->relation_weight = recipe->features.relation_weight;
+    const rt_counts *layers = &recipe->features.relation_layers;
+    out->relation_heads = recipe->features.relation_heads;
+    out->relation_student = layers->count ? layers->items[0] : student->n_layers - 1;
+    out->relation_teacher = layers->count ? layers->items[1] : teacher->n_layers - 1;
+    out->sequence_max = recipe->data.tokens_max;
+    return rt_features_any(out) ? rt_features_check(out, student, teacher, err) : RT_OK;
+}
+
+/* ---- steps ---- */
+
 uint64_t rt_recipe_steps(const rt_recipe *recipe)
 {
     if (recipe->train.steps)
@@ -199,6 +216,52 @@ rt_schedule rt_recipe_schedule(const rt_recipe *recipe)
                          .total = steps,
                          .decay = (uint64_t)(recipe->train.decay_share * (double)steps),
                          .floor = recipe->train.floor};
+}
+
+static rt_status check_teacher(const rt_recipe *recipe, rt_error *err)
+{
+    const bool store = recipe->teacher.store[0] != '\0';
+    if (recipe->data.train.count == 0 && !store)
+        return rt_error_set(err, RT_INVALID, "data.train names no file, and there is no teacher.store");
+    if (recipe->data.train.count > 0 && store)
+        return rt_error_set(
+            err, RT_INVALID,
+            "data.train and teacher.store: a store brings its own text; leave one of them out");
+    if (store && rt_recipe_has_features(recipe))
+        return rt_error_set(err, RT_INVALID,
+                            "features need the teacher's inside, which teacher.store does not hold; leave "
+                            "teacher.store out");
+    for (size_t i = 0; i < recipe->teacher.accept.count; i++) {
+        const char *word = recipe->teacher.accept.items[i];
+        if (strcmp(word, "template") != 0 && strcmp(word, "end_token") != 0)
+            return rt_error_set(err, RT_INVALID, "teacher.accept: '%s' is neither template nor end_token",
+                                word);
+    }
+    return RT_OK;
+}
+
+static rt_status check_features(const rt_recipe *recipe, rt_error *err)
+{
+    const bool pairs = recipe->features.layers == RT_FEATURE_LAYERS_PAIRS;
+    if (rt_recipe_has_features(recipe) && recipe->teacher.model[0] == '\0')
+        return rt_error_set(err, RT_INVALID, "features need teacher.model");
+    if (pairs != (recipe->features.pairs.count > 0) || recipe->features.pairs.count % 2 != 0)
+        return rt_error_set(
+            err, RT_INVALID,
+            "features.pairs lists %zu numbers with features.layers %s; it takes pairs, student's "
+            "layer and teacher's, with features.layers pairs",
+            recipe->features.pairs.count, pairs ? "pairs" : "other than pairs");
+    if (recipe->features.relation_layers.count != 0 && recipe->features.relation_layers.count != 2)
+        return rt_error_set(
+            err, RT_INVALID,
+            "features.relation_layers lists %zu numbers; it takes the student's layer and the "
+            "teacher's",
+            recipe->features.relation_layers.count);
+    for (size_t i = 0; i < recipe->features.relations.count; i++)
+        if (relation_bit(recipe->features.relations.items[i]) == 0)
+            return rt_error_set(err, RT_INVALID, "features.relations: '%s' is none of q, k, v",
+                                recipe->features.relations.items[i]);
+    return RT_OK;
 }
 
 rt_status rt_recipe_check(const rt_recipe *recipe, rt_error *err)
@@ -219,8 +282,8 @@ rt_status rt_recipe_check(const rt_recipe *recipe, rt_error *err)
         recipe->student.n_layers != recipe->student.layers.count)
         return rt_error_set(err, RT_INVALID, "student.layers lists %zu layers and student.n_layers says %zu",
                             recipe->student.layers.count, recipe->student.n_layers);
-    if (recipe->data.train.count == 0)
-        return rt_error_set(err, RT_INVALID, "data.train names no file");
+    if (check_teacher(recipe, err) != RT_OK || check_features(recipe, err) != RT_OK)
+        return err->status;
     if (recipe->data.tokens_max > recipe->train.batch_tokens)
         return rt_error_set(
             err, RT_INVALID,

@@ -5,7 +5,8 @@
 
 #include "base/schema.h"
 #include "model/decoder.h"
-#include "student/loss.h"
+#include "student/course.h"
+#include "student/feature_train.h"
 #include "student/schedule.h"
 
 enum { RT_INIT_LAYERS, RT_INIT_RANDOM, RT_INIT_CHECKPOINT };
@@ -15,6 +16,8 @@ typedef struct rt_recipe {
     struct {
         const char *model;
         int precision;
+        const char *store;
+        rt_strings accept;
     } teacher;
     struct {
         int init;
@@ -30,6 +33,13 @@ typedef struct rt_recipe {
     } data;
     rt_strings loss;
     struct {
+        int hidden, layers, projection;
+        double hidden_weight, relation_weight;
+        rt_counts pairs, relation_layers;
+        rt_strings relations;
+        size_t relation_heads;
+    } features;
+    struct {
         size_t tokens, steps, batch_tokens, micro_batches, seed, threads;
         double lr, warmup, floor, decay_share, beta1, beta2, eps, weight_decay, clip, checkpoint_minutes;
         int schedule, decay;
@@ -43,9 +53,15 @@ typedef struct rt_recipe {
 extern const rt_field rt_recipe_fields[];
 extern const size_t rt_recipe_field_count;
 
-/* A loss from its terms: each "[WEIGHT] KIND [name=value ...]", names temperature, tau2, beta, alpha, mu, t,
- * label_smoothing, z_loss.  "fkl"; "0.8 fkl temperature=2 tau2=yes" and "0.2 ce". */
-rt_status rt_recipe_loss(rt_loss_mix *out, const rt_strings *terms, rt_error *err);
+/* A loss from its terms, each "[WEIGHT] KIND [name=value ...]": "fkl"; "0.8 fkl temperature=2 tau2=yes" and
+ * "0.2 ce".  A number may be a ramp "a..b" over the steps (shape=linear|cosine, over=SHARE).  kept: the
+ * teacher is kept rows; terms that name no tail get the bucket. */
+rt_status rt_recipe_loss(rt_objective *out, const rt_strings *terms, bool kept, uint64_t steps,
+                         rt_error *err);
+/* The features of a recipe for two shapes: its layer map made into pairs. */
+rt_status rt_recipe_features(rt_feature_options *out, const rt_recipe *recipe, const rt_model_config *student,
+                             const rt_model_config *teacher, rt_error *err);
+bool rt_recipe_has_features(const rt_recipe *recipe);
 /* Which of the teacher's layers the student takes: as listed, or n_layers of them spread evenly, first and
  * last included.  map [RT_LAYERS_MAX]. */
 rt_status rt_recipe_layers(size_t *map, size_t *n, const rt_recipe *recipe, size_t teacher_layers,

@@ -114,6 +114,8 @@ static rt_status train_step(run *r, rt_run_progress *p, rt_error *err)
         rt_dealer_next(&r->dealer, &r->deal);
         for (size_t i = 0; i < r->deal.targets.n; i++)
             r->deal.scales[i] = 1.0 / (double)targets; /* the mean over the step's tokens */
+        if (r->options->kept && rt_kept_source_fill(r->options->kept, &r->deal, err) != RT_OK)
+            return err->status;
         if (rt_trainer_accumulate(r->trainer, &r->deal.batch, &r->deal.targets, err) != RT_OK)
             return err->status;
         tokens += r->deal.batch.n_tokens;

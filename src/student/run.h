@@ -9,6 +9,7 @@
 
 #include "student/checkpoint.h"
 #include "student/data.h"
+#include "student/kept_source.h"
 
 typedef struct rt_run_options {
     const char *dir;
@@ -16,6 +17,7 @@ typedef struct rt_run_options {
     uint64_t seed, steps;
     size_t micro_batches;      /* a step */
     double checkpoint_seconds; /* <= 0: only at the end and when stopped */
+    rt_kept_source *kept;      /* the documents' teacher; NULL: a model, or none */
 } rt_run_options;
 
 typedef struct rt_run_progress {

@@ -70,8 +70,9 @@ static rt_status check_objective(const rt_trainer_options *options, const rt_mod
         rt_loss_mix mix;
         rt_course_at(&mix, &options->mix, &options->course, end ? steps : 0, steps, options->course.taid.t);
         const rt_status status =
-            is_kept(options) ? rt_kept_mix_check(&mix, options->kept.topk, options->kept.draws, 1, err)
-                             : rt_loss_mix_check(&mix, err);
+            is_kept(options)
+                ? rt_kept_mix_check(&mix, options->kept.topk, options->kept.draws, options->kept.tau, err)
+                : rt_loss_mix_check(&mix, err);
         if (status != RT_OK)
             return status;
     }

@@ -26,6 +26,7 @@ typedef struct rt_trainer_options {
     struct {                   /* the teacher is kept rows, not a model */
         bool topk, draws;      /* what they hold; both false: no kept rows */
         size_t n_max, n_vocab; /* ids of a row at most; the teacher's real ids */
+        double tau;            /* temperature of their log-probabilities; 0: 1 */
     } kept;
     rt_feature_options features; /* need a teacher model */
     uint64_t seed;               /* of the projections' start */

@@ -30,7 +30,59 @@ static rt_status loss_of(rt_loss_mix *mix, const char *a, const char *b, rt_erro
 {
     const char *items[] = {a, b};
     const rt_strings terms = {items, b ? 2 : 1};
-    return rt_recipe_loss(mix, &terms, err);
+    rt_objective objective;
+    const rt_status status = rt_recipe_loss(&objective, &terms, false, 100, err);
+    *mix = objective.mix;
+    return status;
+}
+
+static rt_status objective_of(rt_objective *out, const char *term, bool kept, rt_error *err)
+{
+    const rt_strings terms = {&term, 1};
+    return rt_recipe_loss(out, &terms, kept, 100, err);
+}
+
+static void numbers_move_from_a_to_b(void **state)
+{
+    (void)state;
+    rt_objective o;
+    rt_error err = {0};
+    assert_int_equal(
+        objective_of(&o, "1..0.5 fkl temperature=4..1 tau2=yes shape=cosine over=0.5", false, &err), RT_OK);
+    assert_int_equal(o.course.n_ramps, 2);
+    assert_true(o.course.ramps[0].of == RT_RAMP_WEIGHT && o.course.ramps[0].to == 0.5);
+    assert_true(o.course.ramps[1].of == RT_RAMP_TAU && o.course.ramps[1].from == 4 &&
+                o.course.ramps[1].cosine);
+    assert_true(o.course.ramps[0].over == 0.5 && o.mix.terms[0].spec.tau == 4);
+    assert_int_equal(objective_of(&o, "taid", false, &err), RT_OK);
+    assert_true(o.course.n_ramps == 1 && o.course.ramps[0].from == 0.4 && o.course.ramps[0].to == 1);
+    assert_int_equal(objective_of(&o, "taid adaptive=yes t=0.2..0.9", false, &err), RT_OK);
+    assert_true(o.course.adaptive && o.course.n_ramps == 0 && o.course.taid.t == 0.2 &&
+                o.course.taid.t_end == 0.9);
+    static const char *const bad[][2] = {{"fkl temperature=1..-1", "tau"},
+                                         {"jsd beta=0..2", "beta"},
+                                         {"fkl adaptive=yes", "only taid"},
+                                         {"fkl over=0", "over=0"},
+                                         {"fkl tail=bucket", "this teacher gives all ids"},
+                                         {"rskd", "only a store holds"}};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        assert_int_equal(objective_of(&o, bad[i][0], false, &err), RT_INVALID);
+        assert_non_null(strstr(err.text, bad[i][1]));
+    }
+}
+
+static void a_store_as_teacher_gives_terms_a_tail(void **state)
+{
+    (void)state;
+    rt_objective o;
+    rt_error err = {0};
+    assert_int_equal(objective_of(&o, "fkl", true, &err), RT_OK);
+    assert_int_equal(o.mix.terms[0].spec.tail, RT_TAIL_BUCKET);
+    assert_int_equal(objective_of(&o, "fkl tail=renorm temperature=2", true, &err), RT_OK);
+    assert_int_equal(objective_of(&o, "rskd self=yes", true, &err), RT_OK);
+    assert_true(o.mix.terms[0].spec.self_normalised && o.mix.terms[0].spec.tail == RT_TAIL_NONE);
+    assert_int_equal(objective_of(&o, "taid", true, &err), RT_INVALID);
+    assert_int_equal(objective_of(&o, "rkl tail=renorm", true, &err), RT_INVALID);
 }
 
 static void a_term_has_weight_one_unless_it_says_other(void **state)
@@ -99,6 +151,12 @@ static void what_cannot_work_together_is_refused(void **state)
         {"teacher: {model: t}\ndata: {train: x}\nstudent: {n_layer: 3}\n", "n_layers"},
         {"teacher: {model: t}\ndata: {train: x}\ntrain: {lr: fast}\n", "lr"},
         {"teacher: {model: t}\n", "data.train"},
+        {"teacher: {model: t, store: s}\ndata: {train: x}\n", "leave one of them out"},
+        {"teacher: {model: t, store: s}\nfeatures: {hidden: mse}\n", "teacher's inside"},
+        {"teacher: {model: t, store: s, accept: [x]}\n", "teacher.accept"},
+        {"teacher: {model: t}\ndata: {train: x}\nfeatures: {layers: pairs, hidden: mse}\n", "features.pairs"},
+        {"teacher: {model: t}\ndata: {train: x}\nfeatures: {relations: [w]}\n", "none of q, k, v"},
+        {"teacher: {model: t}\ndata: {train: x}\nfeature: {hidden: mse}\n", "features"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         loaded l;
@@ -128,6 +186,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_term_has_weight_one_unless_it_says_other),
         cmocka_unit_test(a_term_that_is_not_understood_is_named),
+        cmocka_unit_test(numbers_move_from_a_to_b),
+        cmocka_unit_test(a_store_as_teacher_gives_terms_a_tail),
         cmocka_unit_test(layers_are_spread_evenly_and_keep_both_ends),
         cmocka_unit_test(what_cannot_work_together_is_refused),
         cmocka_unit_test(steps_follow_from_tokens),
