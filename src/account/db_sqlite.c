@@ -12,7 +12,7 @@
 #include "account/db_ops.h"
 #include "base/hash.h"
 
-enum { BUSY_TIMEOUT_MS = 10000 };
+enum { BUSY_TRIES = 20000, BUSY_SLEEP_US = 500 };
 
 typedef struct statement {
     uint64_t hash;
@@ -60,6 +60,17 @@ static rt_status make_private(const char *path, rt_error *err)
     return RT_OK;
 }
 
+/* SQLite's own handler sleeps up to 100 ms between two looks, so that who writes often starves who writes
+ * seldom. */
+static int wait_for_writer(void *context, int tries)
+{
+    (void)context;
+    if (tries >= BUSY_TRIES)
+        return 0;
+    (void)usleep(BUSY_SLEEP_US);
+    return 1;
+}
+
 static rt_status open_db(void **out, const char *where, rt_error *err)
 {
     if (make_private(where, err) != RT_OK)
@@ -69,7 +80,7 @@ static rt_status open_db(void **out, const char *where, rt_error *err)
         return rt_error_set(err, RT_NO_MEMORY, "no memory for a database connection");
     int code = sqlite3_open_v2(where, &db->connection, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX, NULL);
     if (code == SQLITE_OK)
-        code = sqlite3_busy_timeout(db->connection, BUSY_TIMEOUT_MS);
+        code = sqlite3_busy_handler(db->connection, wait_for_writer, NULL);
     if (code == SQLITE_OK)
         code = sqlite3_exec(db->connection,
                             "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA temp_store=MEMORY;"

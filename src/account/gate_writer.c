@@ -83,6 +83,8 @@ static void write_group(rt_gate *gate, rt_ticket **group, size_t count, int64_t 
                                                  rt_gate_unix_ms(gate) / 1000, &err);
         if (status == RT_OK)
             break;
+        if (status == RT_BUSY) /* others write too: a matter of waiting, not a failure */
+            continue;
         rt_log(RT_LOG_WARNING, "the ledger could not be written and will be tried again: %s", err.text);
         atomic_store(&gate->failing, true);
         for (size_t i = 0; i < count; i++)
@@ -90,7 +92,7 @@ static void write_group(rt_gate *gate, rt_ticket **group, size_t count, int64_t 
         if (closing)
             break;
         (void)pthread_mutex_lock(&gate->queue_mutex);
-        if (!gate->closing && status != RT_BUSY)
+        if (!gate->closing)
             wait_seconds(gate, 1);
         closing = gate->closing;
         (void)pthread_mutex_unlock(&gate->queue_mutex);
