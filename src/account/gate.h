@@ -89,9 +89,9 @@ const rt_caller *rt_gate_authenticate(rt_gate *gate, const char *key, const char
 const rt_caller *rt_caller_retain(const rt_caller *caller);
 void rt_caller_release(const rt_caller *caller); /* NULL is allowed */
 /* An admin key ("sk-rt-admin-..."): its role and name, for the /admin/v1 listener. */
-typedef enum rt_role { RT_ROLE_NONE, RT_ROLE_READ, RT_ROLE_SUPPORT, RT_ROLE_FULL } rt_role;
+typedef enum rt_admin_role { RT_ROLE_NONE, RT_ROLE_READ, RT_ROLE_SUPPORT, RT_ROLE_FULL } rt_admin_role;
 typedef struct rt_admin {
-    rt_role role;
+    rt_admin_role role;
     char name[256]; /* "admin:<id> <name>", the actor in the audit trail */
 } rt_admin;
 bool rt_gate_authenticate_admin(rt_gate *gate, const char *key, const char *address, rt_admin *admin,

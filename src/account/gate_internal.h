@@ -39,7 +39,7 @@ typedef struct key_entry {
     counted counted;
     char name[201];
     account_entry *account; /* NULL for an admin key */
-    rt_role role;
+    rt_admin_role role;
     unsigned char hash[32];
     rt_limits limits;
     int64_t expires, revoked;  /* 0: never */

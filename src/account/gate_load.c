@@ -126,7 +126,7 @@ static rt_status load_account(void *context, const rt_sql_row *row, rt_error *er
     return RT_OK;
 }
 
-static rt_role role_of(const char *name)
+static rt_admin_role role_of(const char *name)
 {
     return strcmp(name, "full") == 0      ? RT_ROLE_FULL
            : strcmp(name, "support") == 0 ? RT_ROLE_SUPPORT

@@ -10,6 +10,9 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/size.h"
+#include "account/limits.h"
+#include "base/json.h"
+#include "cli/account_db.h"
 #include "cli/cli.h"
 #include "cli/commands.h"
 #include "cli/open_model.h"
@@ -18,8 +21,8 @@
 typedef struct settings {
     cli_rest models;
     cli_list aliases, origins;
-    const char *host, *precision, *log;
-    size_t port, slots, context, queue, prefill, threads, connections, timeout, drain;
+    const char *host, *precision, *log, *db, *secrets, *terms, *prices, *admin_host;
+    size_t port, admin_port, slots, context, queue, prefill, threads, connections, timeout, drain;
     bool insecure, open_tokenizer, metrics_open;
     const char *reasoning;
 } settings;
@@ -36,6 +39,9 @@ typedef struct server {
     char *alias_words[CLI_LIST_MAX];
     size_t n_aliases;
     FILE *log;
+    rt_gate *gate; /* NULL: no accounts */
+    rt_terms *terms;
+    json_t *prices;
 } server;
 
 /* ---- models ---- */
@@ -168,25 +174,62 @@ static void reload(void *context)
         (void)fprintf(stderr, "retort: %s\n", err.text);
 }
 
-/* ---- running ---- */
+/* ---- accounts ---- */
+
+/* A database that was named is used, whatever is in it; the default one only once there are accounts in it,
+ * so that a model can be tried on one's own machine without any. */
+static rt_status open_accounts(server *s, rt_error *err)
+{
+    const settings *set = s->settings;
+    char *path = NULL;
+    const char *secrets = set->secrets ? set->secrets : getenv("RETORT_SECRETS"),
+               *given = getenv("RETORT_DB");
+    const bool named = set->db || (given && *given);
+    if (set->db && strcmp(set->db, "none") == 0)
+        return RT_OK;
+    if (cli_account_db_path(&path, set->db, err) != RT_OK)
+        return err->status;
+    rt_status status = RT_OK;
+    if (set->terms)
+        status = rt_terms_open(&s->terms, set->terms, err);
+    if (status == RT_OK && set->prices &&
+        (status = rt_json_read(&s->prices, set->prices, 1 << 20, err)) == RT_OK)
+        status = rt_prices_check(s->prices, err);
+    if (status == RT_OK && (named || rt_path_exists(path))) {
+        const rt_gate_options options = {.db = path,
+                                         .secrets = secrets && *secrets ? secrets : NULL,
+                                         .terms = s->terms,
+                                         .prices = s->prices};
+        status = rt_gate_open(&s->gate, &options, err);
+        if (status == RT_OK && !named && rt_gate_account_count(s->gate) == 0) {
+            rt_gate_close(s->gate);
+            s->gate = NULL;
+        }
+    }
+    free(path);
+    return status;
+}
 
 static bool is_loopback(const char *host)
 {
     return strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0 || strcmp(host, "localhost") == 0;
 }
 
-static rt_status check_host(const settings *s, rt_error *err)
+static rt_status check_host(const server *s, rt_error *err)
 {
-    if (s->port > 65535)
-        return rt_error_set(err, RT_INVALID, "serve: --port %zu is not in 0..65535", s->port);
-    if (is_loopback(s->host) || s->insecure)
+    const settings *set = s->settings;
+    if (set->port > 65535 || set->admin_port > 65535)
+        return rt_error_set(err, RT_INVALID, "serve: a port is not in 0..65535");
+    if (is_loopback(set->host) || set->insecure || (s->gate && rt_gate_account_count(s->gate) > 0))
         return RT_OK;
     return rt_error_set(
         err, RT_INVALID,
-        "serve: there are no accounts, so everybody who reaches %.100s could use the model; serve on "
-        "127.0.0.1, or say --insecure",
-        s->host);
+        "serve: there are no accounts, so everybody who reaches %.100s could use the model; create "
+        "one with 'retort account create', serve on 127.0.0.1, or say --insecure",
+        set->host);
 }
+
+/* ---- running ---- */
 
 static rt_status serve(server *s, rt_error *err)
 {
@@ -213,12 +256,22 @@ static rt_status serve(server *s, rt_error *err)
     options.log = set->log ? write_log : NULL;
     options.reload = reload;
     options.context = s;
+    options.gate = s->gate;
+    options.terms = s->terms;
+    options.admin_host = strcmp(set->admin_host, "none") == 0 ? NULL : set->admin_host;
+    options.admin_port = (int)set->admin_port;
     options.signals = true;
     rt_serve *open = NULL;
     if (rt_serve_open(&open, &options, err) != RT_OK)
         return err->status;
     (void)fprintf(stderr, "retort: %s on http://%s:%d/v1 (%zu slots)\n", s->ids[0], set->host,
                   rt_serve_port(open), set->slots);
+    if (rt_serve_admin_port(open))
+        (void)fprintf(stderr, "retort: admin API on http://%s:%d/admin/v1\n", set->admin_host,
+                      rt_serve_admin_port(open));
+    if (!s->gate)
+        (void)fprintf(stderr, "retort: no accounts: everybody on %s is served\n",
+                      is_loopback(set->host) ? "this machine" : "the network");
     const rt_status status = rt_serve_run(open, err);
     rt_serve_close(open);
     return status;
@@ -227,7 +280,7 @@ static rt_status serve(server *s, rt_error *err)
 static int work(server *s, rt_error *err)
 {
     const settings *set = s->settings;
-    if (check_host(set, err) != RT_OK || open_log(s, err) != RT_OK ||
+    if (open_accounts(s, err) != RT_OK || check_host(s, err) != RT_OK || open_log(s, err) != RT_OK ||
         rt_pool_open(&s->pool, (unsigned)rt_size_min(set->threads, 1 << 16), err) != RT_OK ||
         open_models(s, err) != RT_OK || read_aliases(s, err) != RT_OK || serve(s, err) != RT_OK)
         return cli_fail(err);
@@ -237,6 +290,8 @@ static int work(server *s, rt_error *err)
 int cmd_serve(int argc, char **argv)
 {
     settings set = {.host = "127.0.0.1",
+                    .admin_host = "127.0.0.1",
+                    .admin_port = 8081,
                     .precision = "int8",
                     .reasoning = "deepseek",
                     .port = 8080,
@@ -248,8 +303,8 @@ int cmd_serve(int argc, char **argv)
         {CLI_ABOUT, NULL, NULL,
          "Serves models to OpenAI-compatible clients: chat/completions, completions (with echo scoring),\n"
          "models, tokenize, detokenize, health, ready, metrics; streams as server-sent events. SIGTERM lets\n"
-         "running answers finish, SIGHUP opens the log file again. Without accounts only this machine is\n"
-         "served.\n\n"
+         "running answers finish, SIGHUP opens the log file again. Where there are accounts (retort account\n"
+         "create) every request needs a key; without any only this machine is served.\n\n"
          "Examples:\n  retort serve smollm2-135m-instruct\n"
          "  retort serve teacher.gguf student/ --port 9000 --alias gpt-4o-mini=student --log access.jsonl"},
         {CLI_REST, "[MODEL...]", &set.models, "GGUF files, folders, or models that were pulled"},
@@ -270,6 +325,14 @@ int cmd_serve(int argc, char **argv)
         {CLI_FLAG, "--open-tokenizer", &set.open_tokenizer, "tokenizer endpoints need no key"},
         {CLI_FLAG, "--metrics-open", &set.metrics_open, "/metrics needs no key"},
         {CLI_FLAG, "--insecure", &set.insecure, "serve other machines without accounts"},
+        {CLI_STRING, "--db PATH", &set.db,
+         "accounts: a file, postgres://USER@HOST/NAME, or none (default: accounts.db where it has some)"},
+        {CLI_STRING, "--secrets FILE", &set.secrets, "the database's keys (default: beside its file)"},
+        {CLI_STRING, "--terms FILE", &set.terms, "terms of use that accounts must have accepted"},
+        {CLI_STRING, "--prices FILE", &set.prices, "money per million tokens by model, as JSON"},
+        {CLI_STRING, "--admin-host ADDRESS", &set.admin_host,
+         "of the admin API, or none (default 127.0.0.1)"},
+        {CLI_COUNT, "--admin-port N", &set.admin_port, "0 takes a free one (default 8081)"},
         {CLI_STRING, "--log FILE", &set.log, "access log, a line of JSON a request (-: standard error)"},
         {CLI_STRING, "--precision " CLI_PRECISIONS, &set.precision, "of the computation (default int8)"},
         {CLI_COUNT, "--threads N", &set.threads, "default: one a processor"},
@@ -289,5 +352,8 @@ int cmd_serve(int argc, char **argv)
     if (s.log && s.log != stderr)
         (void)fclose(s.log);
     rt_pool_close(s.pool);
+    rt_gate_close(s.gate);
+    rt_terms_close(s.terms);
+    json_decref(s.prices);
     return status;
 }

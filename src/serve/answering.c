@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/hash.h"
 #include "serve/service.h"
 
 enum { PING_S = 15 };
@@ -51,8 +52,8 @@ static bool make_job(rt_call *call, rt_fault *fault)
     job->lane = call->lane;
     job->deadline_s = deadline_of(call, job->arrived_s);
     call->prompt_tokens = rt_job_prompt_tokens(job);
-    return rt_reply_init(&call->reply, call->model, q, job, call->serve->fingerprints[call->lane],
-                         call->serve->options.reasoning, &err) == RT_OK ||
+    return rt_compose_init(&call->reply, call->model, q, job, call->serve->fingerprints[call->lane],
+                           call->serve->options.reasoning, &err) == RT_OK ||
            no_memory(fault);
 }
 
@@ -75,16 +76,29 @@ static void unlink_call(rt_call *call)
         call->next->prev = call->prev;
 }
 
+/* What the request may cost at most. */
+static void estimate(rt_call *call)
+{
+    const rt_request *q = &call->request;
+    call->prompt_tokens = 0;
+    for (size_t i = 0; i < q->n_prompts; i++)
+        call->prompt_tokens += q->prompts[i].count;
+    call->reserved_tokens = q->options.tokens_max * q->options.n * q->n_prompts;
+    call->named_tokens = q->has_tokens_max ? q->options.tokens_max : 0;
+    call->top_logprobs = q->options.top_logprobs > q->options.prompt_top_logprobs
+                             ? q->options.top_logprobs
+                             : q->options.prompt_top_logprobs;
+    if (call->top_logprobs < 0)
+        call->top_logprobs = 0;
+}
+
 static bool submit(rt_call *call, rt_fault *fault)
 {
     rt_serve *serve = call->serve;
-    if (serve->draining) {
-        (void)rt_fault_set(fault, 503, "server_error", "draining", "the server is being stopped");
-        fault->retry_after_s = 5;
-        return false;
-    }
     if (!make_job(call, fault))
         return false;
+    if (call->caller)
+        call->job->account = rt_hash64(call->caller->account, strlen(call->caller->account), 1);
     call->last_sent_s = rt_clock_seconds();
     if (rt_engine_submit(serve->engine, call->job)) {
         link_call(call);
@@ -98,16 +112,23 @@ static bool submit(rt_call *call, rt_fault *fault)
 static void run(rt_call *call, bool chat)
 {
     rt_fault fault = {0};
-    if (!rt_call_body(call))
+    if (!rt_call_body(call) || !rt_call_idempotency(call))
         return;
     const char *strict = rt_http_request_field(call->x, "x-retort-strict");
-    const rt_request_rules rules = {.strict = strict && strcmp(strict, "1") == 0,
-                                    .unknown = on_unknown,
-                                    .context = call,
-                                    .tokens_cap = -1};
-    if (rt_request_read(&call->request, chat, call->body, call->model, &rules, &fault) &&
-        submit(call, &fault))
-        return;
+    rt_request_rules rules = {
+        .strict = strict && strcmp(strict, "1") == 0, .unknown = on_unknown, .context = call};
+    rt_call_rules(call, &rules);
+    bool ok = rt_request_read(&call->request, chat, call->body, call->model, &rules, &fault);
+    if (ok && call->serve->draining) {
+        ok = rt_fault_set(&fault, 503, "server_error", "draining", "the server is being stopped");
+        fault.retry_after_s = 5;
+    }
+    if (ok) {
+        estimate(call);
+        if (rt_call_admit(call, &fault) && submit(call, &fault))
+            return;
+    }
+    rt_call_settle(call, fault.status, false);
     rt_job_free(call->job);
     call->job = NULL;
     rt_call_fault(call, &fault);
@@ -123,9 +144,14 @@ static void begin_stream(rt_call *call)
     if (call->streaming)
         return;
     call->streaming = true;
+    if (call->kept) {
+        call->kept->stream = true;
+        rt_http_record(call->x, &call->kept->body);
+    }
     rt_http_header(call->x, "Cache-Control", "no-cache");
     rt_http_header(call->x, "X-Accel-Buffering", "no");
     rt_call_headers(call->serve, call->x);
+    rt_call_limit_headers(call);
     rt_http_begin(call->x, 200, stream_type);
 }
 
@@ -142,7 +168,7 @@ static void grown(rt_call *call)
     if (!call->request.stream || rt_http_is_gone(call->x))
         return;
     rt_text out = {0};
-    rt_reply_events(&call->reply, &out);
+    rt_compose_events(&call->reply, &out);
     if (out.size) {
         begin_stream(call);
         send_events(call, &out);
@@ -155,15 +181,17 @@ static void account_for(rt_call *call)
 {
     rt_job *job = call->job;
     rt_metrics *m = &call->serve->metrics;
-    call->output_tokens = rt_reply_sampled(&call->reply);
+    call->output_tokens = rt_compose_sampled(&call->reply);
     (void)pthread_mutex_lock(&job->lock);
     for (size_t i = 0; i < job->n_prompts; i++)
         call->cached_tokens += job->prompts[i].cached;
     const double arrived = rt_http_request_of(call->x)->begun_s;
     if (job->started_s > 0)
         rt_metrics_observe(&m->queue, job->started_s - job->arrived_s);
-    if (job->first_token_s > 0)
-        rt_metrics_observe(&m->ttft, job->first_token_s - arrived);
+    if (job->first_token_s > 0) {
+        call->ttft_s = job->first_token_s - arrived;
+        rt_metrics_observe(&m->ttft, call->ttft_s);
+    }
     if (job->first_token_s > 0 && call->output_tokens > job->n_choices)
         rt_metrics_observe(&m->tpot, (job->ended_s - job->first_token_s) * (double)job->n_choices /
                                          (double)(call->output_tokens - job->n_choices));
@@ -193,53 +221,78 @@ static bool job_fault(rt_call *call, rt_fault *fault)
     return aborted;
 }
 
-static void finish_stream(rt_call *call, const rt_fault *fault)
+static void finish_stream(rt_call *call)
 {
     rt_text out = {0};
-    rt_reply_events(&call->reply, &out);
-    if (!fault)
-        rt_reply_last_events(&call->reply, &out);
+    const rt_fault *fault = call->fault.status ? &call->fault : NULL;
     begin_stream(call);
+    if (fault) {
+        rt_text_puts(&out, "data: ");
+        rt_fault_write(fault, &out);
+        rt_text_puts(&out, "\n\n");
+    } else {
+        rt_compose_last_events(&call->reply, &out);
+    }
     rt_http_write(call->x, out.data, out.size);
     rt_text_deinit(&out);
-    if (!fault) {
+    if (fault) {
+        rt_http_abort(call->x);
+    } else {
+        call->delivered = true;
         rt_http_end(call->x);
-        return;
     }
-    rt_text event = {0};
-    rt_text_puts(&event, "data: ");
-    rt_fault_write(fault, &event);
-    rt_text_puts(&event, "\n\n");
-    rt_http_write(call->x, event.data, event.size);
-    rt_text_deinit(&event);
-    rt_http_abort(call->x);
 }
 
-static void ended(rt_call *call)
+/* The last bytes, once the request's row is on the disk. */
+static void deliver(rt_call *call)
 {
-    rt_fault fault = {0};
     rt_job *job = call->job;
     unlink_call(call);
-    account_for(call);
-    const bool faulty = job_fault(call, &fault);
     if (rt_http_is_gone(call->x)) {
-        call->finish = "client_closed";
-        call->serve->metrics.cancelled++;
         rt_http_abort(call->x);
-    } else if (call->request.stream && (call->streaming || !faulty)) {
-        finish_stream(call, faulty ? &fault : NULL);
-    } else if (faulty) {
-        rt_call_fault(call, &fault);
+    } else if (call->request.stream && (call->streaming || !call->fault.status)) {
+        finish_stream(call);
+    } else if (call->fault.status) {
+        call->noted = true;
+        rt_call_fault(call, &call->fault);
     } else {
         rt_text out = {0};
-        rt_reply_whole(&call->reply, &out);
+        rt_compose_whole(&call->reply, &out);
+        if (call->kept)
+            rt_http_record(call->x, &call->kept->body);
+        call->delivered = true;
         rt_call_json(call, 200, &out);
         rt_text_deinit(&out);
     }
     rt_job_free(job);
 }
 
-void rt_serve_engine_news(rt_serve *serve)
+/* A job has ended: what it made is told, the bill is written, then the answer is finished. */
+static void ended(rt_call *call)
+{
+    account_for(call);
+    const bool faulty = job_fault(call, &call->fault);
+    if (call->revoked && !rt_http_is_gone(call->x)) {
+        (void)rt_fault_set(&call->fault, 403, "permission_error", "account_suspended",
+                           "the account may no longer be served; GET /v1/account tells why");
+        call->fault.no_retry = true;
+    }
+    if (rt_http_is_gone(call->x)) {
+        call->finish = "client_closed";
+        call->serve->metrics.cancelled++;
+    } else if (call->fault.status) {
+        call->finish = call->fault.code;
+    }
+    if (!faulty)
+        grown(call);
+    const int http = rt_http_is_gone(call->x) ? 499 : call->fault.status ? call->fault.status : 200;
+    if (call->ticket)
+        rt_call_settle(call, http, true);
+    else
+        deliver(call);
+}
+
+void rt_serve_news(rt_serve *serve)
 {
     bool done = false;
     for (rt_job *job; (job = rt_engine_changed(serve->engine, &done));) {
@@ -248,6 +301,8 @@ void rt_serve_engine_news(rt_serve *serve)
         else
             grown(job->owner);
     }
+    for (rt_call *call; (call = rt_serve_take_settled(serve));)
+        deliver(call);
 }
 
 void rt_call_gone(rt_call *call)
@@ -269,7 +324,16 @@ void rt_call_drained(rt_call *call)
 void rt_serve_tick_calls(rt_serve *serve, double now)
 {
     const bool cut = serve->draining && now > serve->drain_until_s;
+    const bool look = now - serve->looked_s >= 1;
+    if (look)
+        serve->looked_s = now;
     for (rt_call *call = serve->calls; call; call = call->next) {
+        if (look && call->ticket && !call->revoked &&
+            !rt_gate_still_allowed(serve->options.gate, call->ticket)) {
+            call->revoked = true;
+            atomic_store(&call->job->cancelled, true);
+            rt_engine_poke(serve->engine);
+        }
         if (cut && !atomic_exchange(&call->job->cancelled, true))
             rt_engine_poke(serve->engine);
         if (!call->request.stream || rt_http_is_gone(call->x) || now - call->last_sent_s < PING_S)

@@ -19,7 +19,7 @@ enum {
     RT_CHOICES_MAX = 16, /* n */
     RT_STOPS_MAX = 16,
     RT_STOP_BYTES_MAX = 256,
-    RT_TOP_LOGPROBS_MAX = 20,
+    RT_JOB_TOP_MAX = 20,
     RT_PROMPTS_MAX = 1024,
     RT_STOP_IDS_MAX = 64
 };

@@ -39,7 +39,7 @@ rt_status rt_lane_open(rt_lane *lane, const rt_lane_options *options, rt_error *
     lane->whole = calloc(n, sizeof *lane->whole);
     lane->whole_rows = calloc(n, sizeof *lane->whole_rows);
     lane->drawn = calloc(LANE_ROWS, sizeof *lane->drawn);
-    lane->tops = calloc((size_t)LANE_ROWS * RT_TOP_LOGPROBS_MAX, sizeof *lane->tops);
+    lane->tops = calloc((size_t)LANE_ROWS * RT_JOB_TOP_MAX, sizeof *lane->tops);
     bool ok = lane->slots && lane->drawers && lane->logits && lane->pieces && lane->turns && lane->whole &&
               lane->whole_rows && lane->drawn && lane->tops;
     for (size_t i = 0; ok && i < n; i++)

@@ -35,7 +35,7 @@ typedef struct rt_lane {
     size_t *whole,
         *whole_rows;  /* [n_slots]: those whose prompt is complete, and the rows of its last token */
     rt_scored *drawn; /* [LANE_ROWS] */
-    rt_top *tops;     /* [LANE_ROWS][RT_TOP_LOGPROBS_MAX] */
+    rt_top *tops;     /* [LANE_ROWS][RT_JOB_TOP_MAX] */
     uint64_t clock;
 } rt_lane;
 

@@ -110,7 +110,7 @@ static void draw_task(void *context, size_t index, unsigned thread)
     const rt_slot *slot = &lane->slots[work->slots[index]];
     rt_draw_token(&lane->drawers[thread], &slot->job->options, slot->choice->index,
                   lane->logits + index * lane->n_vocab, lane->n_vocab, slot->ids, slot->n_prompt,
-                  slot->n - slot->n_prompt, &lane->drawn[index], lane->tops + index * RT_TOP_LOGPROBS_MAX);
+                  slot->n - slot->n_prompt, &lane->drawn[index], lane->tops + index * RT_JOB_TOP_MAX);
 }
 
 /* Draws a token for each of n slots from rows 0 .. n-1 of the logits. */
@@ -119,7 +119,7 @@ static void draw_all(rt_lane *lane, const size_t *slots, size_t n, rt_lane_sink 
     draw_job work = {lane, slots};
     rt_pool_run(lane->options.model->pool, n, draw_task, &work);
     for (size_t i = 0; i < n; i++)
-        take(lane, &lane->slots[slots[i]], &lane->drawn[i], lane->tops + i * RT_TOP_LOGPROBS_MAX, sink);
+        take(lane, &lane->slots[slots[i]], &lane->drawn[i], lane->tops + i * RT_JOB_TOP_MAX, sink);
 }
 
 /* ---- prefill ---- */

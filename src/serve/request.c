@@ -286,19 +286,19 @@ static bool read_logprobs(const reader *r)
     if (q->chat) {
         bool wanted = false;
         if (!rt_field_bool(r->body, "logprobs", &wanted, r->fault) ||
-            !rt_field_int(r->body, "top_logprobs", 0, RT_TOP_LOGPROBS_MAX, &top, r->fault))
+            !rt_field_int(r->body, "top_logprobs", 0, RT_JOB_TOP_MAX, &top, r->fault))
             return false;
         if (top >= 0 && !wanted)
             return rt_fault_invalid(r->fault, "invalid_value", "top_logprobs",
                                     "'top_logprobs' needs 'logprobs': true");
         q->has_logprobs = wanted;
         top = wanted && top < 0 ? 0 : top;
-    } else if (!rt_field_int(r->body, "logprobs", 0, RT_TOP_LOGPROBS_MAX, &top, r->fault)) {
+    } else if (!rt_field_int(r->body, "logprobs", 0, RT_JOB_TOP_MAX, &top, r->fault)) {
         return false;
     } else {
         q->has_logprobs = top >= 0;
     }
-    if (!rt_field_int(r->body, "prompt_logprobs", 0, RT_TOP_LOGPROBS_MAX, &prompt, r->fault))
+    if (!rt_field_int(r->body, "prompt_logprobs", 0, RT_JOB_TOP_MAX, &prompt, r->fault))
         return false;
     q->has_prompt_logprobs = prompt >= 0;
     q->n_prompt_logprobs = (int)prompt;
@@ -410,17 +410,18 @@ static bool read_prompts(const reader *r)
 
 /* ---- does it fit ---- */
 
-static bool check_room(const reader *r, int64_t tokens_cap)
+static bool check_room(const reader *r, const rt_request_rules *rules)
 {
     rt_job_options *o = &r->out->options;
     const char *param = r->out->chat ? "messages" : "prompt";
-    size_t longest = 0;
+    size_t longest = 0, total = 0;
     for (size_t i = 0; i < r->out->n_prompts; i++) {
         const size_t n = r->out->prompts[i].count;
         if (n == 0)
             return rt_fault_invalid(r->fault, "invalid_value", param,
                                     "the prompt is empty, and this model has no token to begin a text with");
         longest = rt_size_max(longest, n);
+        total += n;
     }
     const size_t context = r->model->context, least = o->tokens_max == 0 ? 0 : 1;
     const size_t asked = r->out->has_tokens_max ? o->tokens_max : least;
@@ -432,8 +433,11 @@ static bool check_room(const reader *r, int64_t tokens_cap)
             context, longest + asked, longest, param, asked);
     if (!r->out->has_tokens_max) {
         o->tokens_max = rt_size_min(o->tokens_max, context - longest);
-        if (tokens_cap >= 1)
-            o->tokens_max = rt_size_min(o->tokens_max, (size_t)tokens_cap);
+        if (rules->tokens_cap >= 1)
+            o->tokens_max = rt_size_min(o->tokens_max, (size_t)rules->tokens_cap);
+        const size_t answers = o->n * r->out->n_prompts;
+        if (rules->tokens_room > 0 && (size_t)rules->tokens_room > total + answers)
+            o->tokens_max = rt_size_min(o->tokens_max, ((size_t)rules->tokens_room - total) / answers);
     }
     return true;
 }
@@ -457,7 +461,7 @@ static bool read_all(const reader *r, const rt_request_rules *rules)
     } else if (!read_prompts(r)) {
         return false;
     }
-    return check_room(r, rules->tokens_cap);
+    return check_room(r, rules);
 }
 
 bool rt_request_read(rt_request *out, bool chat, const json_t *body, const rt_served_model *model,

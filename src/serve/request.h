@@ -37,7 +37,8 @@ typedef struct rt_request_rules {
     bool strict;
     void (*unknown)(void *context, const char *name);
     void *context;
-    int64_t tokens_cap; /* of an answer, by the account's limit; < 0: none */
+    int64_t tokens_cap;  /* of an answer whose length the request does not name; < 0: none */
+    int64_t tokens_room; /* of prompts and such answers together; < 0: none */
 } rt_request_rules;
 
 /* Fills *out; on failure it is empty and *fault says why.  The request borrows from body. */

@@ -17,6 +17,7 @@ const rt_route rt_routes[] = {
     {"/v1/completions", "POST", "completions", 0, rt_run_completions},
     {"/v1/models", "GET", "models", 0, rt_run_models},
     {"/v1/models/", "GET", "models", 0, rt_run_model},
+    {"/v1/account", "*", "account", RT_ROUTE_OWN, rt_run_own},
     {"/tokenize", "POST", "tokenize", RT_ROUTE_TOKENIZER, rt_run_tokenize},
     {"/v1/tokenize", "POST", "tokenize", RT_ROUTE_TOKENIZER, rt_run_tokenize},
     {"/detokenize", "POST", "detokenize", RT_ROUTE_TOKENIZER, rt_run_detokenize},
@@ -64,7 +65,7 @@ void rt_fault_write(const rt_fault *fault, rt_text *out)
     rt_text_puts(out, "}}");
 }
 
-static void send_fault(rt_serve *serve, rt_http_exchange *x, const rt_fault *fault)
+void rt_serve_send_fault(rt_serve *serve, rt_http_exchange *x, const rt_fault *fault)
 {
     rt_text body = {0};
     char value[32];
@@ -89,7 +90,9 @@ void rt_call_fault(rt_call *call, const rt_fault *fault)
 {
     if (!call->finish)
         call->finish = "error";
-    send_fault(call->serve, call->x, fault);
+    rt_call_note_refused(call, fault);
+    rt_call_limit_headers(call);
+    rt_serve_send_fault(call->serve, call->x, fault);
 }
 
 void rt_call_json(rt_call *call, int status, const rt_text *body)
@@ -101,6 +104,7 @@ void rt_call_json(rt_call *call, int status, const rt_text *body)
         return;
     }
     rt_call_headers(call->serve, call->x);
+    rt_call_limit_headers(call);
     rt_http_reply(call->x, status, "application/json", body->data, body->size);
 }
 
@@ -109,6 +113,8 @@ void rt_call_json(rt_call *call, int status, const rt_text *body)
 static bool path_matches(const rt_route *route, const char *path)
 {
     const size_t n = strlen(route->path);
+    if (route->flags & RT_ROUTE_OWN)
+        return strncmp(path, route->path, n) == 0 && (!path[n] || path[n] == '/');
     if (route->path[n - 1] == '/')
         return strncmp(path, route->path, n) == 0 && path[n];
     return strcmp(path, route->path) == 0;
@@ -117,7 +123,8 @@ static bool path_matches(const rt_route *route, const char *path)
 static void answer_options(rt_call *call)
 {
     char allow[64];
-    (void)snprintf(allow, sizeof allow, "%s%s, OPTIONS", call->route->methods,
+    (void)snprintf(allow, sizeof allow, "%s%s, OPTIONS",
+                   call->route->methods[0] == '*' ? "GET, POST" : call->route->methods,
                    strcmp(call->route->methods, "GET") == 0 ? ", HEAD" : "");
     rt_http_header(call->x, "Allow", allow);
     rt_http_header(call->x, "Access-Control-Allow-Methods", allow);
@@ -141,7 +148,7 @@ static const rt_route *find_route(rt_http_exchange *x, rt_fault *fault)
                            "there is nothing at this path; see the API's documentation");
         return NULL;
     }
-    if (strcmp(method, "OPTIONS") == 0 || strcmp(method, found->methods) == 0)
+    if (strcmp(method, "OPTIONS") == 0 || strcmp(method, found->methods) == 0 || found->methods[0] == '*')
         return found;
     (void)rt_fault_set(fault, 405, "invalid_request_error", "method_not_allowed",
                        "this path answers %s requests only", found->methods);
@@ -171,7 +178,7 @@ bool rt_service_head(void *context, rt_http_exchange *x)
         if (route)
             (void)rt_fault_set(&fault, 503, "server_error", "overloaded",
                                "there is no memory for the request");
-        send_fault(serve, x, &fault);
+        rt_serve_send_fault(serve, x, &fault);
         return false;
     }
     *call = (rt_call){.serve = serve, .x = x, .route = route};
@@ -180,7 +187,7 @@ bool rt_service_head(void *context, rt_http_exchange *x)
         answer_options(call);
         return false;
     }
-    if (!check_content_type(call, &fault)) {
+    if (!rt_call_authenticate(call, &fault) || !check_content_type(call, &fault)) {
         rt_call_fault(call, &fault);
         return false;
     }
@@ -201,7 +208,7 @@ void rt_service_fault(void *context, rt_http_exchange *x, const rt_http_fault *w
                        : why->status >= 500 ? "server_error"
                                             : "invalid_request_error";
     (void)rt_fault_set(&fault, why->status, type, why->code, "%s", why->message);
-    send_fault(context, x, &fault);
+    rt_serve_send_fault(context, x, &fault);
 }
 
 void rt_service_gone(void *context, rt_http_exchange *x)
@@ -226,9 +233,14 @@ void rt_service_finished(void *context, rt_http_exchange *x)
     rt_log_call(call ? call : &none);
     if (!call)
         return;
+    if (call->kept) {
+        rt_http_record(x, NULL);
+        rt_kept_end(&serve->kept, call->kept, rt_http_status(x) == 200 && call->delivered);
+    }
+    rt_caller_release(call->caller);
     json_decref(call->body);
     rt_request_deinit(&call->request);
-    rt_reply_deinit(&call->reply);
+    rt_compose_deinit(&call->reply);
     free(call);
 }
 

@@ -66,12 +66,6 @@ static void describe_models(rt_serve *s)
 
 /* ---- events of the loop ---- */
 
-static void on_engine(void *context)
-{
-    rt_serve *s = context;
-    rt_serve_engine_news(s);
-}
-
 static void wake_loop(void *context)
 {
     const rt_serve *s = context;
@@ -123,7 +117,7 @@ static void on_woken(void *context)
     rt_serve *s = context;
     if (atomic_load(&s->stop_wanted))
         begin_drain(s);
-    on_engine(s);
+    rt_serve_news(s);
 }
 
 static bool add_events(rt_serve *s)
@@ -172,6 +166,14 @@ rt_status rt_serve_open(rt_serve **out, const rt_serve_options *options, rt_erro
                                    rt_service_drained,
                                    rt_service_finished,
                                    s};
+    s->admin_handler = (rt_http_handler){rt_admin_head,
+                                         rt_admin_body,
+                                         rt_service_fault,
+                                         rt_admin_gone,
+                                         rt_service_drained,
+                                         rt_admin_finished,
+                                         s};
+    (void)pthread_mutex_init(&s->settled_lock, NULL);
     (void)signal(SIGPIPE, SIG_IGN);
     s->base = event_base_new();
     rt_status status = s->base ? RT_OK : rt_error_set(err, RT_NO_MEMORY, "cannot make an event loop");
@@ -185,6 +187,9 @@ rt_status rt_serve_open(rt_serve **out, const rt_serve_options *options, rt_erro
         describe_models(s);
         status = rt_http_listen(s->http, s->options.host, s->options.port, &s->handler, &s->port, err);
     }
+    if (status == RT_OK && s->options.gate && s->options.admin_host)
+        status = rt_http_listen(s->http, s->options.admin_host, s->options.admin_port, &s->admin_handler,
+                                &s->admin_port, err);
     if (status == RT_OK && !add_events(s))
         status = rt_error_set(err, RT_NO_MEMORY, "cannot make the event loop's timers");
     if (status != RT_OK) {
@@ -196,6 +201,7 @@ rt_status rt_serve_open(rt_serve **out, const rt_serve_options *options, rt_erro
 }
 
 int rt_serve_port(const rt_serve *serve) { return serve->port; }
+int rt_serve_admin_port(const rt_serve *serve) { return serve->admin_port; }
 
 rt_status rt_serve_run(rt_serve *serve, rt_error *err)
 {
@@ -224,5 +230,7 @@ void rt_serve_close(rt_serve *s)
             event_free(events[i]);
     if (s->base)
         event_base_free(s->base);
+    rt_kept_deinit(&s->kept);
+    (void)pthread_mutex_destroy(&s->settled_lock);
     free(s);
 }

@@ -5,6 +5,7 @@
 #ifndef RT_SERVE_SERVE_H
 #define RT_SERVE_SERVE_H
 
+#include "account/gate.h"
 #include "serve/engine.h"
 #include "serve/http.h"
 #include "serve/request.h"
@@ -44,6 +45,10 @@ typedef struct rt_serve_options { /* borrowed for the server's life */
     void (*log)(void *context, const char *line);
     void (*reload)(void *context); /* on SIGHUP, in the loop's thread; NULL: nothing */
     void *context;
+    rt_gate *gate;          /* accounts; borrowed; NULL: everybody may */
+    const rt_terms *terms;  /* for an account's own view; NULL: none */
+    const char *admin_host; /* where /admin/v1 listens; NULL: nowhere */
+    int admin_port;
     bool signals; /* SIGTERM and SIGINT drain, SIGHUP reloads */
 } rt_serve_options;
 rt_serve_options rt_serve_options_default(void);
@@ -51,6 +56,7 @@ rt_serve_options rt_serve_options_default(void);
 typedef struct rt_serve rt_serve;
 rt_status rt_serve_open(rt_serve **out, const rt_serve_options *options, rt_error *err);
 int rt_serve_port(const rt_serve *serve);
+int rt_serve_admin_port(const rt_serve *serve); /* 0: it does not listen */
 /* Serves until it is stopped and drained. */
 rt_status rt_serve_run(rt_serve *serve, rt_error *err);
 /* From any thread: stops accepting, finishes what runs for at most drain_s, then rt_serve_run returns. */

@@ -3,10 +3,13 @@
 #define RT_SERVE_SERVICE_H
 
 #include <event2/event.h>
+#include <pthread.h>
 
+#include "account/gate.h"
 #include "serve/fault.h"
+#include "serve/idempotency.h"
 #include "serve/metrics.h"
-#include "serve/reply.h"
+#include "serve/compose.h"
 #include "serve/serve.h"
 
 typedef struct rt_call rt_call;
@@ -22,6 +25,7 @@ enum {
     RT_ROUTE_OPEN = 1,      /* no key */
     RT_ROUTE_TOKENIZER = 2, /* no key with --open-tokenizer */
     RT_ROUTE_METRICS = 4,   /* no key with --metrics-open */
+    RT_ROUTE_OWN = 8,       /* for suspended accounts too; any method, the path and what is below it */
 };
 extern const rt_route rt_routes[];
 extern const size_t rt_routes_count;
@@ -34,31 +38,43 @@ struct rt_call { /* a request from its head to its last byte */
     size_t lane;
     json_t *body;
     rt_request request;
-    rt_reply reply;
+    rt_compose reply;
     rt_job *job;
     bool streaming; /* events have begun */
     double last_sent_s;
     const char *finish; /* for the log */
     size_t prompt_tokens, output_tokens, cached_tokens;
-    rt_call *prev, *next; /* of those with a job */
+    double ttft_s;
+    rt_call *prev, *next;                 /* of those with a job */
+    const rt_caller *caller;              /* NULL: no key was needed */
+    rt_ticket *ticket;                    /* open between admission and the bill */
+    size_t reserved_tokens, named_tokens; /* the worst case; the request's own max_tokens, 0: none */
+    int top_logprobs;
+    bool scores, noted, delivered, revoked; /* noted: in the ledger; delivered: whole */
+    rt_fault fault;                         /* instead of a whole answer; status 0: none */
+    rt_call *next_settled;
+    rt_kept_answer *kept; /* the entry of its Idempotency-Key */
 };
 
 struct rt_serve {
     rt_serve_options options;
     struct event_base *base;
     rt_http_server *http;
-    rt_http_handler handler;
+    rt_http_handler handler, admin_handler;
     rt_http_wakeup *wakeup;
     rt_engine *engine;
     rt_served_model models[RT_SERVE_MODELS_MAX];
     char fingerprints[RT_SERVE_MODELS_MAX][24];
     struct event *tick, *sigterm, *sigint, *sighup;
-    int port;
+    int port, admin_port;
     bool draining;
-    double drain_until_s;
+    double drain_until_s, looked_s; /* looked_s: when running calls were last checked */
     _Atomic bool stop_wanted;
     rt_metrics metrics;
-    rt_call *calls; /* with a job */
+    rt_call *calls; /* with a job, or waiting for their row */
+    rt_kept_answers kept;
+    pthread_mutex_t settled_lock;
+    rt_call *settled; /* whose rows are on the disk */
 };
 
 /* route.c: answers */
@@ -66,6 +82,7 @@ void rt_call_json(rt_call *call, int status, const rt_text *body);
 void rt_call_fault(rt_call *call, const rt_fault *fault);
 void rt_fault_write(const rt_fault *fault, rt_text *out); /* the JSON body */
 void rt_call_headers(rt_serve *serve, rt_http_exchange *x);
+void rt_serve_send_fault(rt_serve *serve, rt_http_exchange *x, const rt_fault *fault);
 /* Parses the body into call->body and finds the model it names; false: answered. */
 bool rt_call_body(rt_call *call);
 bool rt_call_find_model(rt_call *call);
@@ -77,10 +94,30 @@ void rt_service_gone(void *context, rt_http_exchange *x);
 void rt_service_drained(void *context, rt_http_exchange *x);
 void rt_service_finished(void *context, rt_http_exchange *x);
 
+/* admission.c; without accounts all of it lets through */
+const char *rt_request_key(const rt_http_exchange *x); /* NULL: none was sent */
+void rt_fault_of_refusal(const rt_refusal *why, rt_fault *fault);
+bool rt_call_authenticate(rt_call *call, rt_fault *fault);
+void rt_call_limit_headers(const rt_call *call);
+void rt_call_rules(const rt_call *call, rt_request_rules *rules);
+bool rt_call_admit(rt_call *call, rt_fault *fault);
+void rt_call_note_refused(rt_call *call, const rt_fault *fault);
+/* wait: rt_serve_take_settled returns the call when its row is on the disk. */
+void rt_call_settle(rt_call *call, int http, bool wait);
+rt_call *rt_serve_take_settled(rt_serve *serve);
+bool rt_call_idempotency(rt_call *call); /* false: answered */
+
+/* own.c */
+void rt_run_own(rt_call *call);
+bool rt_admin_head(void *context, rt_http_exchange *x);
+void rt_admin_body(void *context, rt_http_exchange *x);
+void rt_admin_gone(void *context, rt_http_exchange *x);
+void rt_admin_finished(void *context, rt_http_exchange *x);
+
 /* answering.c: chat/completions and completions */
 void rt_run_chat(rt_call *call);
 void rt_run_completions(rt_call *call);
-void rt_serve_engine_news(rt_serve *serve);            /* the engine has something */
+void rt_serve_news(rt_serve *serve);                   /* the engine or the ledger has something */
 void rt_serve_tick_calls(rt_serve *serve, double now); /* once a second */
 void rt_call_gone(rt_call *call);
 void rt_call_drained(rt_call *call);

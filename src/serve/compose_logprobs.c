@@ -1,9 +1,9 @@
-/* serve/reply_logprobs.c - log-probabilities in the three forms of the API. */
+/* serve/compose_logprobs.c - log-probabilities in the three forms of the API. */
 #include <string.h>
 
 #include "serve/choice.h"
 #include "serve/json_out.h"
-#include "serve/reply.h"
+#include "serve/compose.h"
 
 size_t rt_code_points(const char *data, size_t size)
 {
@@ -13,12 +13,12 @@ size_t rt_code_points(const char *data, size_t size)
     return n;
 }
 
-static const char *bytes_of(const rt_reply *reply, int32_t id, size_t *size)
+static const char *bytes_of(const rt_compose *reply, int32_t id, size_t *size)
 {
     return rt_tokenizer_token_bytes(reply->model->tokenizer, id, size);
 }
 
-static void token_string(const rt_reply *reply, int32_t id, rt_text *out)
+static void token_string(const rt_compose *reply, int32_t id, rt_text *out)
 {
     if (reply->request->tokens_as_ids) {
         rt_text_printf(out, "\"token_id:%d\"", (int)id);
@@ -30,7 +30,7 @@ static void token_string(const rt_reply *reply, int32_t id, rt_text *out)
 }
 
 /* "token": …, "logprob": …, "bytes": […] */
-static void token_entry(const rt_reply *reply, int32_t id, double logprob, rt_text *out)
+static void token_entry(const rt_compose *reply, int32_t id, double logprob, rt_text *out)
 {
     size_t size;
     const char *bytes = bytes_of(reply, id, &size);
@@ -44,8 +44,8 @@ static void token_entry(const rt_reply *reply, int32_t id, double logprob, rt_te
     rt_text_puts(out, "]");
 }
 
-void rt_reply_chat_logprobs(const rt_reply *reply, const rt_choice *choice, size_t from, size_t to,
-                            rt_text *out)
+void rt_compose_chat_logprobs(const rt_compose *reply, const rt_choice *choice, size_t from, size_t to,
+                              rt_text *out)
 {
     const size_t n_top = (size_t)reply->job->options.top_logprobs;
     rt_text_puts(out, "{\"content\":[");
@@ -73,7 +73,7 @@ typedef struct row {         /* a token of the prompt or of the answer */
     size_t n_top;
 } row;
 
-static bool same_spelling(const rt_reply *reply, int32_t a, int32_t b)
+static bool same_spelling(const rt_compose *reply, int32_t a, int32_t b)
 {
     size_t n, m;
     const char *x = bytes_of(reply, a, &n), *y = bytes_of(reply, b, &m);
@@ -91,7 +91,7 @@ static bool same_spelling(const rt_reply *reply, int32_t a, int32_t b)
 }
 
 /* The key of entry k; one that an earlier entry already has is written as its bytes. */
-static void key_of(const rt_reply *reply, const rt_top *entries, size_t k, rt_text *out)
+static void key_of(const rt_compose *reply, const rt_top *entries, size_t k, rt_text *out)
 {
     bool taken = false;
     for (size_t i = 0; i < k && !taken && !reply->request->tokens_as_ids; i++)
@@ -116,9 +116,9 @@ static void key_of(const rt_reply *reply, const rt_top *entries, size_t k, rt_te
     rt_text_puts(out, "\"");
 }
 
-static void top_map(const rt_reply *reply, const row *r, rt_text *out)
+static void top_map(const rt_compose *reply, const row *r, rt_text *out)
 {
-    rt_top entries[RT_TOP_LOGPROBS_MAX + 1];
+    rt_top entries[RT_JOB_TOP_MAX + 1];
     size_t n = r->n_top;
     bool listed = false;
     for (size_t i = 0; i < n; i++) {
@@ -138,7 +138,8 @@ static void top_map(const rt_reply *reply, const row *r, rt_text *out)
     rt_text_puts(out, "}");
 }
 
-static row row_at(const rt_reply *reply, const rt_choice *choice, size_t n_prompt, size_t from, size_t index)
+static row row_at(const rt_compose *reply, const rt_choice *choice, size_t n_prompt, size_t from,
+                  size_t index)
 {
     const rt_job *job = reply->job;
     const size_t asked = (size_t)job->options.top_logprobs;
@@ -152,8 +153,8 @@ static row row_at(const rt_reply *reply, const rt_choice *choice, size_t n_promp
     return (row){&choice->tokens[at], choice->tokens[at].id, choice->top + at * asked, asked};
 }
 
-void rt_reply_text_logprobs(const rt_reply *reply, const rt_choice *choice, bool prompt, size_t from,
-                            size_t to, size_t *offset, rt_text *out)
+void rt_compose_text_logprobs(const rt_compose *reply, const rt_choice *choice, bool prompt, size_t from,
+                              size_t to, size_t *offset, rt_text *out)
 {
     const size_t n_prompt = prompt ? reply->job->prompts[choice->prompt].n : 0, n = n_prompt + to - from;
     rt_text_puts(out, "{\"tokens\":[");
@@ -194,7 +195,7 @@ void rt_reply_text_logprobs(const rt_reply *reply, const rt_choice *choice, bool
     rt_text_puts(out, "]}");
 }
 
-void rt_reply_prompt_logprobs(const rt_reply *reply, size_t index, rt_text *out)
+void rt_compose_prompt_logprobs(const rt_compose *reply, size_t index, rt_text *out)
 {
     const rt_job_prompt *prompt = &reply->job->prompts[index];
     const size_t ld = (size_t)reply->job->options.prompt_top_logprobs;

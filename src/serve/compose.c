@@ -1,5 +1,5 @@
-/* serve/reply.c - see reply.h. */
-#include "serve/reply.h"
+/* serve/compose.c - see compose.h. */
+#include "serve/compose.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,15 +11,15 @@
 #include "base/size.h"
 #include "serve/json_out.h"
 
-rt_status rt_reply_init(rt_reply *reply, const rt_served_model *model, const rt_request *request, rt_job *job,
-                        const char *fingerprint, bool reasoning, rt_error *err)
+rt_status rt_compose_init(rt_compose *reply, const rt_served_model *model, const rt_request *request,
+                          rt_job *job, const char *fingerprint, bool reasoning, rt_error *err)
 {
-    *reply = (rt_reply){.model = model,
-                        .request = request,
-                        .job = job,
-                        .created = rt_clock_unix_seconds(),
-                        .fingerprint = fingerprint,
-                        .cursors = calloc(job->n_choices, sizeof *reply->cursors)};
+    *reply = (rt_compose){.model = model,
+                          .request = request,
+                          .job = job,
+                          .created = rt_clock_unix_seconds(),
+                          .fingerprint = fingerprint,
+                          .cursors = calloc(job->n_choices, sizeof *reply->cursors)};
     if (!reply->cursors)
         return rt_error_set(err, RT_NO_MEMORY, "no memory for an answer");
     unsigned char random[12];
@@ -37,10 +37,10 @@ rt_status rt_reply_init(rt_reply *reply, const rt_served_model *model, const rt_
     return RT_OK;
 }
 
-void rt_reply_deinit(rt_reply *reply)
+void rt_compose_deinit(rt_compose *reply)
 {
     free(reply->cursors);
-    *reply = (rt_reply){0};
+    *reply = (rt_compose){0};
 }
 
 static const char *finish_word(const rt_choice *choice)
@@ -48,7 +48,7 @@ static const char *finish_word(const rt_choice *choice)
     return choice->finish == RT_JOB_STOP ? "\"stop\"" : "\"length\"";
 }
 
-static void head(const rt_reply *r, const char *object, rt_text *out)
+static void head(const rt_compose *r, const char *object, rt_text *out)
 {
     rt_text_printf(out, "{\"id\":\"%s\",\"object\":\"%s\",\"created\":%lld,\"model\":", r->id, object,
                    (long long)r->created);
@@ -75,7 +75,7 @@ static void choice_ids(rt_text *out, const rt_choice *choice, size_t from, size_
 
 /* ---- usage ---- */
 
-size_t rt_reply_sampled(const rt_reply *reply)
+size_t rt_compose_sampled(const rt_compose *reply)
 {
     size_t total = 0;
     (void)pthread_mutex_lock(&reply->job->lock);
@@ -85,7 +85,7 @@ size_t rt_reply_sampled(const rt_reply *reply)
     return total;
 }
 
-static size_t reasoning_tokens(const rt_reply *r)
+static size_t reasoning_tokens(const rt_compose *r)
 {
     size_t total = 0;
     for (size_t i = 0; i < r->job->n_choices; i++)
@@ -94,7 +94,7 @@ static size_t reasoning_tokens(const rt_reply *r)
     return total;
 }
 
-static void usage(const rt_reply *r, rt_text *out)
+static void usage(const rt_compose *r, rt_text *out)
 {
     size_t prompt = rt_job_prompt_tokens(r->job), sampled = 0, cached = 0;
     for (size_t i = 0; i < r->job->n_choices; i++)
@@ -110,7 +110,7 @@ static void usage(const rt_reply *r, rt_text *out)
 
 /* ---- whole answers ---- */
 
-static void chat_message(rt_reply *r, const rt_choice *choice, rt_reply_cursor *cursor, rt_text *out)
+static void chat_message(rt_compose *r, const rt_choice *choice, rt_compose_cursor *cursor, rt_text *out)
 {
     rt_text content = {0}, thoughts = {0};
     rt_think_part part;
@@ -129,7 +129,7 @@ static void chat_message(rt_reply *r, const rt_choice *choice, rt_reply_cursor *
     (void)r;
 }
 
-static void text_field(const rt_reply *r, const rt_choice *choice, rt_text *out)
+static void text_field(const rt_compose *r, const rt_choice *choice, rt_text *out)
 {
     rt_text text = {0};
     if (r->request->echo) {
@@ -141,11 +141,11 @@ static void text_field(const rt_reply *r, const rt_choice *choice, rt_text *out)
     rt_text_deinit(&text);
 }
 
-static void whole_choice(rt_reply *r, size_t index, rt_text *out)
+static void whole_choice(rt_compose *r, size_t index, rt_text *out)
 {
     const rt_choice *choice = &r->job->choices[index];
     const rt_request *q = r->request;
-    rt_reply_cursor *cursor = &r->cursors[index];
+    rt_compose_cursor *cursor = &r->cursors[index];
     rt_text_printf(out, "{\"index\":%zu,", index);
     if (q->chat) {
         rt_text_puts(out, "\"message\":");
@@ -158,9 +158,9 @@ static void whole_choice(rt_reply *r, size_t index, rt_text *out)
     if (!q->has_logprobs)
         rt_text_puts(out, "null");
     else if (q->chat)
-        rt_reply_chat_logprobs(r, choice, 0, choice->n_tokens, out);
+        rt_compose_chat_logprobs(r, choice, 0, choice->n_tokens, out);
     else
-        rt_reply_text_logprobs(r, choice, q->echo, 0, choice->n_tokens, &cursor->offset, out);
+        rt_compose_text_logprobs(r, choice, q->echo, 0, choice->n_tokens, &cursor->offset, out);
     rt_text_printf(out, ",\"finish_reason\":%s", finish_word(choice));
     if (q->return_token_ids) {
         const rt_job_prompt *prompt = &r->job->prompts[choice->prompt];
@@ -170,12 +170,12 @@ static void whole_choice(rt_reply *r, size_t index, rt_text *out)
     }
     if (!q->chat && q->has_prompt_logprobs) {
         rt_text_puts(out, ",\"prompt_logprobs\":");
-        rt_reply_prompt_logprobs(r, choice->prompt, out);
+        rt_compose_prompt_logprobs(r, choice->prompt, out);
     }
     rt_text_puts(out, "}");
 }
 
-void rt_reply_whole(rt_reply *r, rt_text *out)
+void rt_compose_whole(rt_compose *r, rt_text *out)
 {
     const rt_request *q = r->request;
     (void)pthread_mutex_lock(&r->job->lock);
@@ -192,7 +192,7 @@ void rt_reply_whole(rt_reply *r, rt_text *out)
         ids_array(out, "prompt_token_ids", r->job->prompts[0].ids, r->job->prompts[0].n);
     if (q->chat && q->has_prompt_logprobs) {
         rt_text_puts(out, ",\"prompt_logprobs\":");
-        rt_reply_prompt_logprobs(r, 0, out);
+        rt_compose_prompt_logprobs(r, 0, out);
     }
     rt_text_puts(out, "}");
     (void)pthread_mutex_unlock(&r->job->lock);
@@ -200,20 +200,20 @@ void rt_reply_whole(rt_reply *r, rt_text *out)
 
 /* ---- streams ---- */
 
-static void event_begin(const rt_reply *r, rt_text *out)
+static void event_begin(const rt_compose *r, rt_text *out)
 {
     rt_text_puts(out, "data: ");
     head(r, r->request->chat ? "chat.completion.chunk" : "text_completion", out);
     rt_text_puts(out, ",\"choices\":[");
 }
 
-static void event_end(const rt_reply *r, rt_text *out)
+static void event_end(const rt_compose *r, rt_text *out)
 {
     rt_text_puts(out, r->request->include_usage ? "],\"usage\":null}\n\n" : "]}\n\n");
 }
 
 /* Tokens [from, to) ride on this chunk. */
-static void chunk_rest(const rt_reply *r, const rt_choice *choice, rt_reply_cursor *cursor, bool prompt,
+static void chunk_rest(const rt_compose *r, const rt_choice *choice, rt_compose_cursor *cursor, bool prompt,
                        size_t from, size_t to, const char *finish, rt_text *out)
 {
     const rt_request *q = r->request;
@@ -221,16 +221,16 @@ static void chunk_rest(const rt_reply *r, const rt_choice *choice, rt_reply_curs
     if (!q->has_logprobs || (from == to && !prompt))
         rt_text_puts(out, "null");
     else if (q->chat)
-        rt_reply_chat_logprobs(r, choice, from, to, out);
+        rt_compose_chat_logprobs(r, choice, from, to, out);
     else
-        rt_reply_text_logprobs(r, choice, prompt, from, to, &cursor->offset, out);
+        rt_compose_text_logprobs(r, choice, prompt, from, to, &cursor->offset, out);
     rt_text_printf(out, ",\"finish_reason\":%s", finish);
     if (q->return_token_ids && to > from)
         choice_ids(out, choice, from, to);
 }
 
-static void chat_event(rt_reply *r, size_t index, const char *key, const char *data, size_t size, size_t from,
-                       size_t to, const char *finish, rt_text *out)
+static void chat_event(rt_compose *r, size_t index, const char *key, const char *data, size_t size,
+                       size_t from, size_t to, const char *finish, rt_text *out)
 {
     event_begin(r, out);
     rt_text_printf(out, "{\"index\":%zu,\"delta\":{", index);
@@ -244,7 +244,7 @@ static void chat_event(rt_reply *r, size_t index, const char *key, const char *d
     event_end(r, out);
 }
 
-static void chat_first(rt_reply *r, size_t index, rt_text *out)
+static void chat_first(rt_compose *r, size_t index, rt_text *out)
 {
     const rt_job_prompt *prompt = &r->job->prompts[0];
     event_begin(r, out);
@@ -257,15 +257,15 @@ static void chat_first(rt_reply *r, size_t index, rt_text *out)
         ids_array(out, "prompt_token_ids", prompt->ids, prompt->n);
     if (index == 0 && r->request->has_prompt_logprobs) {
         rt_text_puts(out, ",\"prompt_logprobs\":");
-        rt_reply_prompt_logprobs(r, 0, out);
+        rt_compose_prompt_logprobs(r, 0, out);
     }
     rt_text_puts(out, r->request->include_usage ? ",\"usage\":null}\n\n" : "}\n\n");
 }
 
-static void chat_news(rt_reply *r, size_t index, rt_text *out)
+static void chat_news(rt_compose *r, size_t index, rt_text *out)
 {
     const rt_choice *choice = &r->job->choices[index];
-    rt_reply_cursor *cursor = &r->cursors[index];
+    rt_compose_cursor *cursor = &r->cursors[index];
     const bool ended = choice->finish != RT_JOB_RUNNING;
     rt_think_part part;
     const char *text = choice->text.data ? choice->text.data : "";
@@ -284,12 +284,12 @@ static void chat_news(rt_reply *r, size_t index, rt_text *out)
     cursor->finished = true;
 }
 
-static void text_event(rt_reply *r, size_t index, const char *data, size_t size, bool prompt, size_t from,
+static void text_event(rt_compose *r, size_t index, const char *data, size_t size, bool prompt, size_t from,
                        size_t to, const char *finish, rt_text *out)
 {
     const rt_choice *choice = &r->job->choices[index];
     const rt_job_prompt *p = &r->job->prompts[choice->prompt];
-    rt_reply_cursor *cursor = &r->cursors[index];
+    rt_compose_cursor *cursor = &r->cursors[index];
     event_begin(r, out);
     rt_text_printf(out, "{\"index\":%zu,\"text\":", index);
     rt_json_string(out, data, size);
@@ -298,17 +298,17 @@ static void text_event(rt_reply *r, size_t index, const char *data, size_t size,
         ids_array(out, "prompt_token_ids", p->ids, p->n);
     if (!cursor->begun && r->request->has_prompt_logprobs) {
         rt_text_puts(out, ",\"prompt_logprobs\":");
-        rt_reply_prompt_logprobs(r, choice->prompt, out);
+        rt_compose_prompt_logprobs(r, choice->prompt, out);
     }
     cursor->begun = true;
     rt_text_puts(out, "}");
     event_end(r, out);
 }
 
-static void text_news(rt_reply *r, size_t index, rt_text *out)
+static void text_news(rt_compose *r, size_t index, rt_text *out)
 {
     const rt_choice *choice = &r->job->choices[index];
-    rt_reply_cursor *cursor = &r->cursors[index];
+    rt_compose_cursor *cursor = &r->cursors[index];
     const bool ended = choice->finish != RT_JOB_RUNNING && choice->finish != RT_JOB_ABORTED;
     if (!cursor->begun && r->request->echo) {
         const rt_text *prompt = &r->request->prompt_texts[choice->prompt];
@@ -324,11 +324,11 @@ static void text_news(rt_reply *r, size_t index, rt_text *out)
     cursor->finished = ended;
 }
 
-void rt_reply_events(rt_reply *r, rt_text *out)
+void rt_compose_events(rt_compose *r, rt_text *out)
 {
     (void)pthread_mutex_lock(&r->job->lock);
     for (size_t i = 0; i < r->job->n_choices; i++) {
-        rt_reply_cursor *cursor = &r->cursors[i];
+        rt_compose_cursor *cursor = &r->cursors[i];
         const rt_choice *choice = &r->job->choices[i];
         if (cursor->finished || (choice->n_sampled == 0 && choice->finish == RT_JOB_RUNNING))
             continue; /* scores of a prompt are whole only when its answer begins */
@@ -344,7 +344,7 @@ void rt_reply_events(rt_reply *r, rt_text *out)
     (void)pthread_mutex_unlock(&r->job->lock);
 }
 
-void rt_reply_last_events(rt_reply *r, rt_text *out)
+void rt_compose_last_events(rt_compose *r, rt_text *out)
 {
     if (r->request->include_usage) {
         (void)pthread_mutex_lock(&r->job->lock);

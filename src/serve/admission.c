@@ -1,0 +1,226 @@
+/* serve/admission.c - the account's door around a call: key, state, limits before; the bill after. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/size.h"
+#include "serve/service.h"
+
+const char *rt_request_key(const rt_http_exchange *x)
+{
+    const char *bearer = rt_http_request_field(x, "authorization");
+    if (bearer && strncasecmp(bearer, "bearer ", 7) == 0) {
+        bearer += 7;
+        return bearer + strspn(bearer, " ");
+    }
+    const char *key = rt_http_request_field(x, "api-key");
+    return key ? key : rt_http_request_field(x, "x-api-key");
+}
+
+void rt_fault_of_refusal(const rt_refusal *why, rt_fault *fault)
+{
+    (void)rt_fault_set(fault, why->http, why->type, why->code, "%s", why->message);
+    (void)snprintf(fault->param, sizeof fault->param, "%s", why->param ? why->param : "");
+    /* a wait of nothing would be left out: at least a millisecond is told */
+    fault->retry_after_s = why->retry_after_s < 0 ? 0 : fmax(why->retry_after_s, 1e-3);
+    fault->no_retry = why->no_retry;
+    fault->authenticate = why->authenticate;
+}
+
+bool rt_call_authenticate(rt_call *call, rt_fault *fault)
+{
+    const rt_serve *serve = call->serve;
+    const unsigned flags = call->route->flags;
+    if (!serve->options.gate || (flags & RT_ROUTE_OPEN) ||
+        ((flags & RT_ROUTE_TOKENIZER) && serve->options.open_tokenizer) ||
+        ((flags & RT_ROUTE_METRICS) && serve->options.metrics_open))
+        return true;
+    rt_refusal why = {0};
+    call->caller = rt_gate_authenticate(serve->options.gate, rt_request_key(call->x),
+                                        rt_http_request_of(call->x)->address, &why);
+    if (call->caller &&
+        ((flags & RT_ROUTE_OWN) || rt_gate_check_state(serve->options.gate, call->caller, &why)))
+        return true;
+    rt_fault_of_refusal(&why, fault);
+    return false;
+}
+
+static void put_limit(rt_http_exchange *x, const char *what, int64_t limit, int64_t left, double reset_s)
+{
+    char name[48], value[32];
+    (void)snprintf(name, sizeof name, "x-ratelimit-limit-%s", what);
+    (void)snprintf(value, sizeof value, "%lld", (long long)limit);
+    rt_http_header(x, name, value);
+    (void)snprintf(name, sizeof name, "x-ratelimit-remaining-%s", what);
+    (void)snprintf(value, sizeof value, "%lld", (long long)(left > 0 ? left : 0));
+    rt_http_header(x, name, value);
+    (void)snprintf(name, sizeof name, "x-ratelimit-reset-%s", what);
+    rt_duration_text(value, reset_s);
+    rt_http_header(x, name, value);
+}
+
+void rt_call_limit_headers(const rt_call *call)
+{
+    if (!call->caller)
+        return;
+    const rt_limit_view view = rt_gate_limits(call->serve->options.gate, call->caller);
+    if (view.has_requests)
+        put_limit(call->x, "requests", view.limit_requests, view.remaining_requests, view.reset_requests_s);
+    if (view.has_tokens)
+        put_limit(call->x, "tokens", view.limit_tokens, view.remaining_tokens, view.reset_tokens_s);
+}
+
+/* An answer whose length the request does not name is as long as the account's limits let it be. */
+void rt_call_rules(const rt_call *call, rt_request_rules *rules)
+{
+    rules->tokens_cap = rules->tokens_room = -1;
+    if (!call->caller)
+        return;
+    const rt_limit_view view = rt_gate_limits(call->serve->options.gate, call->caller);
+    rules->tokens_cap = call->caller->max_tokens;
+    rules->tokens_room = view.has_tokens ? view.limit_tokens : -1;
+}
+
+static rt_ask ask_of(const rt_call *call)
+{
+    const rt_http_request *request = rt_http_request_of(call->x);
+    return (rt_ask){.request_id = request->id,
+                    .endpoint = call->route->endpoint,
+                    .model = call->model ? call->model->id : NULL,
+                    .address = request->address,
+                    .agent = rt_http_request_field(call->x, "user-agent"),
+                    .user = call->request.user,
+                    .prompt_tokens = (int64_t)call->prompt_tokens,
+                    .output_tokens = (int64_t)call->reserved_tokens,
+                    .max_tokens = (int64_t)call->named_tokens,
+                    .top_logprobs = call->top_logprobs,
+                    .score = call->scores};
+}
+
+bool rt_call_admit(rt_call *call, rt_fault *fault)
+{
+    rt_gate *gate = call->serve->options.gate;
+    if (!call->caller)
+        return true;
+    rt_refusal why = {0};
+    const rt_ask ask = ask_of(call);
+    if (rt_gate_check_ask(gate, call->caller, &ask, &why)) {
+        call->ticket = rt_gate_admit(gate, call->caller, &ask, &why);
+        call->noted = true; /* admitted or not, there is a row */
+        if (call->ticket)
+            return true;
+    }
+    rt_fault_of_refusal(&why, fault);
+    if (why.http == 429)
+        rt_metrics_limited(&call->serve->metrics, why.type);
+    return false;
+}
+
+void rt_call_note_refused(rt_call *call, const rt_fault *fault)
+{
+    if (!call->caller || call->noted || call->ticket)
+        return;
+    const rt_ask ask = ask_of(call);
+    call->noted = true;
+    rt_gate_note_refused(call->serve->options.gate, call->caller, &ask, fault->status,
+                         fault->code ? fault->code : "error");
+}
+
+/* ---- the bill ---- */
+
+static void on_settled(void *context, rt_status status)
+{
+    (void)status; /* a row that cannot be written is tried again by the gate */
+    rt_call *call = context;
+    rt_serve *serve = call->serve;
+    (void)pthread_mutex_lock(&serve->settled_lock);
+    call->next_settled = serve->settled;
+    serve->settled = call;
+    (void)pthread_mutex_unlock(&serve->settled_lock);
+    rt_http_wake(serve->wakeup);
+}
+
+void rt_call_settle(rt_call *call, int http, bool wait)
+{
+    if (!call->ticket)
+        return;
+    const rt_http_request *request = rt_http_request_of(call->x);
+    const rt_outcome outcome = {.input_tokens =
+                                    (int64_t)(http < 500 || call->output_tokens ? call->prompt_tokens : 0),
+                                .cached_tokens = (int64_t)call->cached_tokens,
+                                .output_tokens = (int64_t)call->output_tokens,
+                                .http = http,
+                                .outcome = call->finish ? call->finish : "error",
+                                .ttft_s = call->ttft_s,
+                                .total_s = rt_clock_seconds() - request->begun_s,
+                                .prompt = call->caller->wants_prompt ? request->body : NULL,
+                                .prompt_size = call->caller->wants_prompt ? request->body_size : 0};
+    rt_ticket *ticket = call->ticket;
+    call->ticket = NULL;
+    rt_gate_settle(call->serve->options.gate, ticket, &outcome, wait ? on_settled : NULL, wait ? call : NULL);
+}
+
+rt_call *rt_serve_take_settled(rt_serve *serve)
+{
+    (void)pthread_mutex_lock(&serve->settled_lock);
+    rt_call *call = serve->settled;
+    if (call)
+        serve->settled = call->next_settled;
+    (void)pthread_mutex_unlock(&serve->settled_lock);
+    return call;
+}
+
+/* ---- Idempotency-Key ---- */
+
+static void replay(rt_call *call, const rt_kept_answer *entry)
+{
+    rt_http_header(call->x, "Idempotent-Replayed", "true");
+    call->finish = "replayed";
+    call->noted = true;
+    rt_call_headers(call->serve, call->x);
+    rt_call_limit_headers(call);
+    rt_http_reply(call->x, 200, entry->stream ? "text/event-stream; charset=utf-8" : "application/json",
+                  entry->body.data ? entry->body.data : "", entry->body.size);
+}
+
+bool rt_call_idempotency(rt_call *call)
+{
+    const char *key = rt_http_request_field(call->x, "idempotency-key");
+    const rt_http_request *request = rt_http_request_of(call->x);
+    rt_fault fault = {0};
+    rt_kept_answer *entry = NULL;
+    if (!key)
+        return true;
+    if (!*key || strlen(key) > 255) {
+        (void)rt_fault_invalid(&fault, "invalid_value", NULL, "Idempotency-Key must have 1 to 255 bytes");
+        rt_call_fault(call, &fault);
+        return false;
+    }
+    switch (rt_kept_begin(&call->serve->kept, call->caller ? call->caller->account : "", key,
+                          request->head->path, request->body, request->body_size, rt_clock_seconds(),
+                          &entry)) {
+    case RT_KEPT_NEW:
+        call->kept = entry;
+        return true;
+    case RT_KEPT_FULL: /* too many run at once to remember: the request is served without the promise */
+        return true;
+    case RT_KEPT_DONE:
+        replay(call, entry);
+        return false;
+    case RT_KEPT_RUNNING:
+        (void)rt_fault_set(&fault, 409, "conflict_error", "idempotency_conflict",
+                           "the first request with this Idempotency-Key is still running");
+        break;
+    case RT_KEPT_CONFLICT:
+        (void)rt_fault_set(&fault, 409, "conflict_error", "idempotency_conflict",
+                           "this Idempotency-Key was used for another request");
+        break;
+    }
+    fault.no_retry = true;
+    rt_call_fault(call, &fault);
+    return false;
+}

@@ -1,0 +1,117 @@
+/* serve/own.c - an account's own view (/v1/account ...) and the admin API on its listener: HTTP around the
+ * functions of account/admin.h. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "account/admin.h"
+#include "serve/fields.h"
+#include "serve/service.h"
+
+static void answer(rt_serve *serve, rt_http_exchange *x, rt_reply *reply)
+{
+    char *text = json_dumps(reply->body, JSON_COMPACT);
+    rt_call_headers(serve, x);
+    rt_http_reply(x, text ? reply->http : 500, "application/json", text ? text : "{}",
+                  text ? strlen(text) : 2);
+    free(text);
+    json_decref(reply->body);
+}
+
+/* The body where there is one; false: *fault. */
+static bool read_body(const rt_http_exchange *x, json_t **body, rt_fault *fault)
+{
+    const rt_http_request *request = rt_http_request_of(x);
+    *body = NULL;
+    return request->body_size == 0 || rt_body_parse(body, request->body, request->body_size, fault);
+}
+
+void rt_run_own(rt_call *call)
+{
+    rt_serve *serve = call->serve;
+    rt_fault fault = {0};
+    const rt_http_head *head = rt_http_request_of(call->x)->head;
+    if (!call->caller) {
+        (void)rt_fault_set(&fault, 404, "invalid_request_error", "unknown_url",
+                           "this server has no accounts");
+        rt_call_fault(call, &fault);
+        return;
+    }
+    if (!read_body(call->x, &call->body, &fault)) {
+        rt_call_fault(call, &fault);
+        return;
+    }
+    rt_reply reply = rt_own_view_call(rt_gate_desk(serve->options.gate), call->caller, serve->options.terms,
+                                      head->method, head->path, head->query, call->body);
+    rt_call_limit_headers(call);
+    answer(serve, call->x, &reply);
+}
+
+/* ---- the admin listener ---- */
+
+static void admin_fault(rt_serve *serve, rt_http_exchange *x, const rt_fault *fault)
+{
+    rt_serve_send_fault(serve, x, fault);
+}
+
+bool rt_admin_head(void *context, rt_http_exchange *x)
+{
+    rt_serve *serve = context;
+    rt_fault fault = {0};
+    const char *path = rt_http_request_of(x)->head->path;
+    if (strcmp(path, "/health") == 0) {
+        rt_call_headers(serve, x);
+        rt_http_reply(x, 200, "application/json", "{\"status\":\"ok\"}", 15);
+        return false;
+    }
+    if (strncmp(path, "/admin/v1/", 10) != 0) {
+        (void)rt_fault_set(&fault, 404, "invalid_request_error", "unknown_url",
+                           "there is nothing at this path");
+        admin_fault(serve, x, &fault);
+        return false;
+    }
+    rt_admin *admin = calloc(1, sizeof *admin);
+    rt_refusal why = {0};
+    if (admin && rt_gate_authenticate_admin(serve->options.gate, rt_request_key(x),
+                                            rt_http_request_of(x)->address, admin, &why)) {
+        rt_http_set_user(x, admin);
+        return true;
+    }
+    if (admin)
+        rt_fault_of_refusal(&why, &fault);
+    else
+        (void)rt_fault_set(&fault, 503, "server_error", "overloaded", "there is no memory for the request");
+    free(admin);
+    admin_fault(serve, x, &fault);
+    return false;
+}
+
+void rt_admin_body(void *context, rt_http_exchange *x)
+{
+    rt_serve *serve = context;
+    rt_fault fault = {0};
+    json_t *body;
+    const rt_http_head *head = rt_http_request_of(x)->head;
+    const char *method = strcmp(head->method, "HEAD") == 0 ? "GET" : head->method;
+    if (!read_body(x, &body, &fault)) {
+        admin_fault(serve, x, &fault);
+        return;
+    }
+    rt_reply reply = rt_admin_call(rt_gate_desk(serve->options.gate), rt_http_user(x), method, head->path,
+                                   head->query, body);
+    json_decref(body);
+    answer(serve, x, &reply);
+}
+
+void rt_admin_gone(void *context, rt_http_exchange *x)
+{
+    (void)context;
+    (void)x; /* an admin call is answered before its client can be missed */
+}
+
+void rt_admin_finished(void *context, rt_http_exchange *x)
+{
+    rt_serve *serve = context;
+    rt_metrics_request(&serve->metrics, "admin", rt_http_status(x));
+    free(rt_http_user(x));
+}
