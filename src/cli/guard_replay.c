@@ -68,8 +68,8 @@ int guard_replay(int argc, char **argv)
     const rt_guard_options options = {.reference = reference, .asn_path = asn, .accounts_max = accounts_max};
     if (rt_guard_open(&guard, &options, &err) != RT_OK ||
         (state && rt_path_exists(state) && rt_guard_load(guard, state, &err) != RT_OK) ||
-        rt_guard_replay(guard, path, &(rt_guard_replay_options){.skip_bad = skip_bad}, &counts, &err) !=
-            RT_OK ||
+        rt_guard_replay(guard, path, &(rt_guard_replay_options){.skip_bad = skip_bad, .sweep_at_end = true},
+                        &counts, &err) != RT_OK ||
         (state && rt_guard_save(guard, state, &err) != RT_OK)) {
         code = cli_fail(&err);
     } else {

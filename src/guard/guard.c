@@ -5,6 +5,7 @@
  * longest unseen that is not flagged makes room: bounded work, the same in a replay. */
 #include "guard/guard.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 #include "base/hash.h"
 #include "base/json.h"
 #include "base/size.h"
+#include "guard/cluster.h"
 #include "guard/elicit.h"
 
 enum {
@@ -38,6 +40,7 @@ struct rt_guard {
     size_t n_slots;    /* a power of two */
     network *networks; /* sorted by name */
     size_t n_networks, evicted;
+    double swept; /* the last six hours' number that a sweep was made for */
 };
 
 static rt_guard_account *at(const rt_guard *guard, size_t index)
@@ -102,6 +105,7 @@ static int network_of(const rt_guard *guard, rt_guard_span asn)
 rt_status rt_guard_open(rt_guard **out, const rt_guard_options *options, rt_error *err)
 {
     *out = NULL;
+    assert(rt_guard_feature_count() <= RT_GUARD_FEATURES);
     rt_guard *guard = calloc(1, sizeof *guard);
     if (!guard)
         return rt_error_set(err, RT_NO_MEMORY, "guard: no memory");
@@ -332,11 +336,29 @@ const rt_guard_account *rt_guard_find(const rt_guard *guard, const char *name)
     return known ? at(guard, known - 1) : NULL;
 }
 
+/* ---- sweeps */
+
+enum { SWEEP_SECONDS = 6 * 3600 };
+
+bool rt_guard_sweep_due(const rt_guard *guard, double ts)
+{
+    return guard->count > 0 && floor(ts / SWEEP_SECONDS) > guard->swept;
+}
+
+rt_status rt_guard_sweep(rt_guard *guard, double ts, rt_error *err)
+{
+    guard->swept = fmax(guard->swept, floor(ts / SWEEP_SECONDS));
+    return rt_guard_clusters_find(guard, err);
+}
+
+rt_guard_account *rt_guard_account_edit(rt_guard *guard, size_t index) { return at(guard, index); }
+
 /* ---- the saved state: header, accounts, hash of both */
 
 typedef struct state_header {
     char magic[8]; /* "rtguard1" */
     uint64_t key, count, evicted, account_bytes, reference;
+    double swept;
 } state_header;
 
 static state_header header_of(const rt_guard *guard)
@@ -345,7 +367,8 @@ static state_header header_of(const rt_guard *guard)
                            .count = guard->count,
                            .evicted = guard->evicted,
                            .account_bytes = sizeof(rt_guard_account),
-                           .reference = rt_guard_reference_digest(guard->options.reference)};
+                           .reference = rt_guard_reference_digest(guard->options.reference),
+                           .swept = guard->swept};
     memcpy(header.magic, "rtguard1", 8);
     return header;
 }
@@ -415,6 +438,7 @@ rt_status rt_guard_load(rt_guard *guard, const char *path, rt_error *err)
     if (status == RT_OK) {
         guard->count = (size_t)header.count;
         guard->evicted = (size_t)header.evicted;
+        guard->swept = header.swept;
         for (size_t i = 0; i < guard->count; i++) {
             memcpy(at(guard, i), file.data + sizeof header + i * sizeof(rt_guard_account),
                    sizeof(rt_guard_account));

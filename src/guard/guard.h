@@ -52,6 +52,14 @@ const rt_guard_account *rt_guard_find(const rt_guard *guard, const char *name);
 const rt_guard_reference *rt_guard_reference_of(const rt_guard *guard);
 size_t rt_guard_evicted(const rt_guard *guard); /* accounts dropped for want of room */
 
+/* Accounts are linked and clusters judged (cluster.h) by a sweep over all of them.  It is due when the
+ * traffic's own time passes a multiple of six hours: whoever feeds the guard asks before each event, in a
+ * live server as in a replay, and both then sweep between the same two requests. */
+bool rt_guard_sweep_due(const rt_guard *guard, double ts);
+rt_status rt_guard_sweep(rt_guard *guard, double ts, rt_error *err);
+/* For the sweep alone: what it found goes into the account. */
+rt_guard_account *rt_guard_account_edit(rt_guard *guard, size_t index);
+
 /* The whole state as one file, written atomically; a guard that reads it goes on bit for bit.  Reading
  * refuses a file that is cut, changed, of another build's layout or under another key. */
 rt_status rt_guard_save(const rt_guard *guard, const char *path, rt_error *err);

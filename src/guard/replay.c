@@ -19,7 +19,11 @@ static rt_status one_row(rt_guard *guard, const char *line, size_t size, const c
         return options->skip_bad && err->status == RT_CORRUPT ? RT_OK : err->status;
     }
     counts->rows++;
-    const rt_status status = rt_guard_observe(guard, &row.event, &verdict, err);
+    rt_status status = RT_OK;
+    if (rt_guard_sweep_due(guard, row.event.ts))
+        status = rt_guard_sweep(guard, row.event.ts, err);
+    if (status == RT_OK)
+        status = rt_guard_observe(guard, &row.event, &verdict, err);
     if (status == RT_OK && options->on_verdict)
         options->on_verdict(options->context, &row.event, &verdict);
     rt_guard_row_deinit(&row);
@@ -43,5 +47,7 @@ rt_status rt_guard_replay(rt_guard *guard, const char *path, const rt_guard_repl
         line = stop ? stop + 1 : end;
     }
     rt_text_deinit(&text);
+    if (status == RT_OK && options->sweep_at_end)
+        status = rt_guard_sweep(guard, 0, err);
     return status;
 }

@@ -5,7 +5,8 @@
 #include "guard/guard.h"
 
 typedef struct rt_guard_replay_options {
-    bool skip_bad; /* pass over malformed rows and count them; else the first one is the error */
+    bool sweep_at_end; /* link the accounts once more after the last row */
+    bool skip_bad;     /* pass over malformed rows and count them; else the first one is the error */
     void (*on_verdict)(void *context, const rt_guard_event *event,
                        const rt_guard_verdict *verdict); /* may be NULL */
     void *context;

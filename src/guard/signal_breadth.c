@@ -50,9 +50,13 @@ static void measure(const rt_guard_account *account, float *f)
     f[5] = (float)(b > 1 ? (square - b) / (b * (b - 1) + 20) : 0); /* mean cosine of two prompts */
     f[6] = (float)(log(distinct) - 0.7 * log(words));              /* Heaps' law: what is over it */
     f[7] = (float)log(words / (account->n + 1.0));
+    f[8] = f[0] * f[2]; /* many types, shuffled */
 }
 
 const rt_guard_signal rt_guard_signal_breadth = {
-    "breadth", RT_GUARD_CONTENT,
-    observe,   measure,
-    8,         {"types", "kinds", "switches", "tasks", "questions", "alike", "vocabulary", "length"}};
+    "breadth",
+    RT_GUARD_CONTENT,
+    observe,
+    measure,
+    8,
+    {"types", "kinds", "switches", "tasks", "questions", "alike", "vocabulary", "length", "mixed"}};

@@ -7,7 +7,7 @@
 
 #include "guard/account.h"
 
-enum { RT_GUARD_FEATURES = 48, RT_GUARD_SIGNAL_FEATURES_MAX = 10 };
+enum { RT_GUARD_FEATURES = 64, RT_GUARD_SIGNAL_FEATURES_MAX = 10 };
 
 typedef enum rt_guard_family {                    /* suspension needs two that agree */
                                RT_GUARD_CONTENT,  /* what is asked */

@@ -17,14 +17,14 @@ bool rt_hll_add(rt_hll *hll, uint64_t hash)
 
 double rt_hll_count(const rt_hll *hll)
 {
+    uint32_t ranks[64] = {0}; /* a histogram first: there are few ranks and many registers */
     double sum = 0;
-    size_t zeros = 0;
-    for (size_t i = 0; i < RT_HLL_REGISTERS; i++) {
-        sum += ldexp(1, -hll->registers[i]);
-        zeros += hll->registers[i] == 0;
-    }
+    for (size_t i = 0; i < RT_HLL_REGISTERS; i++)
+        ranks[hll->registers[i] & 63]++;
+    for (int k = 63; k >= 0; k--)
+        sum += ldexp(ranks[k], -k);
     const double m = RT_HLL_REGISTERS, raw = 0.7213 / (1 + 1.079 / m) * m * m / sum;
-    return raw <= 2.5 * m && zeros ? m * log(m / (double)zeros) : raw; /* linear counting when few */
+    return raw <= 2.5 * m && ranks[0] ? m * log(m / ranks[0]) : raw; /* linear counting when few */
 }
 
 void rt_hll_merge(rt_hll *hll, const rt_hll *other)

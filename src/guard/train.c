@@ -37,6 +37,7 @@ static const prior priors[] = {
     {"breadth.tasks", 0, 0, 1e6F, -2, 4},
     {"breadth.alike", 0, -1e6F, 0, -2, 4},
     {"breadth.vocabulary", 0, 0, 1e6F, -2, 4},
+    {"breadth.mixed", 0.5F, 0.3F, 1e6F, -2, 5},
     {"elicit.trace", 0.8F, 0.4F, 1e6F, -2, 5},
     {"elicit.grade", 0.8F, 0.6F, 1e6F, -2, 5},
     {"elicit.evolve", 0.8F, 0.4F, 1e6F, -2, 5},
