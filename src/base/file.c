@@ -4,6 +4,7 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -24,7 +25,34 @@ static const unsigned char empty_file[1];
 
 rt_status rt_file_map(rt_file *file, const char *path, rt_error *err)
 {
+    size_t whole;
+    return rt_file_map_head(file, &whole, path, SIZE_MAX, err);
+}
+
+rt_status rt_file_read_at(void *out, size_t size, const char *path, size_t offset, rt_error *err)
+{
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return io_error(err, path, "cannot open");
+    rt_status status = RT_OK;
+    for (size_t done = 0; status == RT_OK && done < size;) {
+        const ssize_t n = pread(fd, (char *)out + done, size - done, (off_t)(offset + done));
+        if (n > 0)
+            done += (size_t)n;
+        else if (n == 0)
+            status = rt_error_set(err, RT_CORRUPT, "%.300s: ends at byte %zu, before the %zu that are needed",
+                                  path, offset + done, offset + size);
+        else if (errno != EINTR)
+            status = io_error(err, path, "cannot read");
+    }
+    (void)close(fd);
+    return status;
+}
+
+rt_status rt_file_map_head(rt_file *file, size_t *whole, const char *path, size_t head_max, rt_error *err)
+{
     *file = (rt_file){0};
+    *whole = 0;
     const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not hold us up */
     if (fd < 0)
         return io_error(err, path, "cannot open");
@@ -37,11 +65,13 @@ rt_status rt_file_map(rt_file *file, const char *path, rt_error *err)
     } else if (info.st_size == 0) {
         file->data = empty_file;
     } else {
-        void *data = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+        const size_t size = rt_size_min((size_t)info.st_size, head_max);
+        void *data = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
+        *whole = (size_t)info.st_size;
         if (data == MAP_FAILED)
             status = io_error(err, path, "cannot map");
         else
-            *file = (rt_file){.data = data, .size = (size_t)info.st_size};
+            *file = (rt_file){.data = data, .size = size};
     }
     (void)close(fd);
     return status;

@@ -17,6 +17,10 @@ typedef struct rt_file { /* a read-only map of a whole file */
 /* Maps a regular file; an empty one gives size 0 and a non-NULL data. */
 rt_status rt_file_map(rt_file *file, const char *path, rt_error *err);
 void rt_file_unmap(rt_file *file);
+/* Maps at most the first head_max bytes; *whole: the file's size. */
+rt_status rt_file_map_head(rt_file *file, size_t *whole, const char *path, size_t head_max, rt_error *err);
+/* Reads exactly `size` bytes from `offset` on. */
+rt_status rt_file_read_at(void *out, size_t size, const char *path, size_t offset, rt_error *err);
 
 /* Reads a whole file of at most size_max bytes into malloc'd memory with a NUL after it. */
 rt_status rt_file_read(char **out, size_t *size, const char *path, size_t size_max, rt_error *err);

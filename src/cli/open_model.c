@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/stream.h"
+
 rt_precision cli_precision(const char *word)
 {
     if (strcmp(word, "f32") == 0)
@@ -33,9 +35,12 @@ rt_status cli_model_open(cli_model *out, const char *name, rt_precision precisio
 {
     *out = (cli_model){0};
     cli_model m = {0};
-    if (cli_model_path(&m.path, name, err) != RT_OK || rt_weights_open(&m.weights, m.path, err) != RT_OK ||
+    const bool stream = flags & CLI_MODEL_STREAM;
+    if (cli_model_path(&m.path, name, err) != RT_OK ||
+        (stream ? rt_weights_open_headers : rt_weights_open)(&m.weights, m.path, err) != RT_OK ||
         open_words(&m, flags, err) != RT_OK ||
-        rt_model_open(&m.model, m.weights, precision, pool, err) != RT_OK) {
+        (stream ? rt_model_open_streamed(&m.model, m.weights, precision, pool, NULL, err)
+                : rt_model_open(&m.model, m.weights, precision, pool, err)) != RT_OK) {
         cli_model_close(&m);
         return err->status;
     }

@@ -17,6 +17,7 @@
 
 enum {
     CLI_MODEL_NO_TOKENIZER = 1, /* the command works on ids alone */
+    CLI_MODEL_STREAM = 4,       /* its layers are read from disk as they are needed (model/stream.h) */
     CLI_MODEL_NO_TEMPLATE = 2   /* prompts are used as they are: a template is not even parsed */
 };
 

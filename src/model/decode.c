@@ -112,16 +112,10 @@ static void small_layer(const token_job *job)
     project_into(model, &layer->down, narrow, n, pass->operand, x, wide, layer->norm2_post);
 }
 
-void rt_forward_small(const rt_model *model, rt_pass *pass, const rt_batch *batch, rt_tap_fn tap,
-                      void *tap_context)
+void rt_forward_small_layer(const rt_model *model, rt_pass *pass, const rt_batch *batch, size_t layer)
 {
-    token_job job = {model, pass, batch, 0};
-    for (size_t l = 0; l < model->config.n_layers; l++) {
-        job.layer = l;
-        small_layer(&job);
-        if (tap)
-            tap(tap_context, l + 1, pass->x, pass->n_tokens);
-    }
+    const token_job job = {model, pass, batch, layer};
+    small_layer(&job);
 }
 
 /* ---- logits ---- */

@@ -27,6 +27,8 @@ typedef struct rt_proj {
     const void *w;      /* [rows, cols] in the model's activation type; NULL when packed */
     rt_qmat *packed[3]; /* row blocks in order, when INT8 */
     size_t n_packed;
+    struct rt_row_source
+        *source;       /* rows are read when they are needed (model/stream.h); w and packed unused */
     const float *bias; /* [rows] or NULL */
 } rt_proj;
 
@@ -42,7 +44,8 @@ typedef struct rt_model {
     rt_layer *layers;  /* [n_layers] */
     const void *embed; /* [n_vocab, n_embd] in the activation type; NULL when packed */
     rt_qmat *embed_packed;
-    const float *positions; /* [n_context, n_embd], learned positions only */
+    struct rt_row_source *embed_source; /* neither of the two: rows are read when they are needed */
+    const float *positions;             /* [n_context, n_embd], learned positions only */
     const float *norm, *norm_bias;
     rt_proj head;
     rt_rope *rope, *rope_local; /* NULL: learned positions; no local base */
@@ -51,6 +54,7 @@ typedef struct rt_model {
     rt_arena arena;  /* weights of a frozen model */
     rt_qmat **owned; /* packed matrices to free */
     size_t n_owned;
+    struct rt_stream *stream; /* layers come from disk, one after the other; NULL: all are in memory */
 } rt_model;
 
 /* Opens a frozen model.  The weight file may be closed afterwards. */

@@ -8,6 +8,8 @@
 
 #include "base/size.h"
 #include "model/pass.h"
+#include "model/row_source.h"
+#include "model/stream.h"
 
 typedef struct layer_job {
     const rt_model *model;
@@ -23,7 +25,9 @@ static size_t blocks_of(const rt_pass *pass) { return rt_size_ceil_div(pass->n_t
 static void embed_row(const rt_model *model, float *x, int32_t id, size_t position)
 {
     const size_t d = model->config.n_embd;
-    if (model->embed_packed)
+    if (model->embed_source)
+        rt_row_source_row(model->embed_source, (size_t)id, x);
+    else if (model->embed_packed)
         rt_qmat_row(model->embed_packed, (size_t)id, x);
     else
         rt_act_load(model, x, rt_act_at(model, model->embed, (size_t)id * d), d);
@@ -294,26 +298,81 @@ static void prepare(const rt_model *model, rt_pass *pass, const rt_batch *batch)
         rt_rope_prepare(model->rope_local, positions);
 }
 
+static bool is_small(const rt_pass *pass)
+{
+    return !pass->keep && !pass->by_blocks && pass->n_tokens <= SMALL_BATCH;
+}
+
+static void run_layer(layer_job *job, size_t layer)
+{
+    const rt_model *model = job->model;
+    rt_pass *pass = job->pass;
+    job->layer = layer;
+    if (is_small(pass)) {
+        rt_forward_small_layer(model, pass, job->batch, layer);
+        return;
+    }
+    rt_pool_run(model->pool, blocks_of(pass), qkv_task, job);
+    rt_pool_run(model->pool, pass->n_queries * model->config.n_heads_kv, attention_task, job);
+    rt_pool_run(model->pool, blocks_of(pass), mlp_task, job);
+}
+
 void rt_forward(const rt_model *model, rt_pass *pass, const rt_batch *batch, rt_tap_fn tap, void *tap_context)
 {
     prepare(model, pass, batch);
     layer_job job = {model, pass, batch, 0};
-    const size_t blocks = blocks_of(pass);
-    rt_pool_run(model->pool, blocks, embed_task, &job);
+    rt_pool_run(model->pool, blocks_of(pass), embed_task, &job);
     if (tap)
         tap(tap_context, 0, pass->kept[0].x1, pass->n_tokens);
-    if (!pass->keep && !pass->by_blocks && batch->n_tokens <= SMALL_BATCH) {
-        rt_forward_small(model, pass, batch, tap, tap_context);
-    } else {
-        for (size_t l = 0; l < model->config.n_layers; l++) {
-            job.layer = l;
-            rt_pool_run(model->pool, blocks, qkv_task, &job);
-            rt_pool_run(model->pool, pass->n_queries * model->config.n_heads_kv, attention_task, &job);
-            rt_pool_run(model->pool, blocks, mlp_task, &job);
-            if (tap)
-                tap(tap_context, l + 1, l + 1 < model->config.n_layers ? pass->kept[l + 1].x1 : pass->x,
-                    pass->n_tokens);
+    for (size_t l = 0; l < model->config.n_layers; l++) {
+        if (rt_stream_want(model, l))
+            run_layer(&job, l);
+        if (tap)
+            tap(tap_context, l + 1, l + 1 < model->config.n_layers ? pass->kept[l + 1].x1 : pass->x,
+                pass->n_tokens);
+    }
+    rt_pool_run(model->pool, blocks_of(pass), final_task, &job);
+}
+
+/* Without keep all layers work in place on one residual stream: let it be this one. */
+static void use_stream(rt_pass *pass, float *x)
+{
+    for (size_t l = 0; l < pass->n_layers; l++)
+        pass->kept[l].x1 = pass->kept[l].x2 = x;
+    pass->x = x;
+}
+
+void rt_forward_many(const rt_model *model, rt_pass *pass, const rt_batch *batches, size_t n, float *states)
+{
+    assert(!pass->keep);
+    float *own = pass->x;
+    const size_t d = model->config.n_embd, n_layers = model->config.n_layers;
+    for (size_t l = 0; l <= n_layers; l++) { /* step l: the embedding, if it is the first, then layer l */
+        float *x = states;
+        const bool there = l < n_layers && rt_stream_want(model, l);
+        for (size_t b = 0; b < n; x += batches[b].n_tokens * d, b++) {
+            layer_job job = {model, pass, &batches[b], 0};
+            prepare(model, pass, &batches[b]);
+            use_stream(pass, x);
+            if (l == 0)
+                rt_pool_run(model->pool, blocks_of(pass), embed_task, &job);
+            if (there)
+                run_layer(&job, l);
+            if (l < n_layers)
+                continue;
+            rt_pool_run(model->pool, blocks_of(pass), final_task, &job);
+            memcpy(x, pass->hidden, pass->n_tokens * d * sizeof *x);
         }
     }
-    rt_pool_run(model->pool, blocks, final_task, &job);
+    use_stream(pass, own);
+}
+
+void rt_pass_set_hidden(const rt_model *model, rt_pass *pass, const float *states, size_t n_tokens)
+{
+    const size_t d = model->config.n_embd;
+    assert(n_tokens <= pass->tokens_max);
+    pass->n_tokens = n_tokens;
+    memcpy(pass->hidden, states, n_tokens * d * sizeof *states);
+    if (model->act != RT_F32)
+        model->ops->to_bf16(pass->hidden_act, states, n_tokens * d);
 }

@@ -20,6 +20,7 @@ enum { KEY_MAX = 65535, MARK_STEP = RT_GGUF_MARK_STEP };
 typedef struct reader {
     const unsigned char *data;
     size_t size, at;
+    size_t whole; /* of the file; size is less when only its beginning is mapped */
     rt_error *err;
 } reader;
 
@@ -315,15 +316,15 @@ static rt_status read_tensors(reader *r, rt_weights *weights, uint64_t count)
     for (uint64_t i = 0; i < count; i++)
         if (take_info(r, &info, alignment) != RT_OK)
             return r->err->status;
-    const size_t begin = rt_size_min(rt_size_round_up(r->at, alignment), r->size);
+    const size_t begin = rt_size_min(rt_size_round_up(r->at, alignment), r->whole);
     r->at = records;
     for (uint64_t i = 0; i < count; i++) {
         if (take_info(r, &info, alignment) != RT_OK ||
             rt_weights_append(weights, info.name, info.name_size, &info.weight, r->data + begin,
-                              r->size - begin, info.offset, r->err) != RT_OK)
+                              r->whole - begin, info.offset, r->err) != RT_OK)
             return r->err->status;
     }
-    return rt_weights_check_layout(weights, 0, r->data + begin, r->size - begin, false, r->err);
+    return rt_weights_check_layout(weights, 0, r->data + begin, r->whole - begin, false, r->err);
 }
 
 static rt_status read_version(reader *r)
@@ -340,7 +341,7 @@ static rt_status read_version(reader *r)
 
 rt_status rt_gguf_read(rt_weights *weights, const unsigned char *data, size_t size, rt_error *err)
 {
-    reader r = {.data = data, .size = size, .err = err};
+    reader r = {.data = data, .size = size, .whole = weights->whole ? weights->whole : size, .err = err};
     uint64_t n_tensors, n_meta;
     if (read_version(&r) != RT_OK || !take_u64(&r, &n_tensors, "its header") ||
         !take_u64(&r, &n_meta, "its header"))

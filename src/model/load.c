@@ -7,7 +7,8 @@
 #include <string.h>
 
 #include "base/size.h"
-#include "model/decoder.h"
+#include "model/load_parts.h"
+#include "model/stream.h"
 #include "tensor/quant.h"
 
 static rt_status check_supported(const rt_model_config *config, rt_error *err)
@@ -18,8 +19,8 @@ static rt_status check_supported(const rt_model_config *config, rt_error *err)
     return RT_OK;
 }
 
-static rt_status model_new(rt_model **out, const rt_model_config *config, rt_precision precision,
-                           rt_pool *pool, rt_error *err)
+rt_status rt_model_new(rt_model **out, const rt_model_config *config, rt_precision precision, rt_pool *pool,
+                       rt_error *err)
 {
     *out = NULL;
     if (check_supported(config, err) != RT_OK)
@@ -58,6 +59,7 @@ void rt_model_close(rt_model *model)
 {
     if (!model)
         return;
+    rt_stream_close(model);
     for (size_t i = 0; i < model->n_owned; i++)
         rt_qmat_free(model->owned[i]);
     rt_rope *ropes[] = {model->rope, model->rope_local};
@@ -77,35 +79,27 @@ size_t rt_model_weight_bytes(const rt_model *model)
     size_t bytes = model->arena.used;
     for (size_t i = 0; i < model->n_owned; i++)
         bytes += rt_qmat_bytes(model->owned[i]);
-    return bytes;
+    return bytes + rt_stream_bytes(model);
 }
 
-/* What the projections of a layer are made of. */
-typedef struct group_parts {
-    rt_role weights[3], biases[3];
-    size_t count;
-} group_parts;
-
-enum { GROUP_QKV, GROUP_O, GROUP_GATE_UP, GROUP_DOWN, GROUP_COUNT };
-
-static group_parts parts_of(const rt_model_config *config, int group)
+rt_group_parts rt_group_parts_of(const rt_model_config *config, int group)
 {
     switch (group) {
-    case GROUP_QKV:
-        return (group_parts){
+    case RT_GROUP_QKV:
+        return (rt_group_parts){
             {RT_ROLE_Q, RT_ROLE_K, RT_ROLE_V}, {RT_ROLE_Q_BIAS, RT_ROLE_K_BIAS, RT_ROLE_V_BIAS}, 3};
-    case GROUP_O:
-        return (group_parts){{RT_ROLE_O}, {RT_ROLE_O_BIAS}, 1};
-    case GROUP_GATE_UP:
+    case RT_GROUP_O:
+        return (rt_group_parts){{RT_ROLE_O}, {RT_ROLE_O_BIAS}, 1};
+    case RT_GROUP_GATE_UP:
         if (config->gated_mlp)
-            return (group_parts){{RT_ROLE_GATE, RT_ROLE_UP}, {RT_ROLE_GATE_BIAS, RT_ROLE_UP_BIAS}, 2};
-        return (group_parts){{RT_ROLE_UP}, {RT_ROLE_UP_BIAS}, 1};
+            return (rt_group_parts){{RT_ROLE_GATE, RT_ROLE_UP}, {RT_ROLE_GATE_BIAS, RT_ROLE_UP_BIAS}, 2};
+        return (rt_group_parts){{RT_ROLE_UP}, {RT_ROLE_UP_BIAS}, 1};
     default:
-        return (group_parts){{RT_ROLE_DOWN}, {RT_ROLE_DOWN_BIAS}, 1};
+        return (rt_group_parts){{RT_ROLE_DOWN}, {RT_ROLE_DOWN_BIAS}, 1};
     }
 }
 
-static rt_proj *group_of(rt_layer *layer, int group)
+rt_proj *rt_group_of(rt_layer *layer, int group)
 {
     rt_proj *const projections[] = {&layer->qkv, &layer->o, &layer->gate_up, &layer->down};
     return projections[group];
@@ -142,9 +136,9 @@ static void view_layer(rt_layer *layer, size_t l, const rt_model_config *config,
     };
     for (size_t i = 0; i < sizeof vectors / sizeof vectors[0]; i++)
         *vectors[i].to = view_vector(view, rt_layout_role(view->layout, l, vectors[i].role));
-    for (int g = 0; g < GROUP_COUNT; g++) {
-        const group_parts parts = parts_of(config, g);
-        rt_proj *proj = group_of(layer, g);
+    for (int g = 0; g < RT_GROUP_COUNT; g++) {
+        const rt_group_parts parts = rt_group_parts_of(config, g);
+        rt_proj *proj = rt_group_of(layer, g);
         for (size_t i = 0; i < parts.count; i++)
             proj->rows += rt_layout_role(view->layout, l, parts.weights[i])->rows;
         const rt_param *first = rt_layout_role(view->layout, l, parts.weights[0]);
@@ -160,7 +154,7 @@ rt_status rt_model_view(rt_model **out, const rt_model_config *config, const rt_
 {
     assert(precision != RT_PRECISION_INT8 && (precision == RT_PRECISION_F32 || half));
     rt_model *model;
-    if (model_new(&model, config, precision, pool, err) != RT_OK)
+    if (rt_model_new(&model, config, precision, pool, err) != RT_OK)
         return err->status;
     const param_view view = {layout, values, precision == RT_PRECISION_F32 ? NULL : half};
     for (size_t l = 0; l < config->n_layers; l++)
@@ -177,86 +171,9 @@ rt_status rt_model_view(rt_model **out, const rt_model_config *config, const rt_
     return RT_OK;
 }
 
-/* ---- a model without weights ---- */
-
-/* The file's type of a tensor; F32 when there is no file or no such tensor. */
-static rt_dtype type_in_file(const rt_weights *weights, const rt_model_config *config, const rt_param *p)
-{
-    const rt_weight *weight = NULL;
-    rt_error unused;
-    if (weights)
-        (void)rt_canonical_source(&weight, weights, config, p->layer, p->which, &unused);
-    return weight ? weight->dtype : RT_F32;
-}
-
-/* Sizes of the group as load_group would make it; the bytes are added to *bytes. */
-static void shape_group(rt_proj *proj, const rt_model *model, const rt_weights *weights,
-                        const rt_param *const *parts, size_t count, size_t *bytes)
-{
-    bool pack = model->precision == RT_PRECISION_INT8 && weights;
-    size_t packed = 0;
-    for (size_t i = 0; i < count; i++) {
-        const rt_dtype dtype = pack ? type_in_file(weights, &model->config, parts[i]) : RT_F32;
-        const size_t one = pack ? rt_qmat_packed_bytes(dtype, parts[i]->rows, parts[i]->cols) : 0;
-        proj->rows += parts[i]->rows;
-        proj->cols = parts[i]->cols;
-        packed += one;
-        pack = pack && one > 0;
-    }
-    proj->n_packed = pack ? count : 0;
-    *bytes += pack ? packed : rt_size_round_up(proj->rows * proj->cols * (model->act == RT_F32 ? 4 : 2), 64);
-}
-
-static void shape_layer(rt_model *model, const rt_weights *weights, const rt_layout *layout, size_t l,
-                        size_t *bytes)
-{
-    for (int g = 0; g < GROUP_COUNT; g++) {
-        const group_parts parts = parts_of(&model->config, g);
-        const rt_param *params[3];
-        for (size_t i = 0; i < parts.count; i++)
-            params[i] = rt_layout_role(layout, l, parts.weights[i]);
-        shape_group(group_of(&model->layers[l], g), model, weights, params, parts.count, bytes);
-    }
-}
-
-rt_status rt_model_shape(rt_model **out, const rt_model_config *config, const rt_weights *weights,
-                         rt_precision precision, rt_pool *pool, size_t *weight_bytes, rt_error *err)
-{
-    rt_layout layout;
-    rt_model *model;
-    *out = NULL;
-    *weight_bytes = 0;
-    if (rt_layout_build(&layout, config, err) != RT_OK)
-        return err->status;
-    if (model_new(&model, config, precision, pool, err) == RT_OK) {
-        for (size_t l = 0; l < config->n_layers; l++)
-            shape_layer(model, weights, &layout, l, weight_bytes);
-        rt_proj table = {0};
-        const rt_param *embed = rt_layout_global(&layout, RT_GLOBAL_EMBED),
-                       *head = rt_layout_global(&layout, RT_GLOBAL_HEAD);
-        shape_group(&table, model, weights, &embed, 1, weight_bytes);
-        model->head = table;
-        if (head) {
-            model->head = (rt_proj){0};
-            shape_group(&model->head, model, weights, &head, 1, weight_bytes);
-        }
-        for (size_t i = 0; i < layout.count; i++) /* vectors are held in float32, biases twice */
-            *weight_bytes += layout.list[i].cols ? 0 : layout.list[i].count * sizeof(float);
-        *out = model;
-    }
-    rt_layout_free(&layout);
-    return *out ? RT_OK : err->status;
-}
-
 /* ---- a frozen model ---- */
 
-typedef struct frozen {
-    rt_model *model;
-    const rt_weights *weights;
-    const rt_layout *layout;
-} frozen;
-
-static rt_status fetch(rt_canonical *out, const frozen *f, const rt_param *p, rt_error *err)
+static rt_status fetch(rt_canonical *out, const rt_loader *f, const rt_param *p, rt_error *err)
 {
     const rt_status status =
         p->layer == RT_NO_LAYER
@@ -301,7 +218,7 @@ static void widen_matrix(void *out, rt_dtype to, const rt_canonical *tensor, rt_
     rt_pool_run(pool, rt_size_ceil_div(tensor->rows, job.rows_a_task), widen_task, &job);
 }
 
-static rt_status load_vector(const float **out, const frozen *f, const rt_param *p, rt_error *err)
+static rt_status load_vector(const float **out, const rt_loader *f, const rt_param *p, rt_error *err)
 {
     if (!p)
         return RT_OK;
@@ -326,9 +243,26 @@ static rt_status own_packed(rt_model *model, rt_qmat *mat, rt_error *err)
     return RT_OK;
 }
 
+/* Packs one part: into memory of its own, or into the loader's arena, where the next layer will lie. */
+static rt_status pack_part(rt_proj *proj, const rt_loader *f, const rt_canonical *t, rt_error *err)
+{
+    rt_qmat *mat;
+    void *room = NULL;
+    if (f->reused) {
+        room = rt_arena_push_raw(f->arena, rt_qmat_packed_bytes(t->dtype, t->rows, t->cols), 1);
+        assert(room);
+    }
+    if (rt_qmat_pack_into(&mat, room, t->data, t->dtype, t->rows, t->cols, f->model->pool, err) != RT_OK)
+        return err->status;
+    if (!f->reused && own_packed(f->model, mat, err) != RT_OK)
+        return err->status;
+    proj->packed[proj->n_packed++] = mat;
+    return RT_OK;
+}
+
 /* Loads the parts of a group, which follow each other, as packed blocks or as one widened matrix. */
-static rt_status load_group(rt_proj *proj, const frozen *f, const rt_param *const *parts, size_t count,
-                            rt_error *err)
+rt_status rt_load_group(rt_proj *proj, const rt_loader *f, const rt_param *const *parts, size_t count,
+                        rt_error *err)
 {
     rt_model *model = f->model;
     rt_canonical tensors[3] = {{0}};
@@ -344,16 +278,11 @@ static rt_status load_group(rt_proj *proj, const frozen *f, const rt_param *cons
         pack = pack && rt_qmat_can_pack(tensors[n].dtype, parts[n]->rows, parts[n]->cols);
     }
     if (status == RT_OK && pack) {
-        for (size_t i = 0; i < count && status == RT_OK; i++) {
-            rt_qmat *mat;
-            status = rt_qmat_pack(&mat, tensors[i].data, tensors[i].dtype, parts[i]->rows, parts[i]->cols,
-                                  model->pool, err);
-            if (status == RT_OK && (status = own_packed(model, mat, err)) == RT_OK)
-                proj->packed[proj->n_packed++] = mat;
-        }
+        for (size_t i = 0; i < count && status == RT_OK; i++)
+            status = pack_part(proj, f, &tensors[i], err);
     } else if (status == RT_OK) {
         const size_t size = rt_dtype_get(model->act)->block_bytes;
-        unsigned char *w = rt_arena_push_raw(&model->arena, proj->rows * proj->cols, size);
+        unsigned char *w = rt_arena_push_raw(f->arena, proj->rows * proj->cols, size);
         assert(w);
         proj->w = w;
         for (size_t i = 0; i < count; i++) {
@@ -366,7 +295,33 @@ static rt_status load_group(rt_proj *proj, const frozen *f, const rt_param *cons
     return status;
 }
 
-static rt_status load_layer(const frozen *f, size_t l, rt_error *err)
+/* Biases of a group lie side by side, as its rows do. */
+static rt_status load_biases(const float **out, const rt_loader *f, size_t l, const rt_group_parts *parts,
+                             rt_error *err)
+{
+    const rt_param *first = rt_layout_role(f->layout, l, parts->weights[0]);
+    float *bias = NULL;
+    size_t rows = 0;
+    for (size_t i = 0; i < parts->count; i++)
+        rows += rt_layout_role(f->layout, l, parts->weights[i])->rows;
+    for (size_t i = 0; i < parts->count; i++) {
+        const rt_param *b = rt_layout_role(f->layout, l, parts->biases[i]);
+        if (!b)
+            continue;
+        if (!bias)
+            bias = rt_arena_push_raw(&f->model->arena, rows, sizeof(float));
+        assert(bias);
+        const float *values;
+        if (load_vector(&values, f, b, err) != RT_OK)
+            return err->status;
+        const size_t before = rt_layout_role(f->layout, l, parts->weights[i])->offset - first->offset;
+        memcpy(bias + before / first->cols, values, b->count * sizeof *bias);
+    }
+    *out = bias;
+    return RT_OK;
+}
+
+rt_status rt_load_layer_vectors(const rt_loader *f, size_t l, rt_error *err)
 {
     rt_layer *layer = &f->model->layers[l];
     const struct {
@@ -381,44 +336,46 @@ static rt_status load_layer(const frozen *f, size_t l, rt_error *err)
     for (size_t i = 0; i < sizeof vectors / sizeof vectors[0]; i++)
         if (load_vector(vectors[i].to, f, rt_layout_role(f->layout, l, vectors[i].role), err) != RT_OK)
             return err->status;
-    for (int g = 0; g < GROUP_COUNT; g++) {
-        const group_parts parts = parts_of(&f->model->config, g);
-        rt_proj *proj = group_of(layer, g);
-        const rt_param *params[3];
-        for (size_t i = 0; i < parts.count; i++)
-            params[i] = rt_layout_role(f->layout, l, parts.weights[i]);
-        if (load_group(proj, f, params, parts.count, err) != RT_OK)
+    for (int g = 0; g < RT_GROUP_COUNT; g++) {
+        const rt_group_parts parts = rt_group_parts_of(&f->model->config, g);
+        if (load_biases(&rt_group_of(layer, g)->bias, f, l, &parts, err) != RT_OK)
             return err->status;
-        /* biases of a group lie side by side, as its rows do */
-        float *bias = NULL;
-        for (size_t i = 0; i < parts.count; i++) {
-            const rt_param *b = rt_layout_role(f->layout, l, parts.biases[i]);
-            if (!b)
-                continue;
-            if (!bias)
-                bias = rt_arena_push_raw(&f->model->arena, proj->rows, sizeof(float));
-            assert(bias);
-            const float *values;
-            if (load_vector(&values, f, b, err) != RT_OK)
-                return err->status;
-            const size_t before = params[i]->offset - params[0]->offset;
-            memcpy(bias + before / params[0]->cols, values, b->count * sizeof *bias);
-        }
-        proj->bias = bias;
     }
     return RT_OK;
 }
 
-static rt_status load_outer(const frozen *f, rt_error *err)
+rt_status rt_load_layer_matrices(const rt_loader *f, size_t l, rt_error *err)
+{
+    for (int g = 0; g < RT_GROUP_COUNT; g++) {
+        const rt_group_parts parts = rt_group_parts_of(&f->model->config, g);
+        rt_proj *proj = rt_group_of(&f->model->layers[l], g);
+        const rt_param *params[3];
+        proj->rows = proj->n_packed = 0;
+        for (size_t i = 0; i < parts.count; i++)
+            params[i] = rt_layout_role(f->layout, l, parts.weights[i]);
+        if (rt_load_group(proj, f, params, parts.count, err) != RT_OK)
+            return err->status;
+    }
+    return RT_OK;
+}
+
+rt_status rt_load_outer_vectors(const rt_loader *f, rt_error *err)
+{
+    rt_model *model = f->model;
+    if (load_vector(&model->positions, f, rt_layout_global(f->layout, RT_GLOBAL_POSITIONS), err) != RT_OK ||
+        load_vector(&model->norm, f, rt_layout_global(f->layout, RT_GLOBAL_NORM), err) != RT_OK ||
+        load_vector(&model->norm_bias, f, rt_layout_global(f->layout, RT_GLOBAL_NORM_BIAS), err) != RT_OK)
+        return err->status;
+    return RT_OK;
+}
+
+static rt_status load_outer(const rt_loader *f, rt_error *err)
 {
     rt_model *model = f->model;
     const rt_param *embed = rt_layout_global(f->layout, RT_GLOBAL_EMBED),
                    *head = rt_layout_global(f->layout, RT_GLOBAL_HEAD);
     rt_proj table = {0};
-    if (load_group(&table, f, &embed, 1, err) != RT_OK ||
-        load_vector(&model->positions, f, rt_layout_global(f->layout, RT_GLOBAL_POSITIONS), err) != RT_OK ||
-        load_vector(&model->norm, f, rt_layout_global(f->layout, RT_GLOBAL_NORM), err) != RT_OK ||
-        load_vector(&model->norm_bias, f, rt_layout_global(f->layout, RT_GLOBAL_NORM_BIAS), err) != RT_OK)
+    if (rt_load_group(&table, f, &embed, 1, err) != RT_OK || rt_load_outer_vectors(f, err) != RT_OK)
         return err->status;
     model->embed = table.w;
     model->embed_packed = table.n_packed ? table.packed[0] : NULL;
@@ -426,7 +383,7 @@ static rt_status load_outer(const frozen *f, rt_error *err)
         model->head = table;
         return RT_OK;
     }
-    return load_group(&model->head, f, &head, 1, err);
+    return rt_load_group(&model->head, f, &head, 1, err);
 }
 
 rt_status rt_model_open(rt_model **out, const rt_weights *weights, rt_precision precision, rt_pool *pool,
@@ -439,18 +396,21 @@ rt_status rt_model_open(rt_model **out, const rt_weights *weights, rt_precision 
     if (rt_model_config_read(&config, weights, err) != RT_OK ||
         rt_layout_build(&layout, &config, err) != RT_OK)
         return err->status;
-    rt_status status = model_new(&model, &config, precision, pool, err);
+    rt_status status = rt_model_new(&model, &config, precision, pool, err);
     /* an upper bound: every value widened, and vectors twice; pages are touched only when used */
     size_t bytes;
     if (status == RT_OK && !rt_size_mul(layout.total, 2 * sizeof(float), &bytes))
         status = rt_error_set(err, RT_NO_MEMORY, "%s: the model is too large", rt_weights_path(weights));
     if (status == RT_OK)
         status = rt_arena_init(&model->arena, bytes + layout.count * 64 + 4096, err);
-    const frozen f = {model, weights, &layout};
+    const rt_loader f = {model, weights, &layout, &model->arena, false};
     if (status == RT_OK)
         status = load_outer(&f, err);
-    for (size_t l = 0; l < config.n_layers && status == RT_OK; l++)
-        status = load_layer(&f, l, err);
+    for (size_t l = 0; l < config.n_layers && status == RT_OK; l++) {
+        status = rt_load_layer_vectors(&f, l, err);
+        if (status == RT_OK)
+            status = rt_load_layer_matrices(&f, l, err);
+    }
     rt_layout_free(&layout);
     if (status != RT_OK) {
         rt_model_close(model);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/size.h"
+#include "model/row_source.h"
 
 static size_t most(size_t a, size_t b) { return rt_size_max(a, b); }
 
@@ -257,6 +258,10 @@ const void *rt_proj_operand(const rt_model *model, const rt_proj *proj, const fl
 void rt_proj_mul(const rt_model *model, const rt_proj *proj, const void *operand, size_t ld, size_t n,
                  size_t row_begin, size_t row_end, void *out, size_t ldo, rt_dtype out_type, bool add)
 {
+    if (proj->source) {
+        rt_row_source_mul(proj->source, operand, ld, n, row_begin, row_end, out, ldo, out_type, add);
+        return;
+    }
     if (!rt_proj_is_packed(proj)) {
         const rt_gemm_spec spec = {.m = n,
                                    .n = row_end - row_begin,

@@ -139,7 +139,7 @@ void rt_attention_backward(const rt_model *model, rt_pass *pass, const rt_batch 
 size_t rt_attention_backward_scratch(const rt_model *model, size_t score_ld);
 size_t rt_backward_scratch(const rt_model *model, size_t block);
 
-void rt_forward_small(const rt_model *model, rt_pass *pass, const rt_batch *batch, rt_tap_fn tap,
-                      void *tap_context);
+/* A layer for a batch of at most SMALL_BATCH tokens. */
+void rt_forward_small_layer(const rt_model *model, rt_pass *pass, const rt_batch *batch, size_t layer);
 
 #endif

@@ -147,7 +147,7 @@ rt_status rt_safetensors_read(rt_weights *weights, const unsigned char *data, si
     if (parse_object(&json, (const char *)data + sizeof header, header, err) != RT_OK)
         return err->status;
     data += sizeof header + header;
-    size -= sizeof header + header;
+    size = (weights->whole ? weights->whole : size) - sizeof header - header;
     rt_status status = RT_OK;
     const char *name;
     json_t *entry;

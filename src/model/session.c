@@ -9,6 +9,7 @@
 
 #include "base/size.h"
 #include "model/pass.h"
+#include "model/stream.h"
 
 enum { PREFILL_TOKENS = 1024 };
 
@@ -130,6 +131,8 @@ static rt_status append(rt_session *s, size_t slot, const int32_t *ids, size_t n
         s->segments[0] = segment_of(s, slot, 0, count);
         const rt_batch batch = {ids + at, count, s->segments, 1};
         rt_forward(s->model, s->pass, &batch, NULL, NULL);
+        if (rt_stream_check(s->model, err) != RT_OK)
+            return err->status;
         s->lengths[slot] += count;
         if (!logits || (!all && at + count < n))
             continue;
@@ -166,6 +169,8 @@ rt_status rt_session_decode(rt_session *s, const size_t *slots, const int32_t *i
     }
     const rt_batch batch = {ids, n, s->segments, n};
     rt_forward(s->model, s->pass, &batch, NULL, NULL);
+    if (rt_stream_check(s->model, err) != RT_OK)
+        return err->status;
     for (size_t i = 0; i < n; i++)
         s->lengths[slots[i]]++;
     rt_logits(s->model, s->pass, s->rows, n, logits);

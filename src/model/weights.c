@@ -9,7 +9,7 @@
 #include "base/size.h"
 #include "model/weights_parts.h"
 
-enum { CONFIG_BYTES_MAX = 4 << 20 };
+enum { CONFIG_BYTES_MAX = 4 << 20, HEADER_BYTES_FIRST = 1 << 18 };
 
 static rt_status check_shape(const rt_weight *weight, size_t *bytes, const char *shown, rt_error *err)
 {
@@ -68,6 +68,10 @@ rt_status rt_weights_append(rt_weights *weights, const char *name, size_t name_s
         return rt_error_set(err, RT_NO_MEMORY, "tensor \"%s\": no memory for its name", shown);
     added.name = copy;
     added.data = data + offset;
+    if (weights->n_files > 0) { /* the file being read is the last one */
+        added.file = weights->n_files - 1;
+        added.offset = (size_t)((uintptr_t)added.data - (uintptr_t)weights->files[added.file].data);
+    }
     weights->list[weights->count++] = added;
     return RT_OK;
 }
@@ -141,13 +145,25 @@ static rt_status seal(rt_weights *weights, rt_error *err)
 const rt_file *rt_weights_map(rt_weights *weights, const char *path, rt_error *err)
 {
     rt_file *files = realloc(weights->files, (weights->n_files + 1) * sizeof *files);
-    if (!files) {
+    weights->files = files ? files : weights->files;
+    char **paths = realloc(weights->paths, (weights->n_files + 1) * sizeof(*paths));
+    weights->paths = paths ? paths : weights->paths;
+    char *copy = strdup(path);
+    if (!files || !paths || !copy) {
+        free(copy);
         (void)rt_error_set(err, RT_NO_MEMORY, "%.300s: no memory for its record", path);
         return NULL;
     }
-    weights->files = files;
-    if (rt_file_map(&files[weights->n_files], path, err) != RT_OK)
+    rt_file *file = &files[weights->n_files];
+    const rt_status status = weights->header_max
+                                 ? rt_file_map_head(file, &weights->whole, path, weights->header_max, err)
+                                 : rt_file_map(file, path, err);
+    if (status != RT_OK) {
+        free(copy);
         return NULL;
+    }
+    weights->cut_short = weights->cut_short || weights->whole > file->size;
+    paths[weights->n_files] = copy;
     return &files[weights->n_files++];
 }
 
@@ -288,16 +304,77 @@ static rt_status finish(rt_weights **out, rt_weights *weights, rt_status status,
     return status;
 }
 
-rt_status rt_weights_open(rt_weights **out, const char *path, rt_error *err)
+static rt_status open_with(rt_weights **out, const char *path, size_t header_max, bool *cut_short,
+                           rt_error *err)
 {
-    assert(out && path && err);
     *out = NULL;
     rt_weights *weights = make(path);
     if (!weights)
         return rt_error_set(err, RT_NO_MEMORY, "%.300s: no memory for its record", path);
+    weights->header_max = header_max;
     const rt_status status =
         rt_path_is_dir(path) ? read_folder(weights, path, err) : read_file(weights, path, err);
+    *cut_short = weights->cut_short;
     return finish(out, weights, status, err);
+}
+
+rt_status rt_weights_open(rt_weights **out, const char *path, rt_error *err)
+{
+    assert(out && path && err);
+    bool unused;
+    return open_with(out, path, 0, &unused, err);
+}
+
+/* Vectors (norms, biases, rope factors) are needed at every pass and small: they are read at once. */
+static rt_status read_vectors(rt_weights *weights, rt_error *err)
+{
+    weights->vectors = calloc(weights->count + 1, sizeof *weights->vectors);
+    if (!weights->vectors)
+        return rt_error_set(err, RT_NO_MEMORY, "%.300s: no memory for a table", weights->path);
+    for (size_t i = 0; i < weights->count; i++) {
+        rt_weight *w = &weights->list[i];
+        w->data = NULL;
+        if (w->n_dims > 1)
+            continue;
+        if (!(weights->vectors[i] = malloc(w->bytes + 1)))
+            return rt_error_set(err, RT_NO_MEMORY, "%.300s: no memory for %zu bytes", weights->path,
+                                w->bytes);
+        if (rt_file_read_at(weights->vectors[i], w->bytes, weights->paths[w->file], w->offset, err) != RT_OK)
+            return err->status;
+        w->data = weights->vectors[i];
+    }
+    return RT_OK;
+}
+
+rt_status rt_weights_open_headers(rt_weights **out, const char *path, rt_error *err)
+{
+    assert(out && path && err);
+    bool cut_short = true;
+    rt_status status = RT_CORRUPT;
+    /* how long a header is shows only when it has been read: try with more until it is whole */
+    for (size_t head = HEADER_BYTES_FIRST; status != RT_OK && cut_short && head <= SIZE_MAX / 8; head *= 8)
+        status = open_with(out, path, head, &cut_short, err);
+    if (status == RT_OK && read_vectors(*out, err) != RT_OK) {
+        rt_weights_close(*out);
+        *out = NULL;
+        return err->status;
+    }
+    return status;
+}
+
+bool rt_weights_is_headers(const rt_weights *weights) { return weights->header_max > 0; }
+
+void rt_weights_place(rt_weights *weights, const rt_weight *weight, const void *data)
+{
+    const size_t index = (size_t)(weight - weights->list);
+    assert(weights->header_max > 0 && index < weights->count);
+    if (!weights->vectors[index])
+        weights->list[index].data = data;
+}
+
+const char *rt_weights_file_path(const rt_weights *weights, size_t file)
+{
+    return file < weights->n_files ? weights->paths[file] : weights->path;
 }
 
 rt_status rt_weights_open_memory(rt_weights **out, const void *data, size_t size, const char *name,
@@ -317,8 +394,14 @@ void rt_weights_close(rt_weights *weights)
         return;
     for (size_t i = 0; i < weights->count; i++)
         free((char *)(uintptr_t)weights->list[i].name);
-    for (size_t i = 0; i < weights->n_files; i++)
+    for (size_t i = 0; weights->vectors && i < weights->count; i++)
+        free(weights->vectors[i]);
+    for (size_t i = 0; i < weights->n_files; i++) {
         rt_file_unmap(&weights->files[i]);
+        free(weights->paths[i]);
+    }
+    free(weights->vectors);
+    free(weights->paths);
     rt_name_index_deinit(&weights->index);
     rt_meta_list_deinit(&weights->meta);
     json_decref(weights->config);

@@ -19,8 +19,11 @@ typedef struct rt_weight {
     size_t n_dims;             /* 0 (scalar) .. RT_DIMS_MAX */
     size_t shape[RT_DIMS_MAX]; /* row-major as in safetensors: the last one is contiguous (GGUF's order
                                   reversed) */
-    const void *data;          /* may be unaligned; borrowed */
+    const void
+        *data; /* may be unaligned; borrowed.  NULL: only the header was read, and nobody has placed it */
     size_t bytes;
+    size_t file,
+        offset; /* where the data lie: which of the files, byte in it; not for rt_weights_open_memory */
 } rt_weight;
 
 typedef enum rt_weights_format { RT_FORMAT_GGUF, RT_FORMAT_SAFETENSORS } rt_weights_format;
@@ -30,6 +33,13 @@ typedef struct rt_weights rt_weights;
 /* path: a .gguf file, a .safetensors file, or a folder with config.json and *.safetensors (with or
  * without model.safetensors.index.json) or with one .gguf. */
 rt_status rt_weights_open(rt_weights **out, const char *path, rt_error *err);
+/* The same without mapping the data, for files larger than memory: the headers are mapped, vectors
+ * are read, matrices have data NULL until rt_weights_place lends them some. */
+rt_status rt_weights_open_headers(rt_weights **out, const char *path, rt_error *err);
+bool rt_weights_is_headers(const rt_weights *weights);
+/* The tensor's bytes are at `data` from now on (NULL: nowhere again). */
+void rt_weights_place(rt_weights *weights, const rt_weight *weight, const void *data);
+const char *rt_weights_file_path(const rt_weights *weights, size_t file);
 /* The same for the bytes of one file, which stay the caller's until the close; `name` stands for the
  * path in errors. */
 rt_status rt_weights_open_memory(rt_weights **out, const void *data, size_t size, const char *name,

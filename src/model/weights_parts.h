@@ -23,7 +23,12 @@ struct rt_weights {
     rt_weights_format format;
     char *path;
     rt_file *files; /* maps */
+    char **paths;   /* of the files */
     size_t n_files;
+    size_t header_max; /* 0: whole files are mapped; else at most so many bytes of each */
+    size_t whole;      /* size of the file being read, when only its beginning is mapped; else 0 */
+    bool cut_short;    /* a file was mapped in part: a failure may come from that */
+    void **vectors;    /* [count] of tensors that were read at once */
     rt_weight *list;
     size_t count, capacity;
     rt_name_index index;

@@ -113,8 +113,8 @@ static void pack_task(void *context, size_t index, unsigned thread)
     }
 }
 
-rt_status rt_qmat_pack(rt_qmat **out, const void *blocks, rt_dtype dtype, size_t rows, size_t cols,
-                       rt_pool *pool, rt_error *err)
+rt_status rt_qmat_pack_into(rt_qmat **out, void *room, const void *blocks, rt_dtype dtype, size_t rows,
+                            size_t cols, rt_pool *pool, rt_error *err)
 {
     *out = NULL;
     rt_qmat planned;
@@ -124,7 +124,7 @@ rt_status rt_qmat_pack(rt_qmat **out, const void *blocks, rt_dtype dtype, size_t
                             "a %zu x %zu matrix of type %s cannot be packed for integer products", rows, cols,
                             rt_dtype_get(dtype)->name);
     rt_qmat *mat = malloc(sizeof *mat);
-    planned.data = rt_qmemory_acquire(bytes, &planned.chunk);
+    planned.data = room ? room : rt_qmemory_acquire(bytes, &planned.chunk);
     if (!mat || !planned.data) {
         free(mat);
         rt_qmemory_release(planned.chunk);
@@ -136,6 +136,12 @@ rt_status rt_qmat_pack(rt_qmat **out, const void *blocks, rt_dtype dtype, size_t
     rt_pool_run(pool, rt_size_ceil_div(mat->strips, job.strips_a_task), pack_task, &job);
     *out = mat;
     return RT_OK;
+}
+
+rt_status rt_qmat_pack(rt_qmat **out, const void *blocks, rt_dtype dtype, size_t rows, size_t cols,
+                       rt_pool *pool, rt_error *err)
+{
+    return rt_qmat_pack_into(out, NULL, blocks, dtype, rows, cols, pool, err);
 }
 
 void rt_qmat_free(rt_qmat *mat)

@@ -20,6 +20,10 @@ size_t rt_qmat_packed_bytes(rt_dtype dtype, size_t rows, size_t cols);
 /* Packs [rows, cols] blocks; the result owns its memory (64-byte aligned).  The pool speeds it up. */
 rt_status rt_qmat_pack(rt_qmat **out, const void *blocks, rt_dtype dtype, size_t rows, size_t cols,
                        rt_pool *pool, rt_error *err);
+/* The same in the caller's memory: rt_qmat_packed_bytes of it at `room`, 64-byte aligned, which must outlive
+ * the matrix. */
+rt_status rt_qmat_pack_into(rt_qmat **out, void *room, const void *blocks, rt_dtype dtype, size_t rows,
+                            size_t cols, rt_pool *pool, rt_error *err);
 void rt_qmat_free(rt_qmat *mat);
 size_t rt_qmat_rows(const rt_qmat *mat);
 size_t rt_qmat_cols(const rt_qmat *mat);
