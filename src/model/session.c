@@ -200,6 +200,8 @@ rt_status rt_session_append(rt_session *s, const rt_piece *pieces, size_t n_piec
     s->pass->by_blocks = by_blocks;
     rt_forward(s->model, s->pass, &batch, NULL, NULL);
     s->pass->by_blocks = false;
+    if (rt_stream_check(s->model, err) != RT_OK)
+        return err->status;
     for (size_t i = 0; i < n_pieces; i++)
         s->lengths[pieces[i].slot] += pieces[i].n;
     return RT_OK;
