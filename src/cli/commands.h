@@ -9,6 +9,7 @@
     X(inspect, "what a model file holds: family, sizes, types, tokenizer, licence")                          \
     X(plan, "what a run takes before it is started: arithmetic, time, memory, disk, money")                  \
     X(outputs, "stores of what teachers said: record, look at, verify, repair, merge")                       \
+    X(collect, "ask a teacher, keep what it said; stopped or killed, it goes on")                            \
     X(distill, "train a student from a recipe; stopped, it goes on where it was")                            \
     X(generate, "an answer to a prompt, or answers to a file of them")                                       \
     X(chat, "a conversation with a model")                                                                   \

@@ -51,11 +51,11 @@ void rt_teacher_close(rt_teacher *teacher)
     free(teacher);
 }
 
-void rt_reply_init(rt_reply *reply) { memset(reply, 0, sizeof *reply); }
+void rt_answered_init(rt_answered *reply) { memset(reply, 0, sizeof *reply); }
 
-void rt_reply_reset(rt_reply *reply)
+void rt_answered_reset(rt_answered *reply)
 {
-    rt_reply kept = *reply;
+    rt_answered kept = *reply;
     free(kept.ids);
     free(kept.prompt_ids);
     json_decref(kept.raw);
@@ -63,24 +63,44 @@ void rt_reply_reset(rt_reply *reply)
     rt_text_clear(&kept.reasoning);
     rt_text_clear(&kept.refusal);
     rt_text_clear(&kept.pool);
-    *reply = (rt_reply){.text = kept.text,
-                        .reasoning = kept.reasoning,
-                        .refusal = kept.refusal,
-                        .pool = kept.pool,
-                        .tokens = kept.tokens,
-                        .tokens_capacity = kept.tokens_capacity,
-                        .alternatives = kept.alternatives,
-                        .alternatives_capacity = kept.alternatives_capacity};
+    *reply = (rt_answered){.text = kept.text,
+                           .reasoning = kept.reasoning,
+                           .refusal = kept.refusal,
+                           .pool = kept.pool,
+                           .tokens = kept.tokens,
+                           .tokens_capacity = kept.tokens_capacity,
+                           .alternatives = kept.alternatives,
+                           .alternatives_capacity = kept.alternatives_capacity};
 }
 
-void rt_reply_deinit(rt_reply *reply)
+void rt_answered_deinit(rt_answered *reply)
 {
-    rt_reply_reset(reply);
+    rt_answered_reset(reply);
     rt_text_deinit(&reply->text);
     rt_text_deinit(&reply->reasoning);
     rt_text_deinit(&reply->refusal);
     rt_text_deinit(&reply->pool);
     free(reply->tokens);
     free(reply->alternatives);
-    rt_reply_init(reply);
+    rt_answered_init(reply);
+}
+
+const char *rt_answered_flag_text(unsigned flags, unsigned *cursor)
+{
+    static const char *const texts[] = {
+        "log-probabilities sum to more than 1: they are dropped",
+        "the number of log-probabilities is not usage.completion_tokens",
+        "the tokens' bytes do not spell the text",
+        "token ids outside the vocabulary: they are dropped",
+        "usage is missing or cannot be true: tokens are estimated (bytes / 4)",
+        "another model answered than was asked for",
+        "chunks of a stream came twice: the second was left out",
+        "log-probabilities were asked for and not given",
+        "a think tag is not closed: the reasoning was cut off"};
+    while (*cursor < sizeof texts / sizeof texts[0]) {
+        const unsigned bit = (*cursor)++;
+        if (flags & (1U << bit))
+            return texts[bit];
+    }
+    return NULL;
 }

@@ -49,18 +49,18 @@ typedef struct rt_ask {
     char key[65]; /* names the request for the server (Idempotency-Key), "" for none */
 } rt_ask;
 
-/* The texts and numbers that stand for one token of a reply.  Bytes are in rt_reply.pool. */
-typedef struct rt_reply_alternative {
+/* The texts and numbers that stand for one token of a reply.  Bytes are in rt_answered.pool. */
+typedef struct rt_answered_alternative {
     uint32_t bytes, n_bytes; /* offset and size */
     int32_t id;              /* -1: not known */
     float logprob;           /* nats, of the raw distribution */
-} rt_reply_alternative;
+} rt_answered_alternative;
 
-typedef struct rt_reply_token {
-    rt_reply_alternative chosen;
-    uint32_t top, n_top; /* in rt_reply.alternatives, likeliest first */
+typedef struct rt_answered_token {
+    rt_answered_alternative chosen;
+    uint32_t top, n_top; /* in rt_answered.alternatives, likeliest first */
     float tail;          /* 1 - sum of p of the alternatives; NAN where there are none */
-} rt_reply_token;
+} rt_answered_token;
 
 /* What does not agree in a reply; each is reported once a run, the reply is kept. */
 enum {
@@ -73,7 +73,6 @@ enum {
     RT_REPLY_DUPLICATE = 64,    /* chunks came twice: the second was left out */
     RT_REPLY_NO_LOGPROBS = 128, /* asked for, not given */
     RT_REPLY_OPEN_THINK = 256,  /* the think tag is not closed: the reasoning was cut off */
-    RT_REPLY_TRUE_COUNT = 9
 };
 
 typedef struct rt_usage {
@@ -82,7 +81,7 @@ typedef struct rt_usage {
 } rt_usage;
 
 /* A reply, or why there is none.  Borrowed for the call that hands it over. */
-typedef struct rt_reply {
+typedef struct rt_answered {
     rt_status status;    /* RT_OK, or: RT_INVALID refused by the server for good; RT_IO attempts used up;
                             RT_CORRUPT answers that are no answers, attempts used up */
     int http_status;     /* of the last attempt; 0: no answer came */
@@ -94,8 +93,8 @@ typedef struct rt_reply {
     rt_usage usage;
     char model[128], fingerprint[64], request_id[128];
     rt_text pool;
-    rt_reply_token *tokens; /* [n_tokens] of logprobs, in the order of the text */
-    rt_reply_alternative *alternatives;
+    rt_answered_token *tokens; /* [n_tokens] of logprobs, in the order of the text */
+    rt_answered_alternative *alternatives;
     size_t n_tokens, n_alternatives, tokens_capacity, alternatives_capacity;
     int32_t *ids, *prompt_ids; /* where the teacher gave them */
     size_t n_ids, n_prompt_ids;
@@ -103,10 +102,12 @@ typedef struct rt_reply {
     unsigned flags; /* RT_REPLY_* */
     unsigned attempts;
     double ms; /* of the attempt that gave it */
-} rt_reply;
-void rt_reply_init(rt_reply *reply);
-void rt_reply_reset(rt_reply *reply); /* keeps memory */
-void rt_reply_deinit(rt_reply *reply);
+} rt_answered;
+/* The words for the flags set in `flags`, one by one from *cursor (start at 0); NULL at the end. */
+const char *rt_answered_flag_text(unsigned flags, unsigned *cursor);
+void rt_answered_init(rt_answered *reply);
+void rt_answered_reset(rt_answered *reply); /* keeps memory */
+void rt_answered_deinit(rt_answered *reply);
 
 /* How things stand, for progress lines. */
 typedef struct rt_teacher_state {
@@ -118,7 +119,7 @@ typedef struct rt_teacher_state {
 
 typedef struct rt_ask_calls {
     rt_next (*next)(void *context, rt_ask *out);
-    void (*done)(void *context, uint64_t tag, const rt_reply *reply);
+    void (*done)(void *context, uint64_t tag, const rt_answered *reply);
     /* At least every 100 ms, and between replies; RT_STOPPED drains (no more is taken, what is in flight is
      * awaited), anything else but RT_OK ends at once.  May be NULL. */
     rt_status (*tick)(void *context, const rt_teacher_state *state, rt_error *err);
