@@ -1,7 +1,7 @@
 /* serve/draw.c - see draw.h.
  *
- * Order: mask, penalties and biases, temperature, top_k, top_p, min_p, the draw.  Log-probabilities are those
- * of the logits before any of it. */
+ * Order: grammar, penalties and biases, temperature, top_k, top_p, min_p, the draw.  Log-probabilities are
+ * those of the logits before any of it. */
 #include "serve/draw.h"
 
 #include <math.h>
@@ -79,9 +79,10 @@ void rt_score_id(const float *logits, size_t n, double lse, int32_t id, rt_score
     out->rank = rank;
 }
 
-rt_status rt_drawer_init(rt_drawer *d, size_t n_vocab, rt_error *err)
+rt_status rt_drawer_init(rt_drawer *d, const rt_tokenizer *tokenizer, size_t n_vocab, rt_error *err)
 {
-    *d = (rt_drawer){.raw = malloc(n_vocab * sizeof(float)),
+    *d = (rt_drawer){.tokenizer = tokenizer,
+                     .raw = malloc(n_vocab * sizeof(float)),
                      .scratch = malloc(n_vocab * sizeof(float)),
                      .counts = calloc(n_vocab, sizeof(uint32_t))};
     if (d->raw && d->scratch && d->counts && rt_sampler_open(&d->sampler, n_vocab, err) == RT_OK)
@@ -93,25 +94,40 @@ rt_status rt_drawer_init(rt_drawer *d, size_t n_vocab, rt_error *err)
 void rt_drawer_deinit(rt_drawer *d)
 {
     rt_sampler_close(d->sampler);
+    rt_constrainer_close(d->constrainer);
     free(d->raw);
     free(d->scratch);
     free(d->counts);
     *d = (rt_drawer){0};
 }
 
-void rt_draw_token(rt_drawer *d, const rt_job_options *options, size_t choice_index, float *logits,
+/* Leaves the tokens that the grammar lets come; false: none. */
+static bool constrain(rt_drawer *d, const rt_grammar *grammar, const rt_choice *choice, float *logits,
+                      size_t n_vocab)
+{
+    rt_error err = {0};
+    if (!d->constrainer && rt_constrainer_open(&d->constrainer, d->tokenizer, n_vocab, &err) != RT_OK)
+        return false;
+    return rt_constrain(d->constrainer, grammar, choice->state, logits) > 0;
+}
+
+void rt_draw_token(rt_drawer *d, const rt_job_options *options, const rt_choice *choice, float *logits,
                    size_t n_vocab, const int32_t *ids, size_t n_prompt, size_t n_answer, rt_scored *out,
                    rt_top *top)
 {
     const bool scored = options->top_logprobs >= 0;
+    *out = (rt_scored){.id = -1};
     if (scored)
         memcpy(d->raw, logits, n_vocab * sizeof *logits);
-    if (options->mask)
-        options->mask(options->mask_context[choice_index], ids + n_prompt, n_answer, logits, n_vocab);
+    if (options->grammar && !constrain(d, options->grammar, choice, logits, n_vocab))
+        return;
     rt_penalise(&options->penalties, logits, n_vocab, ids, n_prompt, ids + n_prompt, n_answer, d->counts);
-    *out = (rt_scored){.id = rt_sample(d->sampler, &options->sampling, logits, ids, n_prompt + n_answer,
-                                       choice_index, n_answer)};
-    if (!scored)
+    out->id =
+        rt_sample(d->sampler, &options->sampling, logits, ids, n_prompt + n_answer, choice->index, n_answer);
+    if (options->grammar && !rt_tokenizer_is_end(d->tokenizer, out->id) &&
+        !rt_constrain_accept(d->constrainer, options->grammar, choice->state, out->id))
+        out->id = -1; /* a bias has lifted what may not come */
+    if (!scored || out->id < 0)
         return;
     const double lse = rt_log_sum(d->raw, n_vocab, d->scratch);
     rt_score_id(d->raw, n_vocab, lse, out->id, out);

@@ -2,6 +2,7 @@
 #ifndef RT_SERVE_DRAW_H
 #define RT_SERVE_DRAW_H
 
+#include "serve/constrain.h"
 #include "serve/job.h"
 
 /* Log-sum-exp of logits [n] in nats; scratch [n] is overwritten. */
@@ -13,14 +14,17 @@ void rt_score_id(const float *logits, size_t n, double lse, int32_t id, rt_score
 
 typedef struct rt_drawer { /* scratch of one thread for one vocabulary */
     rt_sampler *sampler;
-    float *raw, *scratch; /* [n_vocab] */
-    uint32_t *counts;     /* [n_vocab], zero between calls */
+    float *raw, *scratch;        /* [n_vocab] */
+    uint32_t *counts;            /* [n_vocab], zero between calls */
+    rt_constrainer *constrainer; /* NULL until a grammar needs it */
+    const rt_tokenizer *tokenizer;
 } rt_drawer;
-rt_status rt_drawer_init(rt_drawer *drawer, size_t n_vocab, rt_error *err);
+rt_status rt_drawer_init(rt_drawer *drawer, const rt_tokenizer *tokenizer, size_t n_vocab, rt_error *err);
 void rt_drawer_deinit(rt_drawer *drawer);
 /* Draws token number `n_answer` of a choice.  ids: prompt, then answer.  logits are changed.  With
- * options->top_logprobs >= 0 *out also gets logprob and rank, and top[top_logprobs]. */
-void rt_draw_token(rt_drawer *drawer, const rt_job_options *options, size_t choice_index, float *logits,
+ * options->top_logprobs >= 0 *out also gets logprob and rank, and top[top_logprobs].  out->id -1: the grammar
+ * lets nothing come (or there is no memory for it), and the answer ends here. */
+void rt_draw_token(rt_drawer *drawer, const rt_job_options *options, const rt_choice *choice, float *logits,
                    size_t n_vocab, const int32_t *ids, size_t n_prompt, size_t n_answer, rt_scored *out,
                    rt_top *top);
 

@@ -11,6 +11,8 @@ void rt_job_options_deinit(rt_job_options *options)
 {
     free(options->stops);
     free(options->biases);
+    rt_grammar_close(options->grammar);
+    options->grammar = NULL;
     options->stops = NULL;
     options->biases = NULL;
 }
@@ -35,6 +37,16 @@ static rt_status take_prompts(rt_job *job, rt_token_list *prompts, rt_error *err
     return RT_OK;
 }
 
+static bool add_states(rt_job *job, const rt_grammar *grammar)
+{
+    for (size_t i = 0; grammar && i < job->n_choices; i++) {
+        if (!(job->choices[i].state = malloc(sizeof *job->choices[i].state)))
+            return false;
+        rt_grammar_begin(grammar, job->choices[i].state);
+    }
+    return true;
+}
+
 rt_status rt_job_new(rt_job **out, rt_job_options *options, rt_token_list *prompts, size_t n_prompts,
                      rt_error *err)
 {
@@ -46,13 +58,15 @@ rt_status rt_job_new(rt_job **out, rt_job_options *options, rt_token_list *promp
     job->options = *options;
     job->options.stops = NULL;
     job->options.biases = NULL;
+    job->options.grammar = NULL;
     job->n_prompts = n_prompts;
     job->n_choices = n_prompts * options->n;
     job->arrived_s = rt_clock_seconds();
     job->prompts = calloc(n_prompts, sizeof *job->prompts);
     job->choices = calloc(job->n_choices, sizeof *job->choices);
     job->prompt_logits = calloc(n_prompts, sizeof *job->prompt_logits);
-    if (!job->prompts || !job->choices || !job->prompt_logits || take_prompts(job, prompts, err) != RT_OK) {
+    if (!job->prompts || !job->choices || !job->prompt_logits || !add_states(job, options->grammar) ||
+        take_prompts(job, prompts, err) != RT_OK) {
         rt_job_free(job);
         return rt_error_set(err, RT_NO_MEMORY, "no memory for a request of %zu prompts", n_prompts);
     }
@@ -63,8 +77,10 @@ rt_status rt_job_new(rt_job **out, rt_job_options *options, rt_token_list *promp
     job->options.stops = options->stops;
     job->options.biases = options->biases;
     job->options.penalties.biases = options->biases;
+    job->options.grammar = options->grammar;
     options->stops = NULL;
     options->biases = NULL;
+    options->grammar = NULL;
     *out = job;
     return RT_OK;
 }
@@ -85,6 +101,7 @@ void rt_job_free(rt_job *job)
         rt_text_deinit(&job->choices[i].raw);
         free(job->choices[i].tokens);
         free(job->choices[i].top);
+        free(job->choices[i].state);
     }
     free(job->prompts);
     free(job->choices);

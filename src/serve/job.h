@@ -14,6 +14,7 @@
 #include "model/penalty.h"
 #include "model/sampler.h"
 #include "model/tokenizer.h"
+#include "serve/json_grammar.h"
 
 enum {
     RT_CHOICES_MAX = 16, /* n */
@@ -29,10 +30,6 @@ typedef struct rt_stop {
     size_t size;
 } rt_stop;
 
-/* Sets logits of tokens that may not come to -INFINITY before sampling; ids [0, n): what was sampled so far.
- * Called in the engine's threads, one call at a time for a choice. */
-typedef void (*rt_mask_fn)(void *context, const int32_t *ids, size_t n, float *logits, size_t n_vocab);
-
 typedef struct rt_job_options {
     rt_sampling sampling; /* without penalties */
     rt_penalties penalties;
@@ -46,8 +43,7 @@ typedef struct rt_job_options {
     size_t n;                /* choices of a prompt */
     int top_logprobs;        /* of generated tokens; -1: no log-probabilities */
     int prompt_top_logprobs; /* of prompt tokens; -1: none */
-    rt_mask_fn mask;         /* NULL: none */
-    void *mask_context[RT_CHOICES_MAX];
+    rt_grammar *grammar;     /* what the text has to obey; owned; NULL: nothing */
 } rt_job_options;
 
 typedef struct rt_top { /* one of the likeliest tokens of a position */
@@ -89,8 +85,9 @@ typedef struct rt_choice {
     size_t n_sampled; /* with a hidden end token */
     rt_job_finish finish;
     /* the engine's */
-    rt_text raw;      /* bytes as they were decoded */
-    size_t raw_taken; /* of them, turned into text */
+    rt_text raw;             /* bytes as they were decoded */
+    size_t raw_taken;        /* of them, turned into text */
+    rt_grammar_state *state; /* NULL without a grammar */
 } rt_choice;
 
 typedef struct rt_job rt_job;

@@ -47,7 +47,7 @@ rt_status rt_lane_open(rt_lane *lane, const rt_lane_options *options, rt_error *
     if (!ok)
         return rt_error_set(err, RT_NO_MEMORY, "no memory for %zu slots", n);
     for (size_t i = 0; i < threads; i++)
-        if (rt_drawer_init(&lane->drawers[i], lane->n_vocab, err) != RT_OK)
+        if (rt_drawer_init(&lane->drawers[i], options->tokenizer, lane->n_vocab, err) != RT_OK)
             return err->status;
     return RT_OK;
 }

@@ -47,7 +47,7 @@ static bool ends_choice(const rt_lane *lane, const rt_job_options *options, int3
     for (size_t i = 0; i < options->n_stop_ids; i++)
         if (options->stop_ids[i] == id)
             return true;
-    return !options->ignore_eos && rt_tokenizer_is_end(lane->options.tokenizer, id);
+    return (!options->ignore_eos || options->grammar) && rt_tokenizer_is_end(lane->options.tokenizer, id);
 }
 
 /* Adds a shown token to its choice; false: no memory. */
@@ -75,6 +75,10 @@ static void take(rt_lane *lane, rt_slot *slot, rt_scored *token, const rt_top *t
 {
     rt_job *job = slot->job;
     const int32_t id = token->id;
+    if (id < 0) { /* the grammar lets nothing come */
+        rt_slot_finish(lane, slot, RT_JOB_STOP, sink);
+        return;
+    }
     const bool ends = ends_choice(lane, &job->options, id);
     bool stopped = false, ok = true;
     slot->ids[slot->n++] = id;
@@ -108,7 +112,7 @@ static void draw_task(void *context, size_t index, unsigned thread)
     const draw_job *work = context;
     rt_lane *lane = work->lane;
     const rt_slot *slot = &lane->slots[work->slots[index]];
-    rt_draw_token(&lane->drawers[thread], &slot->job->options, slot->choice->index,
+    rt_draw_token(&lane->drawers[thread], &slot->job->options, slot->choice,
                   lane->logits + index * lane->n_vocab, lane->n_vocab, slot->ids, slot->n_prompt,
                   slot->n - slot->n_prompt, &lane->drawn[index], lane->tops + index * RT_JOB_TOP_MAX);
 }

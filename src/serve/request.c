@@ -104,18 +104,38 @@ static bool refuse(const reader *r, const char *name, const char *why)
     return rt_fault_invalid(r->fault, "unsupported_parameter", name, "'%s' is not supported: %s", name, why);
 }
 
-static bool check_format(const reader *r)
+/* {"type": "text" | "json_object" | "json_schema", "json_schema": {"schema": ...}} */
+static bool read_format(const reader *r)
 {
     const json_t *format = rt_member(r->body, "response_format");
+    rt_error err = {0};
+    rt_status status = RT_OK;
     if (!format)
         return true;
     const char *type = json_string_value(json_object_get(format, "type"));
-    if (type && strcmp(type, "text") == 0)
-        return true;
     if (!type)
         return rt_fault_invalid(r->fault, "invalid_value", "response_format",
                                 "'response_format' needs a \"type\"");
-    return refuse(r, "response_format", "this server answers with text, without a grammar");
+    if (strcmp(type, "text") == 0)
+        return true;
+    if (strcmp(type, "json_object") == 0) {
+        status = rt_grammar_object(&r->out->options.grammar, &err);
+    } else if (strcmp(type, "json_schema") == 0) {
+        const json_t *schema = rt_member(rt_member(format, "json_schema"), "schema");
+        if (!schema)
+            return rt_fault_invalid(r->fault, "missing_required_parameter",
+                                    "response_format.json_schema.schema",
+                                    "'response_format.json_schema.schema' is missing");
+        status = rt_grammar_schema(&r->out->options.grammar, schema, &err);
+    } else {
+        return refuse(r, "response_format", "its type must be text, json_object or json_schema");
+    }
+    if (status == RT_OK)
+        return true;
+    if (status == RT_NO_MEMORY)
+        return no_memory(r->fault);
+    return rt_fault_invalid(r->fault, status == RT_UNSUPPORTED ? "unsupported_parameter" : "invalid_value",
+                            "response_format", "%.400s", err.text);
 }
 
 static bool check_unsupported(const reader *r)
@@ -140,7 +160,7 @@ static bool check_unsupported(const reader *r)
     const json_t *suffix = rt_member(r->body, "suffix");
     if (suffix && !(json_is_string(suffix) && json_string_length(suffix) == 0))
         return refuse(r, "suffix", "the model has no infill tokens");
-    return check_format(r);
+    return read_format(r);
 }
 
 /* ---- sampling ---- */
