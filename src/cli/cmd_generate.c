@@ -17,6 +17,7 @@
 #include "cli/progress.h"
 #include "cli/sampling.h"
 #include "cli/stream.h"
+#include "cli/watermark.h"
 #include "model/generate.h"
 
 static const size_t stdin_max = (size_t)64 << 20; /* bytes of a prompt on standard input */
@@ -26,6 +27,7 @@ typedef struct settings {
     size_t tokens_max, slots, context, threads;
     bool raw, resume, json;
     rt_sampling sampling;
+    cli_mark_options mark;
 } settings;
 
 typedef struct run {
@@ -40,6 +42,8 @@ typedef struct run {
     cli_progress bar;
     cli_stream stream;
     json_t *row; /* of a single prompt */
+    rt_mark *mark;
+    json_t *mark_json; /* NULL: no watermark */
     double opened_s, begun;
     rt_generate_stats stats;
     rt_error write_err; /* why a callback stopped the run */
@@ -93,6 +97,8 @@ static json_t *row_of(const run *r, const rt_answer *answer)
                   "completion", rt_json_text(text.data ? text.data : "", text.size), "finish_reason",
                   answer->finish == RT_FINISH_STOP ? "stop" : "length", "prompt_tokens",
                   (json_int_t)prompt->ids.count, "completion_tokens", (json_int_t)answer->n);
+    if (r->mark_json)
+        (void)json_object_set(row, "watermark", r->mark_json);
     rt_text_deinit(&text);
     return row;
 }
@@ -194,6 +200,7 @@ static rt_status plan(run *r, size_t *context, rt_error *err)
 static rt_status generate(run *r, rt_generate_options *options, rt_error *err)
 {
     options->sampling = r->settings->sampling;
+    options->sampling.marker = r->mark ? rt_mark_marker(r->mark) : NULL;
     options->n_slots = r->settings->slots;
     options->context = r;
     r->begun = rt_clock_seconds();
@@ -275,7 +282,9 @@ static int work(run *r, rt_error *err)
     const double from = rt_clock_seconds();
     if (rt_pool_open(&r->pool, (unsigned)rt_size_min(s->threads, 1 << 16), err) != RT_OK ||
         cli_model_open(&r->model, s->model, cli_precision(s->precision), s->raw ? CLI_MODEL_NO_TEMPLATE : 0,
-                       r->pool, err) != RT_OK)
+                       r->pool, err) != RT_OK ||
+        cli_mark_open(&r->mark, &r->mark_json, &s->mark, r->model.model->config.n_vocab, r->model.tokenizer,
+                      err) != RT_OK)
         return cli_fail(err);
     r->opened_s = rt_clock_seconds() - from;
     cli_interrupts_watch();
@@ -284,7 +293,8 @@ static int work(run *r, rt_error *err)
 
 int cmd_generate(int argc, char **argv)
 {
-    settings s = {.precision = "int8", .tokens_max = 256, .sampling = rt_sampling_default()};
+    settings s = {
+        .precision = "int8", .tokens_max = 256, .sampling = rt_sampling_default(), .mark = {.alpha = 0.3}};
     const cli_option spec[] = {
         {CLI_ABOUT, NULL, NULL,
          "The prompt is --prompt, or what comes on standard input; its answer goes to standard output as it\n"
@@ -304,6 +314,7 @@ int cmd_generate(int argc, char **argv)
         {CLI_FLAG, "--raw", &s.raw, "continue the text: no chat template"},
         {CLI_COUNT, "--tokens-max N", &s.tokens_max, "of an answer (default 256)"},
         CLI_SAMPLING_ROWS(s.sampling),
+        CLI_MARK_ROWS(s.mark),
         {CLI_COUNT, "--slots N", &s.slots, "answers side by side (default 16)"},
         {CLI_COUNT, "--context N", &s.context, "tokens of prompt and answer (default: the model's)"},
         {CLI_STRING, "--precision " CLI_PRECISIONS, &s.precision, "of the computation (default int8)"},
@@ -321,6 +332,8 @@ int cmd_generate(int argc, char **argv)
     free(r.asked);
     free(r.index);
     cli_prompts_deinit(&r.prompts);
+    json_decref(r.mark_json);
+    rt_mark_close(r.mark);
     cli_model_close(&r.model);
     rt_pool_close(r.pool);
     return status;

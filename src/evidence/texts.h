@@ -1,0 +1,37 @@
+/* evidence/texts.h - texts under test as token ids: plain text, JSON Lines, standard input.
+ *
+ * A row of a JSONL file gives its text as "completion", "answer", "response", "output", "text" or "content",
+ * as the last assistant's message of "messages", or as ids: "ids", "token_ids", "completion_ids" or
+ * "answer_ids". */
+#ifndef RT_EVIDENCE_TEXTS_H
+#define RT_EVIDENCE_TEXTS_H
+
+#include "base/pool.h"
+#include "model/tokenizer.h"
+
+typedef struct rt_text_item {
+    char *text; /* NULL: ids came */
+    size_t size;
+    char *prompt; /* what was asked, when the row says it; NULL */
+    rt_token_list ids;
+} rt_text_item;
+
+typedef struct rt_texts {
+    rt_text_item *list;
+    size_t count, capacity, tokens, bytes;
+    char tokenizer[65]; /* that rows say they were marked with; empty: none says */
+} rt_texts;
+
+enum { RT_TEXTS_AUTO, RT_TEXTS_PLAIN, RT_TEXTS_ROWS };
+
+/* Appends a file's texts; path "-": standard input.  form RT_TEXTS_AUTO: rows when the name ends in .jsonl
+ * (.zst) or the first byte that is no blank is '{'. */
+rt_status rt_texts_read(rt_texts *texts, const char *path, int form, rt_error *err);
+rt_status rt_texts_parse(rt_texts *texts, const char *data, size_t size, int form, const char *where,
+                         rt_error *err);
+/* Fills in the ids of texts; RT_INVALID without a tokenizer when one has only text, RT_MISMATCH when rows say
+ * another tokenizer or hold ids that this one has not. */
+rt_status rt_texts_encode(rt_texts *texts, const rt_tokenizer *tokenizer, rt_pool *pool, rt_error *err);
+void rt_texts_deinit(rt_texts *texts);
+
+#endif
