@@ -75,8 +75,8 @@ static void take(rt_lane *lane, rt_slot *slot, rt_scored *token, const rt_top *t
 {
     rt_job *job = slot->job;
     const int32_t id = token->id;
-    if (id < 0) { /* the grammar lets nothing come */
-        rt_slot_finish(lane, slot, RT_JOB_STOP, sink);
+    if (id < 0) { /* the grammar lets nothing come: what there is, is not whole */
+        rt_slot_finish(lane, slot, RT_JOB_LENGTH, sink);
         return;
     }
     const bool ends = ends_choice(lane, &job->options, id);
