@@ -9,6 +9,7 @@
 #   make bench       speed beside the machine's measured limits: WHAT=train|prefill|decode|gemm|...
 #   make fuzz        every parser under libFuzzer: SECONDS=60 each, TARGET=name for one
 #   make peers       comparison with PyTorch and llama.cpp, in a venv under build/
+#   make results     the objectives beside each other, three seeds: docs/results.md; about 35 minutes
 #   make install     PREFIX=/usr/local, DESTDIR=
 #   make uninstall   removes what the last install put in place
 #   make dist        retort-VERSION.tar.gz from the last commit
@@ -23,7 +24,7 @@ JOBS ?= $(shell nproc)
 FOLDER := $(if $(filter release,$(PRESET)),build,build-$(PRESET))
 VERSION = $(shell sed -n 's/.*RT_VERSION "\(.*\)"/\1/p' include/retort/version.h)
 
-.PHONY: all check demo bench lint fmt fuzz peers install uninstall dist clean deps deps-check
+.PHONY: all check demo bench lint fmt fuzz peers results install uninstall dist clean deps deps-check
 .DEFAULT_GOAL := all
 
 deps:
@@ -57,6 +58,9 @@ fuzz: deps-check
 
 peers: all
 	@peers/run
+
+results: all
+	@scripts/results
 
 install: all
 	@cmake --install build --prefix $(abspath $(PREFIX)) --strip
