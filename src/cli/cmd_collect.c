@@ -330,7 +330,7 @@ int cmd_collect(int argc, char **argv)
         {CLI_ABOUT, NULL, NULL, about},
         {CLI_REST, "[KEY=VALUE...]", &overrides, "settings of the recipe"},
         {CLI_LIST, "--in FILE", &inputs, "prompts (JSONL, .zst, .txt); may be given again"},
-        {CLI_STRING, "--out FILE|DIR", &v[0], "FILE.jsonl, or the folder of an outputs store"},
+        {CLI_STRING, "--out PATH", &v[0], "FILE.jsonl, or the folder of an outputs store"},
         {CLI_STRING, "--url URL", &v[1], "an OpenAI-compatible server"},
         {CLI_STRING, "--model M", &v[2], "the model's name there"},
         {CLI_STRING, "--key-env NAME", &v[3], "environment variable that holds the key"},

@@ -130,7 +130,12 @@ static unsigned fault_number(const json_t *body, const char **text)
 /* The answer to a prompt is a fact of it. */
 static void fault_answer(char *out, size_t size, const char *prompt)
 {
-    (void)snprintf(out, size, "The answer to %.60s is %llu.", prompt,
+    char ascii[61];
+    size_t n = 0;
+    for (const char *c = prompt; *c && n < sizeof ascii - 1; c++)
+        ascii[n++] = (unsigned char)*c >= ' ' && (unsigned char)*c < 0x7F ? *c : '?';
+    ascii[n] = '\0';
+    (void)snprintf(out, size, "The answer to %s is %llu.", ascii,
                    (unsigned long long)(rt_hash64(prompt, strlen(prompt), 7) % 1000000));
 }
 
