@@ -94,6 +94,9 @@ static inline uint32_t rls_get_golomb(rls_bits_in *b, unsigned p)
     return (uint32_t)(((word >> (zeros + 1)) & (top - 1)) + top - ((uint64_t)1 << p));
 }
 
+/* n numbers one after the other; n <= 2^13. */
+void rls_get_numbers(rls_bits_in *b, unsigned p, size_t n, uint32_t *out);
+
 static inline bool rls_bits_sound(const rls_bits_in *b) { return !b->bad && b->at <= 8 * b->size; }
 
 #endif

@@ -337,34 +337,36 @@ typedef struct row_room { /* where a row's entries are written */
 static bool get_group(rls_bits_in *b, const row_room *to, size_t n, const rt_rls_header *h, bool has_counts,
                       bool zero_counts, uint64_t *counted)
 {
+    uint32_t numbers[RT_TOPK_MAX];
     const unsigned p_gap = rls_get(b, 4), p_code = rls_get(b, 4);
     const uint32_t base = rls_get(b, h->code_bits);
-    rls_bits_in in = *b; /* a copy stays in registers */
+    rls_get_numbers(b, p_gap, n, to->ids);
     uint64_t next = 0;
     for (size_t i = 0; i < n; i++) {
-        next += rls_get_golomb(&in, p_gap);
+        next += to->ids[i];
         to->ids[i] = (uint32_t)next++;
     }
+    rls_get_numbers(b, p_code, n, numbers);
     uint32_t worst = 0;
+    for (size_t i = 0; i < n; i++)
+        worst |= numbers[i] > base;
     if (h->code_bits == 8)
-        for (size_t i = 0; i < n; i++) {
-            const uint32_t below = rls_get_golomb(&in, p_code);
-            worst |= below > base;
-            to->logq[i] = values8[(base - below) & 255];
-        }
+        for (size_t i = 0; i < n; i++)
+            to->logq[i] = values8[(base - numbers[i]) & 255];
     else
-        for (size_t i = 0; i < n; i++) {
-            const uint32_t below = rls_get_golomb(&in, p_code);
-            worst |= below > base;
-            to->logq[i] = value_of(16, base - below);
-        }
+        for (size_t i = 0; i < n; i++)
+            to->logq[i] = value_of(16, base - numbers[i]);
+    if (!has_counts) {
+        memset(to->counts, 0, n * sizeof *to->counts);
+        return !worst && next <= h->n_vocab;
+    }
+    rls_get_numbers(b, 0, n, numbers);
     for (size_t i = 0; i < n; i++) {
-        const uint32_t count = has_counts ? rls_get_golomb(&in, 0) + !zero_counts : 0;
+        const uint64_t count = (uint64_t)numbers[i] + !zero_counts;
         worst |= count > RT_DRAWS_MAX;
         to->counts[i] = (uint16_t)count;
         *counted += count;
     }
-    *b = in;
     return !worst && next <= h->n_vocab;
 }
 
