@@ -25,8 +25,8 @@ rt_status distill_store_open(distill_run *d, rt_error *err)
 {
     const rt_recipe *r = &d->recipe;
     const rt_kept_match match = {.tokenizer = d->tokenizer,
-                                 .n_vocab = d->has_teacher ? d->teacher_config.n_vocab
-                                                           : rt_tokenizer_size(d->tokenizer),
+                                 .n_logits = d->has_teacher ? d->teacher_config.n_vocab
+                                                            : rt_tokenizer_size(d->tokenizer),
                                  .any_template = accepts(r, "template"),
                                  .any_end = accepts(r, "end_token")};
     const rt_document_options options = {r->data.tokens_max, r->data.loss_on == RT_LOSS_ON_ALL};
@@ -52,6 +52,8 @@ void distill_store_say(const distill_run *d, FILE *out)
     const char *name = json_string_value(json_object_get(teacher, "name"));
     (void)fprintf(out, "\nstore    %s, said by %s", d->recipe.teacher.store,
                   name ? name : "a teacher without a name");
+    if (s->note[0])
+        (void)fprintf(out, "; %s", s->note);
     if (s->counts.texts)
         (void)fprintf(out, "; %zu answers, %zu left out", s->counts.texts, s->counts.without);
     if (!s->from_text)

@@ -13,9 +13,10 @@ static void on_place(void *context, const rt_store_place *p)
 {
     const places *to = context;
     if (to->list)
-        (void)json_array_append_new(to->list, json_pack("{s:s,s:I,s:I,s:I,s:s}", "file", p->file, "offset",
-                                                        (json_int_t)p->offset, "end", (json_int_t)p->end,
-                                                        "saved", (json_int_t)p->saved, "what", p->what));
+        (void)json_array_append_new(to->list,
+                                    json_pack("{s:s,s:I,s:I,s:I,s:b,s:s}", "file", p->file, "offset",
+                                              (json_int_t)p->offset, "end", (json_int_t)p->end, "saved",
+                                              (json_int_t)p->saved, "torn", p->torn, "what", p->what));
     else if (p->end)
         (void)printf("%s: bytes %llu to %llu: %s; %zu whole rows are in there\n", p->file,
                      (unsigned long long)p->offset, (unsigned long long)p->end, p->what, p->saved);
@@ -25,11 +26,11 @@ static void on_place(void *context, const rt_store_place *p)
 
 static json_t *totals_json(const char *dir, const rt_store_totals *t, json_t *list)
 {
-    return json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "store", dir, "files", (json_int_t)t->files,
-                     "damaged", (json_int_t)t->damaged, "unfinished", (json_int_t)t->unfinished, "bytes",
-                     (json_int_t)t->bytes, "texts", (json_int_t)t->texts, "documents",
-                     (json_int_t)t->documents, "tokens", (json_int_t)t->tokens, "rows", (json_int_t)t->rows,
-                     "places", list);
+    return json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "store", dir, "files",
+                     (json_int_t)t->files, "damaged", (json_int_t)t->damaged, "torn", (json_int_t)t->torn,
+                     "unfinished", (json_int_t)t->unfinished, "bytes", (json_int_t)t->bytes, "texts",
+                     (json_int_t)t->texts, "documents", (json_int_t)t->documents, "tokens",
+                     (json_int_t)t->tokens, "rows", (json_int_t)t->rows, "places", list);
 }
 
 static void print_totals(const rt_store_totals *t)
@@ -41,6 +42,8 @@ static void print_totals(const rt_store_totals *t)
                  t->damaged);
     if (t->unfinished)
         (void)printf("; %zu without an index (their writer was stopped)", t->unfinished);
+    if (t->torn)
+        (void)printf("; %zu torn ends of killed writers, of which nothing was said to be written", t->torn);
     (void)printf("\n");
 }
 

@@ -20,7 +20,7 @@
 typedef struct arguments {
     const char *model, *data, *out, *precision, *code;
     size_t topk, draws, seed, tokens_max, batch_tokens, tokens, threads;
-    double proposal, temperature;
+    double proposal, temperature, flush;
     bool loss_on_all, raw, quiet, json;
 } arguments;
 
@@ -63,7 +63,8 @@ static rt_rls_header header_of(const arguments *a, const session *s, const char 
 {
     const rt_tokenizer *t = s->model.tokenizer;
     rt_rls_header h = {.version = RT_RLS_VERSION,
-                       .n_vocab = (uint32_t)rt_size_min(rt_tokenizer_size(t), s->model.model->config.n_vocab),
+                       .n_vocab =
+                           (uint32_t)rt_size_min(rt_tokenizer_real_size(t), s->model.model->config.n_vocab),
                        .n_logits = (uint32_t)s->model.model->config.n_vocab,
                        .topk = (uint32_t)a->topk,
                        .draws = (uint32_t)a->draws,
@@ -180,7 +181,7 @@ static rt_status record(session *s, const arguments *a, const rt_rls_header *h, 
         .sparse = {h->n_vocab, h->topk, h->draws, h->proposal, h->seed},
         .batch_tokens = a->batch_tokens,
         .temperature = a->temperature,
-        .flush_seconds = 2,
+        .flush_seconds = a->flush,
         .progress = show,
         .context = s,
     };
@@ -215,6 +216,7 @@ int cli_outputs_record(int argc, char **argv)
                    .code = "8",
                    .proposal = 1,
                    .temperature = 1,
+                   .flush = 2,
                    .tokens_max = 512,
                    .batch_tokens = 2048};
     const cli_option spec[] = {
@@ -244,6 +246,8 @@ int cli_outputs_record(int argc, char **argv)
         {CLI_STRING, "--precision " CLI_PRECISIONS, &a.precision, "how the model computes (default bf16)"},
         {CLI_COUNT, "--batch-tokens N", &a.batch_tokens, "tokens at once (default 2048)"},
         {CLI_COUNT, "--threads N", &a.threads, "default: one a processor"},
+        {CLI_REAL, "--flush SECONDS", &a.flush,
+         "to the disk at least so often (default 2); what is recorded since is\nlost when the machine fails"},
         {CLI_FLAG, "--quiet", &a.quiet, "no progress bar"},
         {CLI_FLAG, "--json", &a.json, "print what was done as one JSON object"},
         {CLI_END, NULL, NULL, NULL},

@@ -286,6 +286,14 @@ const char *rt_tokenizer_token_bytes(const rt_tokenizer *tokenizer, int32_t id, 
 /* -- getters -- */
 
 size_t rt_tokenizer_size(const rt_tokenizer *tokenizer) { return tokenizer->vocab.count; }
+size_t rt_tokenizer_real_size(const rt_tokenizer *tokenizer)
+{
+    size_t n = tokenizer->vocab.count;
+    while (n > 0 && (tokenizer->vocab.tokens[n - 1].type == RT_TOKEN_ABSENT ||
+                     rt_tokenizer_is_padding(tokenizer, n - 1)))
+        n--;
+    return n;
+}
 const char *rt_tokenizer_kind(const rt_tokenizer *tokenizer) { return tokenizer->kind; }
 const char *rt_tokenizer_hash(const rt_tokenizer *tokenizer) { return tokenizer->hash; }
 int32_t rt_tokenizer_bos(const rt_tokenizer *tokenizer) { return tokenizer->bos; }

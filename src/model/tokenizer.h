@@ -49,7 +49,9 @@ rt_status rt_tokenizer_decode(const rt_tokenizer *tokenizer, const int32_t *ids,
 /* The bytes that one token stands for (borrowed; for streaming and constrained decoding). */
 const char *rt_tokenizer_token_bytes(const rt_tokenizer *tokenizer, int32_t id, size_t *size);
 
-size_t rt_tokenizer_size(const rt_tokenizer *tokenizer);      /* number of ids */
+size_t rt_tokenizer_size(const rt_tokenizer *tokenizer); /* number of ids */
+/* Without what follows the last token that is one: [PADn] rows of an output layer that is padded. */
+size_t rt_tokenizer_real_size(const rt_tokenizer *tokenizer);
 const char *rt_tokenizer_kind(const rt_tokenizer *tokenizer); /* "byte-level bpe, smollm", ... */
 /* SHA-256 (hex) over ids and bytes of all tokens, types and merges: equal for equal tokenizers,
  * whichever file they were read from. */

@@ -10,18 +10,31 @@
 
 /* ---- one file ---- */
 
-void check_say(const check *c, uint64_t offset, uint64_t end, size_t saved, const char *what)
+void check_say(check *c, const rls_damage *d)
 {
-    c->totals->damaged++;
+    const bool torn = d->torn && !c->file_short;
+    c->totals->torn += torn;
+    c->totals->damaged += !torn;
     if (c->place_fn)
-        c->place_fn(c->context, &(rt_store_place){c->name, offset, end, saved, what});
+        c->place_fn(c->context, &(rt_store_place){c->name, d->offset, d->end, d->saved, torn, d->what});
 }
 
-static void on_damage(void *context, uint64_t offset, uint64_t end, size_t saved, const char *what)
+static void on_damage(void *context, const rls_damage *damage)
 {
     check *c = context;
     c->file_damaged++;
-    check_say(c, offset, end, saved, what);
+    check_say(c, damage);
+}
+
+void check_size(check *c, const rt_file *file, const json_t *manifest)
+{
+    const json_t *entry = json_object_get(json_object_get(manifest, "files"), c->name),
+                 *bytes = json_object_get(entry, "bytes");
+    c->file_short = bytes && (uint64_t)json_integer_value(bytes) > file->size;
+    if (c->file_short)
+        on_damage(c, &(rls_damage){.offset = file->size,
+                                   .end = (uint64_t)json_integer_value(bytes),
+                                   .what = "the file was longer when it was closed"});
 }
 
 rt_status check_logits(check *c, const rt_file *file, const rt_rls_header *fallback, rt_rls_header *header,
@@ -36,7 +49,7 @@ rt_status check_logits(check *c, const rt_file *file, const rt_rls_header *fallb
     }
     const rt_status known = rls_header_read(header, file->data, file->size, &why);
     if (known != RT_OK) {
-        on_damage(c, 0, RT_RLS_HEADER_BYTES, 0, why.text);
+        on_damage(c, &(rls_damage){.end = RT_RLS_HEADER_BYTES, .what = why.text});
         if (known == RT_UNSUPPORTED || !fallback)
             return RT_OK; /* without its settings nothing in it can be read */
         *header = *fallback;
@@ -53,7 +66,7 @@ rt_status check_logits(check *c, const rt_file *file, const rt_rls_header *fallb
         (void)rls_record_header(&record, file->data + at, file->size - at);
         status = rls_record_read(&doc, &record, header, true, &why);
         if (status == RT_CORRUPT) {
-            on_damage(c, at, at + record.size, 0, why.text);
+            on_damage(c, &(rls_damage){.offset = at, .end = at + record.size, .what = why.text});
             status = RT_OK;
             continue;
         }
@@ -89,7 +102,7 @@ static rt_status check_line(void *context, const char *line, size_t size, rt_err
     const bool object = status == RT_OK && json_is_object(row);
     json_decref(row);
     if (!object) {
-        on_damage(l->c, l->line, l->line, 0, status == RT_OK ? "a row is not a JSON object" : why.text);
+        on_damage(l->c, &(rls_damage){.what = status == RT_OK ? "a row is not a JSON object" : why.text});
         return RT_OK;
     }
     l->c->totals->texts++;
@@ -116,14 +129,14 @@ rt_status check_manifest(check *c, const char *dir, json_t **manifest, rt_rls_he
     }
     (void)snprintf(c->name, sizeof c->name, "manifest.json");
     if (status != RT_OK)
-        check_say(c, 0, 0, 0, status == RT_NOT_FOUND ? "it is missing" : why.text);
+        check_say(c, &(rls_damage){.what = status == RT_NOT_FOUND ? "it is missing" : why.text});
     const json_t *logits = json_object_get(*manifest, "logits");
     *has_header = logits && rt_rls_header_from_facts(header, logits, dir, &why) == RT_OK;
     return RT_OK;
 }
 
 static rt_status check_file(check *c, const char *dir, store_kind kind, unsigned number,
-                            const rt_rls_header *fallback, rt_error *err)
+                            const json_t *manifest, const rt_rls_header *fallback, rt_error *err)
 {
     rt_file file = {0};
     rt_rls_header header;
@@ -132,9 +145,11 @@ static rt_status check_file(check *c, const char *dir, store_kind kind, unsigned
         path ? rt_file_map(&file, path, err) : rt_error_set(err, RT_NO_MEMORY, "no memory for a path");
     store_file_name(c->name, kind, number);
     c->file_damaged = 0;
-    if (status == RT_OK)
+    if (status == RT_OK) {
+        check_size(c, &file, manifest);
         status = kind == STORE_ROWS ? check_texts(c, &file, NULL, NULL, err)
                                     : check_logits(c, &file, fallback, &header, NULL, NULL, err);
+    }
     c->totals->files++;
     c->totals->bytes += file.size;
     rt_file_unmap(&file);
@@ -157,7 +172,8 @@ rt_status rt_store_verify(const char *dir, rt_store_place_fn place_fn, void *con
         store_files list;
         status = store_files_list(&list, dir, (store_kind)kind, err);
         for (size_t i = 0; i < list.n && status == RT_OK; i++)
-            status = check_file(&c, dir, (store_kind)kind, list.numbers[i], has_header ? &header : NULL, err);
+            status = check_file(&c, dir, (store_kind)kind, list.numbers[i], manifest,
+                                has_header ? &header : NULL, err);
         store_files_deinit(&list);
     }
     json_decref(manifest);

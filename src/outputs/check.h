@@ -8,12 +8,14 @@ typedef struct rt_store_place { /* where something is wrong */
     const char *file;           /* "logits/000001.rls", "manifest.json" */
     uint64_t offset, end;       /* bytes */
     size_t saved;               /* whole rows that were found there all the same */
+    bool torn;                  /* a writer was killed there: nothing that it said was written is missing */
     const char *what;           /* one phrase */
 } rt_store_place;
 typedef void (*rt_store_place_fn)(void *context, const rt_store_place *place);
 
 typedef struct rt_store_totals {
-    size_t files, damaged; /* damaged: places */
+    size_t files, damaged; /* damaged: places, without torn ends */
+    size_t torn;           /* ends of files whose writer was killed */
     size_t unfinished;     /* files without an index: their writer was killed; nothing is wrong with that */
     uint64_t bytes, texts, documents, tokens, rows;
 } rt_store_totals;

@@ -12,13 +12,16 @@ typedef struct check {
     void *context;
     rt_store_totals *totals;
     char name[32];       /* of the file under way */
-    size_t file_damaged; /* its places */
+    size_t file_damaged; /* its places, torn ends too */
+    bool file_short;     /* it was longer when it was closed: a torn end is damage */
     bool file_unfinished;
 } check;
 
 typedef rt_status (*check_record_fn)(void *context, const rls_record *record, rt_error *err);
 
-void check_say(const check *c, uint64_t offset, uint64_t end, size_t saved, const char *what);
+void check_say(check *c, const rls_damage *damage);
+/* Notes whether the file has the size that the manifest gives it, where it gives one. */
+void check_size(check *c, const rt_file *file, const json_t *manifest);
 /* Every record that is whole and decodes goes to record_fn (may be NULL).  fallback: the manifest's settings,
  * for a file whose header is damaged; NULL: there are none. */
 rt_status check_logits(check *c, const rt_file *file, const rt_rls_header *fallback, rt_rls_header *header,

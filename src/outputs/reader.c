@@ -86,10 +86,11 @@ static rt_status take_header(rt_reader *r, const reader_file *f, bool *empty, rt
     return RT_OK;
 }
 
-static void say_damage(void *context, uint64_t offset, uint64_t end, size_t saved, const char *what)
+static void say_damage(void *context, const rls_damage *d)
 {
     rt_log(RT_LOG_WARNING, "%s: bytes %llu to %llu: %s; %zu whole sequences saved from there",
-           (const char *)context, (unsigned long long)offset, (unsigned long long)end, what, saved);
+           (const char *)context, (unsigned long long)d->offset, (unsigned long long)d->end, d->what,
+           d->saved);
 }
 
 static rt_status open_file(rt_reader *r, unsigned number, rt_error *err)

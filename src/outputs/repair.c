@@ -106,7 +106,8 @@ static rt_status rewrite(repair *r, store_kind kind, const char *path, const rt_
     return status;
 }
 
-static rt_status repair_file(repair *r, store_kind kind, unsigned number, rt_error *err)
+static rt_status repair_file(repair *r, store_kind kind, unsigned number, const json_t *manifest,
+                             rt_error *err)
 {
     rt_file file = {0};
     rt_rls_header header = {0};
@@ -116,10 +117,12 @@ static rt_status repair_file(repair *r, store_kind kind, unsigned number, rt_err
     store_file_name(r->c.name, kind, number);
     r->c.file_damaged = 0;
     r->c.file_unfinished = false;
-    if (status == RT_OK)
+    if (status == RT_OK) {
+        check_size(&r->c, &file, manifest);
         status = kind == STORE_ROWS ? check_texts(&r->c, &file, NULL, NULL, err)
                                     : check_logits(&r->c, &file, r->has_header ? &r->header : NULL, &header,
                                                    NULL, NULL, err);
+    }
     if (status == RT_OK && kind == STORE_LOGITS && !r->has_header && header.n_vocab) {
         r->header = header;
         r->has_header = true;
@@ -162,7 +165,7 @@ static rt_status repair_all(repair *r, rt_error *err)
         store_files list;
         status = store_files_list(&list, r->dir, (store_kind)kind, err);
         for (size_t i = 0; i < list.n && status == RT_OK; i++)
-            status = repair_file(r, (store_kind)kind, list.numbers[i], err);
+            status = repair_file(r, (store_kind)kind, list.numbers[i], manifest, err);
         store_files_deinit(&list);
     }
     if (status == RT_OK)

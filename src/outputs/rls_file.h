@@ -39,9 +39,15 @@ typedef struct rls_index {
 } rls_index;
 void rls_index_deinit(rls_index *index);
 
-/* Told of each damaged place: bytes [offset, end) hold something that could not be used; saved: whole
- * sequences that were found in it all the same. */
-typedef void (*rls_damage_fn)(void *context, uint64_t offset, uint64_t end, size_t saved, const char *what);
+/* A damaged place: bytes [offset, end) hold something that could not be used; saved: whole sequences (lines,
+ * in a text file) that were found in it all the same. */
+typedef struct rls_damage {
+    uint64_t offset, end;
+    size_t saved;
+    bool torn; /* the file ends in it, as when its writer was killed */
+    const char *what;
+} rls_damage;
+typedef void (*rls_damage_fn)(void *context, const rls_damage *damage);
 
 /* data: the whole file.  full: do not trust the index, verify every block.  Only RT_NO_MEMORY fails. */
 rt_status rls_index_load(rls_index *out, const unsigned char *data, size_t size, bool full,

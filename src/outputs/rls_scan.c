@@ -1,8 +1,8 @@
 /* outputs/rls_scan.c - which sequences a .rls file holds: from its index, or from its blocks.
  *
  * The scan walks from block to block.  Where a block's header or checksum is wrong, or the file ends in it,
- * the records are tried one by one (each has a checksum of its own), and the next block is looked for by its
- * magic and the checksum of its header. */
+ * the next block is looked for by its magic and the checksum of its header, and between the two every record
+ * that is whole by its own checksum. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -126,26 +126,27 @@ static rt_status walk_sound(scan *s, size_t at, size_t end, uint32_t count, bool
     return RT_OK;
 }
 
-/* Records one by one, over a damaged one too when the next stands where it should; *at: the end of the last.
- */
-static rt_status walk_damaged(scan *s, size_t *at, size_t end, size_t *saved, rt_error *err)
+/* Every whole record in [at, end), wherever it begins. */
+static rt_status walk_damaged(scan *s, size_t at, size_t end, size_t *saved, rt_error *err)
 {
-    size_t next = *at;
     rls_record record;
-    while (next < end) {
-        if (rls_record_find(&record, s->data + next, end - next)) {
-            if (add_record(s, &record, err) != RT_OK)
-                return err->status;
-            ++*saved;
-            next += record.size;
-            *at = next;
+    size_t budget = 16 * (end - at) + (1 << 20); /* bytes to hash: a forger's headers could ask for more */
+    while (at < end) {
+        if (!rls_record_header(&record, s->data + at, end - at)) {
+            at++;
             continue;
         }
-        rls_record after;
-        if (!rls_record_header(&record, s->data + next, end - next) ||
-            !rls_record_find(&after, s->data + next + record.size, end - next - record.size))
+        if (record.size > budget)
             break;
-        next += record.size;
+        budget -= record.size;
+        if (!rls_record_find(&record, s->data + at, end - at)) {
+            at++;
+            continue;
+        }
+        if (add_record(s, &record, err) != RT_OK)
+            return err->status;
+        ++*saved;
+        at += record.size;
     }
     return RT_OK;
 }
@@ -166,16 +167,19 @@ static size_t find_mark(const scan *s, size_t at)
     return s->size;
 }
 
-static rt_status damaged_place(scan *s, size_t *at, const char *what, rt_error *err)
+/* From *at to the next sound mark. */
+static rt_status damaged_place(scan *s, size_t *at, bool torn, const char *what, rt_error *err)
 {
-    const size_t begin = *at;
-    size_t saved = 0, end = rt_size_min(begin + RLS_BLOCK_HEADER, s->size);
-    if (walk_damaged(s, &end, s->size, &saved, err) != RT_OK)
+    rls_damage place = {.offset = *at, .what = what};
+    const size_t begin = rt_size_min(*at + RLS_BLOCK_HEADER, s->size);
+    *at = find_mark(s, begin);
+    if (walk_damaged(s, begin, *at, &place.saved, err) != RT_OK)
         return err->status;
-    *at = find_mark(s, end);
+    place.end = *at;
+    place.torn = torn && *at == s->size;
     s->out->n_damaged++;
     if (s->damage)
-        s->damage(s->context, begin, *at, saved, what);
+        s->damage(s->context, &place);
     return RT_OK;
 }
 
@@ -188,14 +192,14 @@ static rt_status scan_blocks(scan *s, rt_error *err)
         if (!read_mark(&m, s->data + at, s->size - at)) {
             const bool cut = s->size - at < RLS_BLOCK_HEADER;
             status = damaged_place(
-                s, &at, cut ? "the file ends in the header of a block" : "the header of a block is damaged",
-                err);
+                s, &at, cut,
+                cut ? "the file ends in the header of a block" : "the header of a block is damaged", err);
         } else if (m.magic == RLS_MARK_END) {
             at += RLS_BLOCK_HEADER;
         } else if (m.bytes > s->size - at - RLS_BLOCK_HEADER) {
             status = damaged_place(
-                s, &at, m.magic == RLS_MARK_INDEX ? "the file ends in its index" : "the file ends in a block",
-                err);
+                s, &at, true,
+                m.magic == RLS_MARK_INDEX ? "the file ends in its index" : "the file ends in a block", err);
         } else {
             const size_t begin = at + RLS_BLOCK_HEADER, end = begin + (size_t)m.bytes;
             ok = m.check == rt_hash64(s->data + begin, (size_t)m.bytes, 0);
@@ -205,7 +209,7 @@ static rt_status scan_blocks(scan *s, rt_error *err)
                 at = end;
             else if (status == RT_OK)
                 status = damaged_place(
-                    s, &at,
+                    s, &at, false,
                     m.magic == RLS_MARK_INDEX ? "the index is damaged" : "a block's checksum is wrong", err);
         }
         if (status != RT_OK)

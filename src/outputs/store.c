@@ -182,6 +182,8 @@ rt_status rt_store_row_key(char out[33], const json_t *row, rt_error *err)
 rt_status store_key_of_row(unsigned char key[16], const json_t *row, rt_error *err)
 {
     const char *given = json_string_value(json_object_get(row, "key"));
+    if (!given)
+        given = json_string_value(json_object_get(row, "id"));
     char made[33];
     if (!given && rt_store_row_key(made, row, err) != RT_OK)
         return err->status;
@@ -308,33 +310,34 @@ static rt_status close_logits(rt_store *s, rt_error *err)
     return status;
 }
 
-rt_status rt_store_add_text(rt_store *s, const json_t *row, bool *added, rt_error *err)
+static rt_status open_texts(rt_store *s, rt_error *err)
 {
-    unsigned char key[16];
-    bool is_new = true;
-    if (added)
-        *added = false;
-    if (!json_is_object(row))
-        return rt_error_set(err, RT_INVALID, "a row must be a JSON object");
-    if (!s->trusted) {
-        if (read_keys(s, STORE_ROWS, &s->text_keys_read, err) != RT_OK ||
-            store_key_of_row(key, row, err) != RT_OK)
-            return err->status;
-        is_new = !key_set_has(&s->text_keys, key);
-    }
-    if (!is_new)
+    if (s->texts_open)
         return RT_OK;
-    if (!s->texts_open) {
-        char *path;
-        if (next_path(s, STORE_ROWS, &path, err) != RT_OK)
-            return err->status;
-        s->texts_open = text_writer_init(&s->texts, path, err) == RT_OK;
-        free(path);
-        if (!s->texts_open)
-            return err->status;
-    }
-    if (text_writer_add(&s->texts, row, err) != RT_OK ||
-        (!s->trusted && key_set_add(&s->text_keys, key, &is_new, err) != RT_OK))
+    char *path;
+    if (next_path(s, STORE_ROWS, &path, err) != RT_OK)
+        return err->status;
+    s->texts_open = text_writer_init(&s->texts, path, err) == RT_OK;
+    free(path);
+    return s->texts_open ? RT_OK : err->status;
+}
+
+/* Is the key new?  Keys are not looked at when the caller vouches for them. */
+static rt_status text_is_new(rt_store *s, const unsigned char key[16], bool *is_new, rt_error *err)
+{
+    *is_new = true;
+    if (s->trusted)
+        return RT_OK;
+    if (read_keys(s, STORE_ROWS, &s->text_keys_read, err) != RT_OK)
+        return err->status;
+    *is_new = !key_set_has(&s->text_keys, key);
+    return RT_OK;
+}
+
+static rt_status count_text(rt_store *s, const unsigned char key[16], bool *added, rt_error *err)
+{
+    bool is_new;
+    if (!s->trusted && key_set_add(&s->text_keys, key, &is_new, err) != RT_OK)
         return err->status;
     s->total.texts++;
     s->added.texts++;
@@ -343,6 +346,43 @@ rt_status rt_store_add_text(rt_store *s, const json_t *row, bool *added, rt_erro
     if (s->texts.waiting.size >= TEXT_FRAME_BYTES && text_writer_flush(&s->texts, err) != RT_OK)
         return err->status;
     return s->texts.file.size >= TEXT_FILE_BYTES ? close_texts(s, err) : RT_OK;
+}
+
+rt_status rt_store_add_text(rt_store *s, const json_t *row, bool *added, rt_error *err)
+{
+    unsigned char key[16] = {0};
+    bool is_new;
+    if (added)
+        *added = false;
+    if (!json_is_object(row))
+        return rt_error_set(err, RT_INVALID, "a row must be a JSON object");
+    if ((!s->trusted && store_key_of_row(key, row, err) != RT_OK) ||
+        text_is_new(s, key, &is_new, err) != RT_OK)
+        return err->status;
+    if (!is_new)
+        return RT_OK;
+    if (open_texts(s, err) != RT_OK || text_writer_add(&s->texts, row, err) != RT_OK)
+        return err->status;
+    return count_text(s, key, added, err);
+}
+
+rt_status rt_store_add_line(rt_store *s, const char *line, size_t size, const char *key_text, bool *added,
+                            rt_error *err)
+{
+    unsigned char key[16];
+    bool is_new;
+    if (added)
+        *added = false;
+    key_from_text(key, key_text);
+    if (size < 2 || line[0] != '{' || memchr(line, '\n', size))
+        return rt_error_set(err, RT_INVALID, "a row must be a JSON object on one line");
+    if (text_is_new(s, key, &is_new, err) != RT_OK)
+        return err->status;
+    if (!is_new)
+        return RT_OK;
+    if (open_texts(s, err) != RT_OK || text_writer_add_line(&s->texts, line, size, err) != RT_OK)
+        return err->status;
+    return count_text(s, key, added, err);
 }
 
 static rt_status open_logits(rt_store *s, rt_error *err)

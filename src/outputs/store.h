@@ -21,19 +21,24 @@ typedef struct rt_store rt_store;
 /* Opens a folder for writing, made when it is not there, and takes its lock (RT_BUSY names the other
  * process). A torn tail of its newest files is cut off.
  *
- * facts: an object whose members say what the rows are; those named "teacher", "sampling" and "logits" must
- * be equal to the manifest's when the store exists already (RT_MISMATCH names the first member that differs),
- * the others ("prompts", ...) are replaced.  NULL: go on with what the manifest says (RT_NOT_FOUND without
- * one). teacher   {name, kind, hash, tokenizer_hash, template_hash, licence, terms, ...} sampling
- * {temperature, top_p, max_tokens, n, seed, ...} logits    made by rt_rls_facts (outputs/rls.h); absent in a
- * store of text only who: a word on who asks (a user, a program), kept in "runs" with the time. */
+ * facts: an object whose members say what the rows are.  "teacher" (name, kind, hash, tokenizer_hash,
+ * licence, terms, ...), "sampling" (temperature, top_p, n, seed, ...) and "logits" (made by rt_rls_facts of
+ * outputs/rls.h; absent in a store of text only) must be equal to the manifest's when the store exists
+ * already: RT_MISMATCH names the first member that differs.  Others ("prompts", ...) are replaced.  NULL: go
+ * on with what the manifest says; RT_NOT_FOUND without one.
+ *
+ * who: a word on who asks (a user, a program), kept in "runs" with the time. */
 rt_status rt_store_open(rt_store **out, const char *dir, const json_t *facts, const char *who, rt_error *err);
 
 /* Text rows.  An object with "completion" and "prompt" or "messages" can be trained on; "finish_reason",
- * "usage", "refusal", ... are kept as they are.  Its "key" (a string of at most 128 bytes) names the row;
+ * "usage", "refusal", ... are kept as they are.  Its "key", else its "id" (a string), names the row;
  * without one the key is rt_store_row_key.  *added: false when a row with the key is in the store (NULL: not
  * asked). The row is durable after the next flush; a flush happens by itself when 1 MiB of rows waits. */
 rt_status rt_store_add_text(rt_store *store, const json_t *row, bool *added, rt_error *err);
+/* The same for a row that is a JSON object as text already (one line, which is not looked at), under the key
+ * that stands in it as "key" or "id". */
+rt_status rt_store_add_line(rt_store *store, const char *line, size_t size, const char *key, bool *added,
+                            rt_error *err);
 /* SHA-256 (32 hex digits of it) of the row's members but "key", sorted by name. */
 rt_status rt_store_row_key(char out[33], const json_t *row, rt_error *err);
 /* Is a text row with this key in the store (flushed or not)?  The first call reads the keys of all rows, 16

@@ -160,8 +160,9 @@ rt_status text_lines(const unsigned char *data, size_t size, text_line_fn line_f
                             : !ZSTD_isError(known) && known ? at + known
                                                             : next_frame(data, size, at + 1);
         if (!whole && l.damage && status == RT_OK)
-            l.damage(l.damage_context, at, next, l.saved,
-                     cut ? "the file ends in a frame" : "a frame of rows is damaged");
+            l.damage(l.damage_context,
+                     &(rls_damage){at, next, l.saved, cut,
+                                   cut ? "the file ends in a frame" : "a frame of rows is damaged"});
         at = next;
     }
     rt_text_deinit(&l.text);

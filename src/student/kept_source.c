@@ -5,80 +5,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/hash.h"
 #include "base/size.h"
 #include "student/kept_source_internal.h"
-
-/* ---- does the store fit the student? ---- */
-
-static bool is_zero(const unsigned char hash[32])
-{
-    unsigned char any = 0;
-    for (size_t i = 0; i < 32; i++)
-        any |= hash[i];
-    return any == 0;
-}
-
-static void to_hex(char out[65], const unsigned char hash[32])
-{
-    for (size_t i = 0; i < 32; i++)
-        (void)snprintf(out + 2 * i, 3, "%02x", hash[i]);
-}
-
-static rt_status check_template(const unsigned char hash[32], const rt_tokenizer *tokenizer, rt_error *err)
-{
-    const char *source = rt_tokenizer_chat_template(tokenizer);
-    char own[65] = "", recorded[65];
-    to_hex(recorded, hash);
-    if (source)
-        rt_sha256_hex(own, source, strlen(source));
-    if (is_zero(hash) || strcmp(own, recorded) == 0)
-        return RT_OK;
-    return rt_error_set(
-        err, RT_MISMATCH,
-        "the store was recorded with another chat template (%.12s) than the student's (%.12s): it "
-        "would learn to answer in another format; teacher.accept: [template] trains all the same",
-        recorded, source ? own : "none");
-}
-
-static rt_status check_header(const rt_rls_header *h, const rt_kept_match *match, rt_error *err)
-{
-    char recorded[65];
-    to_hex(recorded, h->tokenizer_hash);
-    if (!is_zero(h->tokenizer_hash) && strcmp(recorded, rt_tokenizer_hash(match->tokenizer)) != 0)
-        return rt_error_set(err, RT_MISMATCH,
-                            "the store's tokenizer (%u ids, %.12s) is not the student's (%s, %zu tokens, "
-                            "%.12s): their ids mean different text",
-                            h->n_vocab, recorded, rt_tokenizer_kind(match->tokenizer),
-                            rt_tokenizer_size(match->tokenizer), rt_tokenizer_hash(match->tokenizer));
-    if (h->n_vocab > match->n_vocab)
-        return rt_error_set(
-            err, RT_MISMATCH,
-            "the store's distributions are over %u ids and the student has %zu: it was recorded "
-            "from a padded vocabulary, or with another tokenizer",
-            h->n_vocab, match->n_vocab);
-    if (!match->any_template && check_template(h->template_hash, match->tokenizer, err) != RT_OK)
-        return err->status;
-    const int32_t end = rt_tokenizer_eos(match->tokenizer);
-    if (!match->any_end && h->end_id >= 0 && end >= 0 && h->end_id != end)
-        return rt_error_set(
-            err, RT_MISMATCH,
-            "the store's answers end with id %d and the student's with %d: it would not learn to "
-            "stop; teacher.accept: [end_token] trains all the same",
-            h->end_id, end);
-    return RT_OK;
-}
 
 rt_status rt_kept_source_open(rt_kept_source *source, const char *dir, const rt_kept_match *match,
                               rt_error *err)
 {
-    *source = (rt_kept_source){.tau = 1, .proposal = 1, .n_vocab = match->n_vocab};
+    *source =
+        (rt_kept_source){.tau = 1,
+                         .proposal = 1,
+                         .n_vocab = match->n_logits ? match->n_logits : rt_tokenizer_size(match->tokenizer)};
     if (rt_reader_open(&source->reader, dir, err) != RT_OK)
         return err->status;
     const rt_rls_header *h = rt_reader_header(source->reader);
     if (!h)
         return RT_OK;
-    if (check_header(h, match, err) != RT_OK)
+    if (rt_recorded_match(h, match, source->note, err) != RT_OK)
         return rt_error_within(err, dir);
     source->topk = h->topk > 0;
     source->draws = h->draws > 0;

@@ -3,14 +3,15 @@
 #ifndef RT_STUDENT_KEPT_SOURCE_H
 #define RT_STUDENT_KEPT_SOURCE_H
 
-#include "outputs/reader.h"
+#include "outputs/recorded.h"
 #include "student/data.h"
 
 typedef struct rt_kept_source {
-    rt_reader *reader;     /* owned */
-    bool from_text;        /* rows are in `memory` */
-    bool topk, draws;      /* what rows hold */
-    size_t n_max, n_vocab; /* ids of a row at most; real ids that rows are normalised over */
+    char note[RT_RECORDED_NOTE]; /* what differs between store and student and is fine; may be empty */
+    rt_reader *reader;           /* owned */
+    bool from_text;              /* rows are in `memory` */
+    bool topk, draws;            /* what rows hold */
+    size_t n_max, n_vocab;       /* ids of a row at most; real ids that rows are normalised over */
     double tau, proposal;
     size_t *first; /* [documents]: index in the reader, or first row in memory */
     size_t n_first, first_capacity;
@@ -28,12 +29,7 @@ typedef struct rt_kept_source {
     } counts;
 } rt_kept_source;
 
-/* What of a store must be the student's own.  RT_MISMATCH names the first thing that is not. */
-typedef struct rt_kept_match {
-    const rt_tokenizer *tokenizer; /* the student's */
-    size_t n_vocab;                /* ids of its output layer */
-    bool any_template, any_end;    /* differences that are fine */
-} rt_kept_match;
+typedef rt_recorded_student rt_kept_match;
 
 /* Opens a store; its .rls files are checked against the student (tokenizer, vocabulary, template, end). */
 rt_status rt_kept_source_open(rt_kept_source *source, const char *dir, const rt_kept_match *match,

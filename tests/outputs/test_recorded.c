@@ -1,0 +1,166 @@
+/* tests/outputs/test_recorded.c - what was recorded against the student that is to learn from it: every
+ * difference is named. */
+#include "outputs/store_help.h"
+
+#include <sodium.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "base/hash.h"
+#include "outputs/recorded.h"
+
+/* A byte-level tokenizer of `letters` and an end token, padded to `padded` ids. */
+static rt_tokenizer *make_tokenizer(const char *letters, size_t padded, const char *chat_template,
+                                    const char *end)
+{
+    rt_error err = {0};
+    rt_text vocab = {0}, config = {0};
+    char dir[] = "/tmp/retort-test-recorded-XXXXXX", path[96];
+    assert_non_null(mkdtemp(dir));
+    const size_t n = strlen(letters);
+    for (size_t i = 0; i < n; i++)
+        rt_text_printf(&vocab, "\"%c\": %zu, ", letters[i], i);
+    for (size_t i = n + 2; i < padded; i++)
+        rt_text_printf(&vocab, "\"[PAD%zu]\": %zu, ", i, i);
+    rt_text_printf(
+        &config,
+        "{\"added_tokens\": [{\"id\": %zu, \"content\": \"<end>\", \"special\": true, \"single_word\": "
+        "false, "
+        "\"lstrip\": false, \"rstrip\": false, \"normalized\": false}, {\"id\": %zu, \"content\": "
+        "\"<stop>\", "
+        "\"special\": true, \"single_word\": false, \"lstrip\": false, \"rstrip\": false, \"normalized\": "
+        "false}], \"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false, "
+        "\"use_regex\": true}, \"decoder\": {\"type\": \"ByteLevel\"}, \"model\": {\"type\": \"BPE\", "
+        "\"vocab\": {%s\"<end>\": %zu, \"<stop>\": %zu}, \"merges\": []}}",
+        n, n + 1, vocab.data, n, n + 1);
+    (void)snprintf(path, sizeof path, "%s/tokenizer.json", dir);
+    must(rt_file_write(path, config.data, config.size, &err), &err);
+    rt_text_clear(&config);
+    rt_text_printf(&config, "{\"eos_token\": \"%s\", \"chat_template\": \"%s\"}", end, chat_template);
+    (void)snprintf(path, sizeof path, "%s/tokenizer_config.json", dir);
+    must(rt_file_write(path, config.data, config.size, &err), &err);
+    rt_tokenizer *t;
+    must(rt_tokenizer_open(&t, dir, &err), &err);
+    (void)unlink(path);
+    (void)snprintf(path, sizeof path, "%s/tokenizer.json", dir);
+    (void)unlink(path);
+    (void)rmdir(dir);
+    rt_text_deinit(&vocab);
+    rt_text_deinit(&config);
+    return t;
+}
+
+static void set_hash(unsigned char out[32], const char *hex)
+{
+    size_t n;
+    assert_int_equal(sodium_hex2bin(out, 32, hex, 64, NULL, &n, NULL), 0);
+}
+
+static rt_rls_header recorded_with(const rt_tokenizer *t, size_t n_logits)
+{
+    rt_rls_header h = small_header();
+    h.n_vocab = (uint32_t)rt_tokenizer_real_size(t);
+    h.n_logits = (uint32_t)n_logits;
+    h.end_id = rt_tokenizer_eos(t);
+    set_hash(h.tokenizer_hash, rt_tokenizer_hash(t));
+    const char *source = rt_tokenizer_chat_template(t);
+    char hex[65];
+    rt_sha256_hex(hex, source, strlen(source));
+    set_hash(h.template_hash, hex);
+    return h;
+}
+
+static void the_same_model_fits_without_a_word(void **state)
+{
+    (void)state;
+    rt_error err = {0};
+    char note[RT_RECORDED_NOTE];
+    rt_tokenizer *t = make_tokenizer("abcdef", 8, "{{ messages }}", "<end>");
+    const rt_rls_header h = recorded_with(t, 8);
+    must(rt_recorded_match(&h, &(rt_recorded_student){.tokenizer = t}, note, &err), &err);
+    assert_string_equal(note, "");
+    rt_tokenizer_close(t);
+}
+
+static void padded_vocabularies_fit_and_are_mentioned(void **state)
+{
+    (void)state;
+    rt_error err = {0};
+    char note[RT_RECORDED_NOTE];
+    rt_tokenizer *large = make_tokenizer("abcdef", 64, "{{ messages }}", "<end>"),
+                 *small = make_tokenizer("abcdef", 32, "{{ messages }}", "<end>");
+    assert_int_equal(rt_tokenizer_size(large), 64);
+    assert_int_equal(rt_tokenizer_real_size(large), 8);
+    assert_string_equal(rt_tokenizer_hash(large), rt_tokenizer_hash(small));
+    const rt_rls_header h = recorded_with(large, 64);
+    must(rt_recorded_match(&h, &(rt_recorded_student){.tokenizer = small, .n_logits = 32}, note, &err), &err);
+    assert_non_null(strstr(note, "64"));
+    assert_non_null(strstr(note, "32"));
+    assert_non_null(strstr(note, "8 real ids agree"));
+    rt_tokenizer_close(large);
+    rt_tokenizer_close(small);
+}
+
+static void another_tokenizer_is_refused(void **state)
+{
+    (void)state;
+    rt_error err = {0};
+    char note[RT_RECORDED_NOTE];
+    rt_tokenizer *teacher = make_tokenizer("abcdef", 8, "{{ messages }}", "<end>"),
+                 *student = make_tokenizer("abcdeg", 8, "{{ messages }}", "<end>");
+    const rt_rls_header h = recorded_with(teacher, 8);
+    assert_int_equal(rt_recorded_match(&h, &(rt_recorded_student){.tokenizer = student}, note, &err),
+                     RT_MISMATCH);
+    assert_non_null(strstr(err.text, "tokenizer"));
+    rt_rls_header unknown =
+        h; /* from an API that does not say: ids past the student's are found all the same */
+    memset(unknown.tokenizer_hash, 0, 32);
+    must(rt_recorded_match(&unknown, &(rt_recorded_student){.tokenizer = student}, note, &err), &err);
+    assert_non_null(strstr(note, "does not say which tokenizer"));
+    unknown.n_vocab = unknown.n_logits = 50;
+    assert_int_equal(rt_recorded_match(&unknown, &(rt_recorded_student){.tokenizer = student}, note, &err),
+                     RT_MISMATCH);
+    assert_non_null(strstr(err.text, "50 ids"));
+    rt_tokenizer_close(teacher);
+    rt_tokenizer_close(student);
+}
+
+static void another_template_or_end_is_refused_unless_accepted(void **state)
+{
+    (void)state;
+    rt_error err = {0};
+    char note[RT_RECORDED_NOTE];
+    rt_tokenizer *teacher = make_tokenizer("abcdef", 8, "{{ messages }}", "<end>"),
+                 *other = make_tokenizer("abcdef", 8, "{{ messages }}!", "<end>"),
+                 *stops = make_tokenizer("abcdef", 8, "{{ messages }}", "<stop>");
+    const rt_rls_header h = recorded_with(teacher, 8);
+    assert_int_equal(rt_recorded_match(&h, &(rt_recorded_student){.tokenizer = other}, note, &err),
+                     RT_MISMATCH);
+    assert_non_null(strstr(err.text, "chat template"));
+    must(rt_recorded_match(&h, &(rt_recorded_student){.tokenizer = other, .any_template = true}, note, &err),
+         &err);
+    assert_non_null(strstr(note, "template"));
+    assert_int_equal(rt_recorded_match(&h, &(rt_recorded_student){.tokenizer = stops}, note, &err),
+                     RT_MISMATCH);
+    assert_non_null(strstr(err.text, "end with id 6"));
+    must(rt_recorded_match(&h, &(rt_recorded_student){.tokenizer = stops, .any_end = true}, note, &err),
+         &err);
+    assert_non_null(strstr(note, "end token"));
+    rt_rls_header plain = h; /* plain text: no template was used */
+    memset(plain.template_hash, 0, 32);
+    must(rt_recorded_match(&plain, &(rt_recorded_student){.tokenizer = other}, note, &err), &err);
+    rt_tokenizer_close(teacher);
+    rt_tokenizer_close(other);
+    rt_tokenizer_close(stops);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_same_model_fits_without_a_word),
+        cmocka_unit_test(padded_vocabularies_fit_and_are_mentioned),
+        cmocka_unit_test(another_tokenizer_is_refused),
+        cmocka_unit_test(another_template_or_end_is_refused_unless_accepted),
+    };
+    return cmocka_run_group_tests_name("recorded", tests, NULL, NULL);
+}
