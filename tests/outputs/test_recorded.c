@@ -154,6 +154,136 @@ static void another_template_or_end_is_refused_unless_accepted(void **state)
     rt_tokenizer_close(stops);
 }
 
+/* ---- as a teacher ---- */
+
+typedef struct asker { /* what is asked, and what came */
+    size_t next, n;
+    const char *prompts[4];
+    char answers[4][32];
+    const rt_store_document *docs; /* to score */
+    size_t rows, ended, missing;
+} asker;
+
+static rt_next next_prompt(void *context, rt_ask *out)
+{
+    asker *a = context;
+    if (a->next == a->n)
+        return RT_NEXT_END;
+    *out = (rt_ask){.tag = a->next, .body = json_pack("{s:s}", "prompt", a->prompts[a->next])};
+    a->next++;
+    return RT_NEXT_TAKE;
+}
+
+static void keep_answer(void *context, uint64_t tag, const rt_answered *reply)
+{
+    asker *a = context;
+    (void)snprintf(a->answers[tag], sizeof a->answers[tag], "%.20s %.8s",
+                   reply->status == RT_OK ? reply->text.data : reply->error_code,
+                   reply->status == RT_OK ? reply->finish : "");
+}
+
+static rt_next next_document(void *context, rt_score_ask *out)
+{
+    asker *a = context;
+    if (a->next == a->n)
+        return RT_NEXT_END;
+    *out = (rt_score_ask){a->next, a->docs[a->next].ids, a->docs[a->next].n_tokens};
+    a->next++;
+    return RT_NEXT_TAKE;
+}
+
+static bool keep_row(void *context, uint64_t tag, size_t position, const rt_score_row *row)
+{
+    asker *a = context;
+    const rt_sparse_row want = rt_sparse_rows_at(&a->docs[tag].rows, position - 1);
+    assert_int_equal(row->n, want.n);
+    assert_memory_equal(row->ids, want.ids, want.n * sizeof *want.ids);
+    assert_memory_equal(row->counts, want.counts, want.n * sizeof *want.counts);
+    a->rows++;
+    return true;
+}
+
+static void keep_end(void *context, uint64_t tag, rt_status status, const rt_error *err)
+{
+    asker *a = context;
+    (void)tag;
+    a->ended++;
+    a->missing += status == RT_NOT_FOUND && strstr(err->text, "no sequence of these") != NULL;
+}
+
+/* A document whose every token but the first is a target. */
+static void make_full_document(rt_store_document *doc, const rt_rls_header *h, uint64_t number, size_t n)
+{
+    rt_error err = {0};
+    make_document(doc, h, number, n);
+    rt_sparse_rows one = doc->rows;
+    doc->rows = (rt_sparse_rows){0};
+    for (size_t i = 1; i < n; i++) {
+        const rt_sparse_row row = rt_sparse_rows_at(&one, i % one.n_rows);
+        must(rt_sparse_rows_add(&doc->rows, &row, &err), &err);
+        doc->mask[i] = 1;
+    }
+    rt_sparse_rows_deinit(&one);
+}
+
+static void a_store_answers_and_scores_what_it_holds(void **state)
+{
+    (void)state;
+    rt_error err = {0};
+    const rt_rls_header h = small_header();
+    char dir[] = "/tmp/retort-test-recorded-XXXXXX", command[96];
+    assert_non_null(mkdtemp(dir));
+    json_t *facts = json_pack("{s:{s:s,s:s},s:o}", "teacher", "name", "made up", "terms", "be kind", "logits",
+                              rt_rls_facts(&h));
+    rt_store *store;
+    must(rt_store_open(&store, dir, facts, "the test", &err), &err);
+    json_decref(facts);
+    static const char *const rows[] = {
+        "{\"prompt\":\"a\",\"completion\":\"one\",\"finish_reason\":\"length\"}",
+        "{\"id\":\"7\",\"request\":{\"prompt\":\"a\",\"seed\":2},\"text\":\"two\"}"};
+    for (size_t i = 0; i < 2; i++) {
+        json_t *row = json_loads(rows[i], 0, NULL);
+        must(rt_store_add_text(store, row, NULL, &err), &err);
+        json_decref(row);
+    }
+    rt_store_document docs[3] = {{0}};
+    for (size_t i = 0; i < 3; i++)
+        make_full_document(&docs[i], &h, i, 20 + i);
+    for (size_t i = 0; i < 2; i++)
+        must(rt_store_add_document(store, &docs[i], NULL, &err), &err);
+    must(rt_store_close(store, &err), &err);
+
+    rt_teacher *teacher;
+    must(rt_recorded_open(&teacher, dir, &err), &err);
+    const rt_teacher_info *info = rt_teacher_info_of(teacher);
+    assert_string_equal(info->kind, "recorded");
+    assert_string_equal(info->name, "made up");
+    assert_string_equal(info->terms, "be kind");
+    assert_int_equal(info->n_vocab, 1000);
+    assert_int_equal(strncmp(info->tokenizer_hash, "0102030405", 10), 0);
+    asker a = {.n = 4, .prompts = {"a", "b", "a", "a"}};
+    must(rt_teacher_ask(teacher, &(rt_ask_calls){next_prompt, keep_answer, NULL, &a}, &err), &err);
+    assert_string_equal(a.answers[0], "one length");
+    assert_string_equal(a.answers[1], "not_recorded ");
+    assert_string_equal(a.answers[2], "two stop");
+    assert_string_equal(a.answers[3], "not_recorded ");
+    asker s = {.n = 3, .docs = docs};
+    const rt_score_calls calls = {.next = next_document, .row = keep_row, .end = keep_end, .context = &s};
+    must(rt_teacher_score(teacher, &(rt_score_options){.top_k = 8, .n_draws = 12, .draw_power = 1}, &calls,
+                          &err),
+         &err);
+    assert_int_equal(s.rows, 19 + 20);
+    assert_int_equal(s.ended, 3);
+    assert_int_equal(s.missing, 1);
+    assert_int_equal(rt_teacher_score(teacher, &(rt_score_options){.dense = true}, &calls, &err),
+                     RT_UNSUPPORTED);
+    rt_teacher_close(teacher);
+    for (size_t i = 0; i < 3; i++)
+        rt_store_document_deinit(&docs[i]);
+    (void)snprintf(command, sizeof command, "rm -rf '%s'", dir);
+    (void)!system(command);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -161,6 +291,7 @@ int main(void)
         cmocka_unit_test(padded_vocabularies_fit_and_are_mentioned),
         cmocka_unit_test(another_tokenizer_is_refused),
         cmocka_unit_test(another_template_or_end_is_refused_unless_accepted),
+        cmocka_unit_test(a_store_answers_and_scores_what_it_holds),
     };
     return cmocka_run_group_tests_name("recorded", tests, NULL, NULL);
 }
