@@ -5,6 +5,8 @@
 #include <string.h>
 
 #include "account/admin.h"
+#include "base/clock.h"
+#include "serve/admin_page.h"
 #include "serve/fields.h"
 #include "serve/service.h"
 
@@ -54,6 +56,25 @@ static void admin_fault(rt_serve *serve, rt_http_exchange *x, const rt_fault *fa
     rt_serve_send_fault(serve, x, fault);
 }
 
+/* The operator's page is no secret; what it shows needs the key that is typed into it. */
+static bool send_page(rt_http_exchange *x)
+{
+    const rt_http_head *head = rt_http_request_of(x)->head;
+    rt_page_file file;
+    if (strcmp(head->method, "GET") != 0 && strcmp(head->method, "HEAD") != 0)
+        return false;
+    if (!rt_admin_page_find(head->path, &file))
+        return false;
+    rt_http_header(x, "Content-Security-Policy",
+                   "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+                   "base-uri 'none'; form-action 'none'; frame-ancestors 'none'");
+    rt_http_header(x, "X-Content-Type-Options", "nosniff");
+    rt_http_header(x, "Referrer-Policy", "no-referrer");
+    rt_http_header(x, "Cache-Control", "no-cache");
+    rt_http_reply(x, 200, file.type, file.data, file.size);
+    return true;
+}
+
 bool rt_admin_head(void *context, rt_http_exchange *x)
 {
     rt_serve *serve = context;
@@ -64,6 +85,8 @@ bool rt_admin_head(void *context, rt_http_exchange *x)
         rt_http_reply(x, 200, "application/json", "{\"status\":\"ok\"}", 15);
         return false;
     }
+    if (send_page(x))
+        return false;
     if (strncmp(path, "/admin/v1/", 10) != 0) {
         (void)rt_fault_set(&fault, 404, "invalid_request_error", "unknown_url",
                            "there is nothing at this path");
@@ -86,6 +109,40 @@ bool rt_admin_head(void *context, rt_http_exchange *x)
     return false;
 }
 
+static json_t *live_request(rt_call *call, double now)
+{
+    size_t sampled = 0;
+    if (call->job) {
+        (void)pthread_mutex_lock(&call->job->lock);
+        for (size_t i = 0; i < call->job->n_choices; i++)
+            sampled += call->job->choices[i].n_sampled;
+        (void)pthread_mutex_unlock(&call->job->lock);
+    }
+    const rt_http_request *request = rt_http_request_of(call->x);
+    return json_pack("{s:s, s:s?, s:s, s:s?, s:I, s:I, s:f}", "request", request->id, "account",
+                     call->caller ? call->caller->account : NULL, "endpoint",
+                     call->route ? call->route->endpoint : "unknown", "model",
+                     call->model ? call->model->id : NULL, "prompt_tokens", (json_int_t)call->prompt_tokens,
+                     "output_tokens", (json_int_t)sampled, "seconds", now - request->begun_s);
+}
+
+/* What is going on: sums that only grow (two looks make a rate), and the requests under way. */
+static rt_reply live(rt_serve *serve)
+{
+    const rt_engine_stats stats = rt_engine_get_stats(serve->engine);
+    const double now = rt_clock_seconds();
+    json_t *requests = json_array();
+    for (rt_call *call = serve->calls; call; call = call->next)
+        (void)json_array_append_new(requests, live_request(call, now));
+    json_t *body =
+        json_pack("{s:s, s:f, s:I, s:I, s:I, s:I, s:I, s:b, s:o}", "object", "live", "at", now, "running",
+                  (json_int_t)stats.running, "queued", (json_int_t)stats.queued, "connections",
+                  (json_int_t)rt_http_connections(serve->http), "prompt_tokens",
+                  (json_int_t)stats.prompt_tokens, "generated_tokens", (json_int_t)stats.generated_tokens,
+                  "draining", serve->draining, "requests", requests);
+    return (rt_reply){body ? 200 : 503, body ? body : json_object()};
+}
+
 void rt_admin_body(void *context, rt_http_exchange *x)
 {
     rt_serve *serve = context;
@@ -97,8 +154,10 @@ void rt_admin_body(void *context, rt_http_exchange *x)
         admin_fault(serve, x, &fault);
         return;
     }
-    rt_reply reply = rt_admin_call(rt_gate_desk(serve->options.gate), rt_http_user(x), method, head->path,
-                                   head->query, body);
+    rt_reply reply = strcmp(head->path, "/admin/v1/live") == 0 && strcmp(method, "GET") == 0
+                         ? live(serve)
+                         : rt_admin_call(rt_gate_desk(serve->options.gate), rt_http_user(x), method,
+                                         head->path, head->query, body);
     json_decref(body);
     answer(serve, x, &reply);
 }
