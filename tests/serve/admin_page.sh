@@ -7,7 +7,7 @@ model=$source_dir/data/teacher-small.gguf
 
 # Starts `retort serve` on free ports; sets server_pid, url and admin_url.
 start_server() {
-    "$build_dir/retort" serve "$model" --db accounts.db --port 0 --admin-port 0 --threads 1 "$@" >server.log 2>&1 &
+    "$build_dir/retort" serve "$model" --db accounts.db --port 0 --admin-port 0 --threads 1 >server.log 2>&1 &
     server_pid=$!
     trap 'kill "$server_pid" 2>/dev/null; wait "$server_pid" 2>/dev/null' EXIT
     for _ in $(seq 300); do
@@ -27,8 +27,7 @@ an_operator_logs_in_lists_suspends_restores_and_leaves() {
     key=$(retort key create "$account" --db accounts.db --json | jq -r .secret)
     operator=$(retort key create --admin support --db accounts.db --json | jq -r .secret)
     start_server
-    local i
-    for i in 1 2 3; do
+    for _ in 1 2 3; do
         curl -sS -o answer.json -H "Authorization: Bearer $key" -H 'Content-Type: application/json' \
             -d '{"prompt": "Once upon a time", "max_tokens": 8}' "$url/completions"
         expect_text '"choices"' "$(cat answer.json)"
