@@ -1,5 +1,6 @@
 /* cli/outputs_record.c - `retort outputs record`: a local model's log-probabilities over a text into a store.
  */
+#include <dirent.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,16 +13,19 @@
 #include "cli/open_model.h"
 #include "cli/outputs.h"
 #include "cli/progress.h"
+#include "model/stream.h"
 #include "outputs/record.h"
 #include "outputs/rls.h"
 #include "retort/version.h"
 #include "student/data.h"
 
+enum { STREAM_BATCHES = 16 }; /* that share the reading of a layer */
+
 typedef struct arguments {
     const char *model, *data, *out, *precision, *code;
     size_t topk, draws, seed, tokens_max, batch_tokens, tokens, threads;
     double proposal, temperature, flush;
-    bool loss_on_all, raw, quiet, json;
+    bool loss_on_all, raw, stream, quiet, json;
 } arguments;
 
 typedef struct session {
@@ -35,22 +39,39 @@ typedef struct session {
 
 /* ---- what is recorded ---- */
 
-static void hash_teacher(char hex[65], const cli_model *m, rt_status *status, rt_error *err)
+static int is_shard(const struct dirent *entry)
 {
-    if (!rt_path_is_dir(m->path)) {
-        *status = rt_sha256_file(hex, m->path, err);
-        return;
+    const size_t n = strlen(entry->d_name), m = strlen(".safetensors");
+    return n > m && strcmp(entry->d_name + n - m, ".safetensors") == 0;
+}
+
+/* Of a folder: the hashes of its weight files, in the order of their names. */
+static rt_status hash_folder(char hex[65], const char *dir, rt_error *err)
+{
+    struct dirent **names;
+    const int n = scandir(dir, &names, is_shard, alphasort);
+    rt_text sums = {0};
+    rt_status status = n >= 0 ? RT_OK : rt_error_set(err, RT_IO, "%.300s: cannot be read", dir);
+    for (int i = 0; i < n; i++) {
+        char *path = rt_path_join(dir, names[i]->d_name);
+        if (status == RT_OK)
+            status = path ? rt_sha256_file(hex, path, err)
+                          : rt_error_set(err, RT_NO_MEMORY, "no memory for a path");
+        rt_text_puts(&sums, hex);
+        free(path);
+        free(names[i]);
     }
-    rt_text sums = {0}; /* a folder: names and data of its tensors */
-    for (size_t i = 0; i < rt_weights_count(m->weights); i++) {
-        const rt_weight *w = rt_weights_at(m->weights, i);
-        rt_text_printf(&sums, "%s %016llx\n", w->name, (unsigned long long)rt_hash64(w->data, w->bytes, 0));
-    }
-    *status =
-        sums.failed || !sums.data ? rt_error_set(err, RT_NO_MEMORY, "no memory for the model's hash") : RT_OK;
-    if (*status == RT_OK)
-        rt_sha256_hex(hex, sums.data, sums.size);
+    if (n >= 0)
+        free(names);
+    if (status == RT_OK)
+        rt_sha256_hex(hex, sums.data ? sums.data : "", sums.size);
     rt_text_deinit(&sums);
+    return status;
+}
+
+static rt_status hash_teacher(char hex[65], const cli_model *m, rt_error *err)
+{
+    return rt_path_is_dir(m->path) ? hash_folder(hex, m->path, err) : rt_sha256_file(hex, m->path, err);
 }
 
 static void from_hex(unsigned char out[32], const char *hex)
@@ -124,8 +145,9 @@ static rt_status open_all(session *s, const arguments *a, rt_error *err)
 {
     if (check(a, err) != RT_OK ||
         rt_pool_open(&s->pool, (unsigned)rt_size_min(a->threads, 1 << 16), err) != RT_OK ||
-        cli_model_open(&s->model, a->model, cli_precision(a->precision), a->raw ? CLI_MODEL_NO_TEMPLATE : 0,
-                       s->pool, err) != RT_OK)
+        cli_model_open(&s->model, a->model, cli_precision(a->precision),
+                       (a->raw ? CLI_MODEL_NO_TEMPLATE : 0) | (a->stream ? CLI_MODEL_STREAM : 0), s->pool,
+                       err) != RT_OK)
         return err->status;
     const rt_document_options options = {rt_size_min(a->tokens_max, s->model.model->config.n_context),
                                          a->loss_on_all};
@@ -146,7 +168,7 @@ static rt_status open_store(session *s, const arguments *a, rt_rls_header *heade
     char teacher_hash[65], data_hash[65];
     rt_status status = rt_sha256_file(data_hash, a->data, err);
     if (status == RT_OK)
-        hash_teacher(teacher_hash, &s->model, &status, err);
+        status = hash_teacher(teacher_hash, &s->model, err);
     if (status != RT_OK)
         return status;
     *header = header_of(a, s, teacher_hash);
@@ -173,6 +195,16 @@ static bool show(void *context, const rt_record_progress *p)
     return !cli_interrupted();
 }
 
+/* Of a streamed model many batches share the reading of a layer; their states take at most a quarter of the
+ * memory that is left. */
+static size_t batches_of(const session *s, const arguments *a)
+{
+    const size_t bytes = a->batch_tokens * s->model.model->config.n_embd * sizeof(float);
+    if (!a->stream)
+        return 1;
+    return rt_size_max(1, rt_size_min(STREAM_BATCHES, rt_memory_left() / 4 / rt_size_max(bytes, 1)));
+}
+
 static rt_status record(session *s, const arguments *a, const rt_rls_header *h, rt_record_progress *done,
                         rt_error *err)
 {
@@ -180,6 +212,7 @@ static rt_status record(session *s, const arguments *a, const rt_rls_header *h, 
     const rt_record_options options = {
         .sparse = {h->n_vocab, h->topk, h->draws, h->proposal, h->seed},
         .batch_tokens = a->batch_tokens,
+        .batches = batches_of(s, a),
         .temperature = a->temperature,
         .flush_seconds = a->flush,
         .progress = show,
@@ -244,6 +277,8 @@ int cli_outputs_record(int argc, char **argv)
         {CLI_FLAG, "--loss-on-all", &a.loss_on_all, "record prompts too, not only answers"},
         {CLI_FLAG, "--raw", &a.raw, "use prompts as they are, without the chat template"},
         {CLI_STRING, "--precision " CLI_PRECISIONS, &a.precision, "how the model computes (default bf16)"},
+        {CLI_FLAG, "--stream", &a.stream,
+         "read the model's layers from disk as they are needed: it may be larger\nthan memory"},
         {CLI_COUNT, "--batch-tokens N", &a.batch_tokens, "tokens at once (default 2048)"},
         {CLI_COUNT, "--threads N", &a.threads, "default: one a processor"},
         {CLI_REAL, "--flush SECONDS", &a.flush,

@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/size.h"
 #include "model/pass.h"
+#include "model/stream.h"
 
 enum { CHUNK = 128, ROW_STEP = 32, BATCH_STEP = 32 };
 
@@ -16,6 +17,15 @@ typedef struct target { /* a token that is predicted */
     size_t doc;
 } target;
 
+typedef struct packed { /* a batch and what is wanted of it */
+    rt_batch batch;
+    int32_t *ids;         /* [batch_tokens], as the next two */
+    rt_segment *segments; /* and one more */
+    target *targets;
+    size_t *docs;
+    size_t n_targets, n_docs;
+} packed;
+
 typedef struct recorder {
     rt_store *store;
     const rt_model *model;
@@ -24,12 +34,9 @@ typedef struct recorder {
     rt_record_progress *done;
     rt_pass *pass;
     rt_arena arena;
-    int32_t *ids;
-    rt_segment *segments;
-    target *targets;
-    size_t *docs; /* of the batch */
-    rt_batch batch;
-    size_t n_targets, n_docs;
+    packed *packs;      /* [batches] */
+    float *states;      /* [batches * batch_tokens, n_embd]; NULL for one batch */
+    const packed *pack; /* at hand */
     float *picked, *logits;
     void *operand;
     rt_sparse_out *rows; /* [CHUNK] */
@@ -49,6 +56,11 @@ static bool take_arrays(recorder *r, rt_arena *arena, size_t *bytes)
     const size_t tokens = r->options->batch_tokens, threads = rt_pool_threads(m->pool);
     r->work_bytes = rt_size_round_up(rt_sparse_work_bytes(&r->options->sparse), 64);
     r->entries_max = rt_size_max(rt_sparse_entries_max(&r->options->sparse), 1);
+    const size_t batches = r->options->batches;
+    int32_t *ids = NULL;
+    rt_segment *segments = NULL;
+    target *targets = NULL;
+    size_t *docs = NULL;
     uint32_t *entry_ids = NULL;
     float *entry_logq = NULL;
     uint16_t *entry_counts = NULL;
@@ -56,10 +68,12 @@ static bool take_arrays(recorder *r, rt_arena *arena, size_t *bytes)
         void **to;
         size_t count, size;
     } wants[] = {
-        {(void **)&r->ids, tokens, sizeof *r->ids},
-        {(void **)&r->segments, tokens + 1, sizeof *r->segments},
-        {(void **)&r->targets, tokens, sizeof *r->targets},
-        {(void **)&r->docs, tokens, sizeof *r->docs},
+        {(void **)&r->packs, batches, sizeof *r->packs},
+        {(void **)&ids, batches * tokens, sizeof *ids},
+        {(void **)&segments, batches * (tokens + 1), sizeof *segments},
+        {(void **)&targets, batches * tokens, sizeof *targets},
+        {(void **)&docs, batches * tokens, sizeof *docs},
+        {(void **)&r->states, batches > 1 ? batches * tokens * m->config.n_embd : 0, sizeof *r->states},
         {(void **)&r->picked, CHUNK * m->config.n_embd, sizeof *r->picked},
         {(void **)&r->logits, CHUNK * m->config.n_vocab, sizeof *r->logits},
         {&r->operand, rt_proj_operand_bytes(m, &m->head, CHUNK), 1},
@@ -74,9 +88,15 @@ static bool take_arrays(recorder *r, rt_arena *arena, size_t *bytes)
     *bytes = 0;
     for (size_t i = 0; i < sizeof wants / sizeof wants[0]; i++) {
         *bytes += rt_size_round_up(wants[i].count * wants[i].size, 64) + 64;
-        if (arena && !(*wants[i].to = rt_arena_push_raw(arena, wants[i].count, wants[i].size)))
+        if (arena && wants[i].count &&
+            !(*wants[i].to = rt_arena_push_raw(arena, wants[i].count, wants[i].size)))
             return false;
     }
+    for (size_t i = 0; arena && i < batches; i++)
+        r->packs[i] = (packed){.ids = ids + i * tokens,
+                               .segments = segments + i * (tokens + 1),
+                               .targets = targets + i * tokens,
+                               .docs = docs + i * tokens};
     for (size_t i = 0; arena && i < CHUNK; i++)
         r->rows[i] = (rt_sparse_out){.ids = entry_ids + i * r->entries_max,
                                      .logq = entry_logq + i * r->entries_max,
@@ -113,28 +133,29 @@ static void close_recorder(recorder *r)
 
 /* ---- a batch ---- */
 
-static void put_document(recorder *r, size_t doc)
+static void put_document(const recorder *r, packed *p, size_t doc)
 {
-    const size_t from = r->texts->begins[doc], n = r->texts->begins[doc + 1] - from, at = r->batch.n_tokens;
-    memcpy(r->ids + at, r->texts->ids + from, n * sizeof *r->ids);
-    r->segments[r->batch.n_segments++] = (rt_segment){.begin = at, .count = n};
+    const size_t from = r->texts->begins[doc], n = r->texts->begins[doc + 1] - from, at = p->batch.n_tokens;
+    memcpy(p->ids + at, r->texts->ids + from, n * sizeof *p->ids);
+    p->segments[p->batch.n_segments++] = (rt_segment){.begin = at, .count = n};
     for (size_t i = 1; i < n; i++)
         if (r->texts->mask[from + i])
-            r->targets[r->n_targets++] = (target){(uint32_t)(at + i - 1), (uint32_t)i, doc};
-    r->docs[r->n_docs++] = doc;
-    r->batch.n_tokens += n;
+            p->targets[p->n_targets++] = (target){(uint32_t)(at + i - 1), (uint32_t)i, doc};
+    p->docs[p->n_docs++] = doc;
+    p->batch.n_tokens += n;
 }
 
 /* Texts from *next on that are not in the store yet, as many as fit. */
-static rt_status fill_batch(recorder *r, size_t *next, rt_error *err)
+static rt_status fill_batch(recorder *r, packed *p, size_t *next, rt_error *err)
 {
     const rt_record_texts *t = r->texts;
-    r->batch = (rt_batch){.ids = r->ids, .segments = r->segments};
-    r->n_targets = r->n_docs = 0;
+    const size_t most = r->options->batch_tokens;
+    p->batch = (rt_batch){.ids = p->ids, .segments = p->segments};
+    p->n_targets = p->n_docs = 0;
     for (; *next < t->n_docs; ++*next) {
         const size_t from = t->begins[*next], n = t->begins[*next + 1] - from;
         bool has = false;
-        if (n > r->options->batch_tokens - r->batch.n_tokens)
+        if (n > most - p->batch.n_tokens)
             break;
         if (rt_store_has_document(r->store, t->ids + from, t->mask + from, n, &has, err) != RT_OK)
             return err->status;
@@ -143,14 +164,14 @@ static rt_status fill_batch(recorder *r, size_t *next, rt_error *err)
             r->done->docs_done++;
             continue;
         }
-        put_document(r, *next);
+        put_document(r, p, *next);
     }
-    const size_t room = r->options->batch_tokens - r->batch.n_tokens,
-                 spare = rt_size_min(room, (BATCH_STEP - r->batch.n_tokens % BATCH_STEP) % BATCH_STEP);
-    if (r->n_docs && spare) { /* few shapes of products occur */
-        memset(r->ids + r->batch.n_tokens, 0, spare * sizeof *r->ids);
-        r->segments[r->batch.n_segments++] = (rt_segment){.begin = r->batch.n_tokens, .count = spare};
-        r->batch.n_tokens += spare;
+    const size_t spare =
+        rt_size_min(most - p->batch.n_tokens, (BATCH_STEP - p->batch.n_tokens % BATCH_STEP) % BATCH_STEP);
+    if (p->n_docs && spare) { /* few shapes of products occur */
+        memset(p->ids + p->batch.n_tokens, 0, spare * sizeof *p->ids);
+        p->segments[p->batch.n_segments++] = (rt_segment){.begin = p->batch.n_tokens, .count = spare};
+        p->batch.n_tokens += spare;
     }
     return RT_OK;
 }
@@ -181,7 +202,7 @@ static void sparse_task(void *context, size_t index, unsigned thread)
 {
     const chunk *c = context;
     recorder *r = c->r;
-    const target *t = &r->targets[c->first + index];
+    const target *t = &r->pack->targets[c->first + index];
     float *z = r->logits + index * r->model->config.n_vocab;
     if (r->options->temperature != 1)
         r->model->ops->scale(z, (float)(1 / r->options->temperature), r->options->sparse.n_vocab);
@@ -199,7 +220,7 @@ static void run_chunk(recorder *r, size_t first, size_t n)
     chunk c = {.r = r, .first = first, .n = n, .padded = rt_size_round_up(n, ROW_STEP)};
     const float *hidden = rt_pass_hidden(r->pass);
     for (size_t i = 0; i < n; i++)
-        memcpy(r->picked + i * d, hidden + r->targets[first + i].row * d, d * sizeof *hidden);
+        memcpy(r->picked + i * d, hidden + r->pack->targets[first + i].row * d, d * sizeof *hidden);
     memset(r->picked + n * d, 0, (c.padded - n) * d * sizeof *hidden);
     c.operand = rt_proj_operand(m, &m->head, r->picked, d, c.padded, r->operand, &c.ld);
     rt_pool_run(m->pool, rt_size_ceil_div(m->config.n_vocab, HEAD_TILE), logits_task, &c);
@@ -270,25 +291,28 @@ static rt_status first_failure(const recorder *r, size_t n, rt_error *err)
 }
 
 /* The batch's targets in order; a document is finished before the next one begins. */
-static rt_status keep_batch(recorder *r, rt_error *err)
+static rt_status keep_batch(recorder *r, const packed *p, rt_error *err)
 {
     size_t doc = 0; /* of the batch: the one under way */
+    r->pack = p;
     memset(r->errors, 0, rt_pool_threads(r->model->pool) * sizeof *r->errors);
-    rt_status status = begin_document(r, r->docs[0], err);
-    for (size_t first = 0; first < r->n_targets && status == RT_OK; first += CHUNK) {
-        const size_t n = rt_size_min(CHUNK, r->n_targets - first);
+    rt_status status = begin_document(r, p->docs[0], err);
+    for (size_t first = 0; first < p->n_targets && status == RT_OK; first += CHUNK) {
+        const size_t n = rt_size_min(CHUNK, p->n_targets - first);
         run_chunk(r, first, n);
         status = first_failure(r, n, err);
         for (size_t i = 0; i < n && status == RT_OK; i++) {
-            while (status == RT_OK && r->docs[doc] != r->targets[first + i].doc)
+            while (status == RT_OK && p->docs[doc] != p->targets[first + i].doc)
                 if ((status = end_document(r, err)) == RT_OK)
-                    status = begin_document(r, r->docs[++doc], err);
+                    status = begin_document(r, p->docs[++doc], err);
             if (status == RT_OK)
                 status = add_row(r, &r->rows[i], err);
         }
     }
-    while (status == RT_OK && (status = end_document(r, err)) == RT_OK && ++doc < r->n_docs)
-        status = begin_document(r, r->docs[doc], err);
+    if (status == RT_OK) /* the head's rows may come from disk as well */
+        status = rt_stream_check(r->model, err);
+    while (status == RT_OK && (status = end_document(r, err)) == RT_OK && ++doc < p->n_docs)
+        status = begin_document(r, p->docs[doc], err);
     return status;
 }
 
@@ -301,16 +325,46 @@ static rt_status flush_when_due(recorder *r, rt_error *err)
     return rt_store_flush(r->store, err);
 }
 
+/* n batches through the layers; then each through the head. */
+static rt_status run_packs(recorder *r, size_t n, rt_error *err)
+{
+    const rt_model *m = r->model;
+    if (r->options->batches == 1) {
+        rt_forward(m, r->pass, &r->packs[0].batch, NULL, NULL);
+    } else {
+        rt_batch *batches = malloc(n * sizeof *batches);
+        if (!batches)
+            return rt_error_set(err, RT_NO_MEMORY, "no memory for %zu batches", n);
+        for (size_t i = 0; i < n; i++)
+            batches[i] = r->packs[i].batch;
+        rt_forward_many(m, r->pass, batches, n, r->states);
+        free(batches);
+    }
+    if (rt_stream_check(m, err) != RT_OK)
+        return err->status;
+    const float *states = r->states;
+    for (size_t i = 0; i < n; i++) {
+        if (states) {
+            rt_pass_set_hidden(m, r->pass, states, r->packs[i].batch.n_tokens);
+            states += r->packs[i].batch.n_tokens * m->config.n_embd;
+        }
+        if (keep_batch(r, &r->packs[i], err) != RT_OK || flush_when_due(r, err) != RT_OK)
+            return err->status;
+    }
+    return RT_OK;
+}
+
 static rt_status run_batches(recorder *r, rt_error *err)
 {
     for (size_t next = 0; next < r->texts->n_docs;) {
-        if (fill_batch(r, &next, err) != RT_OK)
-            return err->status;
-        if (r->n_docs) {
-            rt_forward(r->model, r->pass, &r->batch, NULL, NULL);
-            if (keep_batch(r, err) != RT_OK || flush_when_due(r, err) != RT_OK)
+        size_t n = 0;
+        while (n < r->options->batches && next < r->texts->n_docs) {
+            if (fill_batch(r, &r->packs[n], &next, err) != RT_OK)
                 return err->status;
+            n += r->packs[n].n_docs > 0;
         }
+        if (n && run_packs(r, n, err) != RT_OK)
+            return err->status;
         r->done->seconds = rt_clock_seconds() - r->started;
         if (r->options->progress && !r->options->progress(r->options->context, r->done) &&
             next < r->texts->n_docs)

@@ -1,8 +1,9 @@
 /* outputs/record.h - a local model's log-probabilities over given texts, into a store.
  *
- * Texts are packed into batches; the model's layers run once a batch, then logits are made a chunk of targets
- * at a time and each row is reduced to its sparse form by a task of the pool.  A text that is in the store
- * already is passed over, so a recording that was stopped, or killed, goes on where it was. */
+ * Texts are packed into batches; the model's layers run once a batch (or, where layers are read from disk,
+ * once for many), then logits are made a chunk of targets at a time and each row is reduced to its sparse
+ * form by a task of the pool.  A text that is in the store already is passed over, so a recording that was
+ * stopped, or killed, goes on where it was. */
 #ifndef RT_OUTPUTS_RECORD_H
 #define RT_OUTPUTS_RECORD_H
 
@@ -26,8 +27,9 @@ typedef struct rt_record_progress {
 typedef struct rt_record_options {
     rt_sparse_settings sparse; /* n_vocab: the tokenizer's ids; at most the model's */
     size_t batch_tokens;       /* a batch; no text may be longer */
-    double temperature;        /* of the distributions */
-    double flush_seconds;      /* what was recorded is on the disk after so long; 0: after each batch */
+    size_t batches;       /* that go through each layer together; more than 1 pays for a streamed model */
+    double temperature;   /* of the distributions */
+    double flush_seconds; /* what was recorded is on the disk after so long; 0: after each batch */
     bool (*progress)(void *context, const rt_record_progress *progress); /* after each batch; false: stop */
     void *context;
 } rt_record_options;

@@ -91,6 +91,16 @@ a_killed_recording_goes_on_to_the_same_rows() {
     expect_equal "$(rows_of whole | cksum)" "$(rows_of store | cksum)"
 }
 
+a_streamed_model_gives_the_same_rows() {
+    make_model
+    make_data 1 60 >data.jsonl
+    expect_status 0 record --data data.jsonl --out whole --draws 8 --topk 3
+    expect_status 0 record --data data.jsonl --out store --draws 8 --topk 3 --stream --batch-tokens 512
+    expect_equal "$(rows_of whole | cksum)" "$(rows_of store | cksum)"
+    expect_status 0 record --data data.jsonl --out store --draws 8 --topk 3 --json # the teacher's hash is the same
+    expect_equal 60 "$(number known)"
+}
+
 a_damaged_store_is_told_and_repaired() {
     make_model
     make_data 1 30 >data.jsonl
@@ -106,7 +116,7 @@ a_damaged_store_is_told_and_repaired() {
     expect_status 0 retort outputs verify store --json
     expect_equal 29 "$(number documents)"
     expect_equal 1 "$(find store/damaged -type f | wc -l)"
-    head -c $((size / 2)) "$file" >cut && mv cut "$file"
+    head -c $((size / 2)) "$file" >half.rls && mv half.rls "$file"
     expect_status 3 retort outputs verify store
     expect_status 0 retort outputs repair store
     expect_status 0 retort outputs verify store
@@ -168,5 +178,5 @@ a_full_disk_leaves_what_was_recorded() {
 }
 
 run_tests a_text_is_recorded_and_looked_at what_is_there_is_not_recorded_again \
-    a_killed_recording_goes_on_to_the_same_rows a_damaged_store_is_told_and_repaired a_lost_manifest_is_made_again \
+    a_killed_recording_goes_on_to_the_same_rows a_streamed_model_gives_the_same_rows a_damaged_store_is_told_and_repaired a_lost_manifest_is_made_again \
     stores_are_merged_without_doubles wrong_use_is_said_in_one_sentence a_full_disk_leaves_what_was_recorded
