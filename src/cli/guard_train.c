@@ -10,8 +10,8 @@ int guard_train(int argc, char **argv)
 {
     cli_list files = {.count = 0}, labels = {.count = 0};
     const char *asn = NULL, *out = NULL;
-    double strength = 0.03;
-    size_t folds = 5;
+    double strength = 0.01;
+    size_t folds = 5, trees = 150;
     bool json = false;
     const cli_option spec[] = {
         {CLI_ABOUT, NULL, NULL,
@@ -26,7 +26,8 @@ int guard_train(int argc, char **argv)
          "JSON lines {account, label: benign|distil, cluster}"},
         {CLI_STRING, "--asn FILE", &asn, "network classes, of all corpora"},
         {CLI_STRING | CLI_REQUIRED, "--out FILE", &out, "the reference to write"},
-        {CLI_REAL, "--strength X", &strength, "pull to the prior weights (0.03)"},
+        {CLI_REAL, "--strength X", &strength, "pull of the trees' leaves to 0 (0.01)"},
+        {CLI_COUNT, "--trees N", &trees, "trees (150)"},
         {CLI_COUNT, "--folds N", &folds, "parts for cross-fitting (5)"},
         {CLI_FLAG, "--json", &json, "the figures as JSON"},
         {CLI_END, NULL, NULL, NULL},
@@ -43,7 +44,7 @@ int guard_train(int argc, char **argv)
                                           files.count, labels.count);
     for (size_t i = 0; status == RT_OK && i < files.count; i++)
         status = rt_guard_sample_add(sample, files.items[i], asn, labels.items[i], &err);
-    const rt_guard_fit fit = {.folds = folds, .strength = strength};
+    const rt_guard_fit fit = {.folds = folds, .trees = trees, .strength = strength};
     if (status == RT_OK)
         status = rt_guard_train(&reference, sample, &fit, &report, &err);
     if (status == RT_OK)

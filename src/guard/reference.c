@@ -76,6 +76,60 @@ static rt_status read_term(rt_guard_reference *r, const json_t *json, const char
     return RT_OK;
 }
 
+static rt_status read_floats(float *out, size_t count, const json_t *list, const char *what,
+                             const char *where, rt_error *err)
+{
+    if (json_array_size(list) != count)
+        return rt_error_set(err, RT_CORRUPT, "%.120s: \"%s\" of a tree needs %zu numbers", where, what,
+                            count);
+    for (size_t i = 0; i < count; i++) {
+        const json_t *value = json_array_get(list, i);
+        if (json_is_null(value) && what[0] == 't') { /* a node that asks nothing */
+            out[i] = INFINITY;
+            continue;
+        }
+        out[i] = (float)json_number_value(value);
+        if (!json_is_number(value) || !isfinite(out[i]))
+            return rt_error_set(err, RT_CORRUPT, "%.120s: \"%s\" of a tree must hold numbers", where, what);
+    }
+    return RT_OK;
+}
+
+static rt_status read_tree(rt_boost_tree *tree, const json_t *json, const char *where, rt_error *err)
+{
+    const json_t *asks = json_object_get(json, "asks");
+    if (json_array_size(asks) != RT_BOOST_SPLITS)
+        return rt_error_set(err, RT_CORRUPT, "%.120s: a tree needs %d features in \"asks\"", where,
+                            RT_BOOST_SPLITS);
+    for (size_t i = 0; i < RT_BOOST_SPLITS; i++) {
+        const char *name = json_string_value(json_array_get(asks, i));
+        const int feature = name ? rt_guard_feature_find(name) : -1;
+        if (feature < 0)
+            return rt_error_set(err, RT_CORRUPT, "%.120s: no signal gives \"%.60s\"", where,
+                                name ? name : "?");
+        tree->feature[i] = (uint8_t)feature;
+    }
+    if (read_floats(tree->threshold, RT_BOOST_SPLITS, json_object_get(json, "thresholds"), "thresholds",
+                    where, err) != RT_OK)
+        return err->status;
+    return read_floats(tree->value, RT_BOOST_NODES, json_object_get(json, "values"), "values", where, err);
+}
+
+static rt_status read_trees(rt_guard_reference *r, const json_t *list, const char *where, rt_error *err)
+{
+    r->n_trees = json_array_size(list);
+    if (r->n_trees > RT_BOOST_TREES_MAX)
+        return rt_error_set(err, RT_CORRUPT, "%.120s: holds %zu trees; %d are the most", where, r->n_trees,
+                            RT_BOOST_TREES_MAX);
+    r->trees = calloc(r->n_trees + 1, sizeof *r->trees);
+    if (!r->trees)
+        return rt_error_set(err, RT_NO_MEMORY, "%.120s: no memory for its trees", where);
+    for (size_t t = 0; t < r->n_trees; t++)
+        if (read_tree(&r->trees[t], json_array_get(list, t), where, err) != RT_OK)
+            return err->status;
+    return RT_OK;
+}
+
 static rt_status fill(rt_guard_reference *r, const json_t *json, const char *where, rt_error *err)
 {
     const json_t *terms = json_object_get(json, "terms"), *benign = json_object_get(json, "benign");
@@ -90,6 +144,8 @@ static rt_status fill(rt_guard_reference *r, const json_t *json, const char *whe
     for (size_t i = 0; i < json_array_size(terms); i++)
         if (read_term(r, json_array_get(terms, i), where, err) != RT_OK)
             return err->status;
+    if (read_trees(r, json_object_get(json, "trees"), where, err) != RT_OK)
+        return err->status;
     r->n_benign = json_array_size(benign);
     if (r->n_benign < 1 || r->n_benign > RT_GUARD_CALIBRATION_MAX)
         return rt_error_set(err, RT_CORRUPT, "%.120s: needs 1 to %d benign scores", where,
@@ -146,8 +202,10 @@ rt_status rt_guard_reference_read(rt_guard_reference **out, const char *path, rt
 
 void rt_guard_reference_close(rt_guard_reference *reference)
 {
-    if (reference)
-        free(reference->benign);
+    if (!reference)
+        return;
+    free(reference->benign);
+    free(reference->trees);
     free(reference);
 }
 
@@ -187,9 +245,29 @@ static json_t *term_json(const rt_guard_reference *r, size_t f)
     return json;
 }
 
+static json_t *tree_json(const rt_boost_tree *tree)
+{
+    json_t *json = json_object(), *asks = json_array(), *thresholds = json_array();
+    char name[96];
+    for (size_t i = 0; i < RT_BOOST_SPLITS; i++) {
+        (void)snprintf(name, sizeof name, "%s.%s", rt_guard_feature_signal(tree->feature[i])->name,
+                       rt_guard_feature_name(tree->feature[i]));
+        json_array_append_new(asks, json_string(name));
+        json_array_append_new(thresholds,
+                              isfinite(tree->threshold[i]) ? figure(tree->threshold[i]) : json_null());
+    }
+    json_object_set_new(json, "asks", asks);
+    json_object_set_new(json, "thresholds", thresholds);
+    json_object_set_new(json, "values", list_of(tree->value, RT_BOOST_NODES));
+    return json;
+}
+
 rt_status rt_guard_reference_write(const rt_guard_reference *reference, const char *path, rt_error *err)
 {
-    json_t *json = json_object(), *terms = json_array();
+    json_t *json = json_object(), *terms = json_array(), *trees = json_array();
+    for (size_t t = 0; t < reference->n_trees; t++)
+        json_array_append_new(trees, tree_json(&reference->trees[t]));
+    json_object_set_new(json, "trees", trees);
     json_object_set_new(json, "format", json_string("retort guard reference 1"));
     json_object_set_new(json, "bias", figure(reference->bias));
     for (size_t f = 0; f < rt_guard_feature_count(); f++)
@@ -206,12 +284,32 @@ float rt_guard_term_value(const rt_guard_term *term, float feature)
     return fminf(term->high, fmaxf(term->low, (feature - term->centre) / term->scale));
 }
 
-float rt_guard_score(const rt_guard_reference *reference, const float features[RT_GUARD_FEATURES])
+float rt_guard_known_score(const rt_guard_reference *reference, const float features[RT_GUARD_FEATURES])
 {
     float score = reference->bias;
     for (size_t f = 0; f < RT_GUARD_FEATURES; f++)
         if (reference->terms[f].weight != 0)
             score += reference->terms[f].weight * rt_guard_term_value(&reference->terms[f], features[f]);
+    return score;
+}
+
+float rt_guard_score(const rt_guard_reference *reference, const float features[RT_GUARD_FEATURES])
+{
+    float score = rt_guard_known_score(reference, features);
+    for (size_t t = 0; t < reference->n_trees; t++)
+        score += rt_boost_value(&reference->trees[t], features, NULL);
+    return score;
+}
+
+float rt_guard_contributions(const rt_guard_reference *reference, const float features[RT_GUARD_FEATURES],
+                             float contributions[RT_GUARD_FEATURES])
+{
+    float score = rt_guard_known_score(reference, features);
+    for (size_t f = 0; f < RT_GUARD_FEATURES; f++)
+        contributions[f] =
+            reference->terms[f].weight * rt_guard_term_value(&reference->terms[f], features[f]);
+    for (size_t t = 0; t < reference->n_trees; t++)
+        score += rt_boost_value(&reference->trees[t], features, contributions);
     return score;
 }
 

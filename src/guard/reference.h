@@ -1,10 +1,11 @@
 /* guard/reference.h - what the guard compares an account with: weights, and scores of benign accounts.
  *
- * The score is additive: each feature is centred and scaled by benign accounts, clipped to [low, high], and
- * weighted; so a feature's contribution is its weight times its clipped value, and no single feature can
- * decide alone by being extreme.  The p-value is conformal: the share of benign accounts (each once, with the
- * largest score of its recorded life, under weights that were fitted without it) that scored as high, plus
- * one: p = (1 + #{benign >= score}) / (m + 1), Bates et al., arXiv 2104.08279.
+ * The score has two additive parts.  The first is what is known before any traffic: a feature is centred and
+ * scaled by benign accounts, clipped to [low, high], and weighted.  The second are small monotone trees
+ * (boost.h) fitted to labelled traffic on top of it.  Contributions of the features sum up to the score.  The
+ * p-value is conformal: the share of benign accounts (each once, with the largest score of its recorded life,
+ * under weights that were fitted without it) that scored as high, plus one: p = (1 + #{benign >= score}) / (m
+ * + 1), Bates et al., arXiv 2104.08279.
  *
  * A reference is a JSON file of figures; it holds no prompt and no account.  The one in
  * data/guard/reference.json is part of the program.  `retort guard train` makes it, `retort guard calibrate`
@@ -12,6 +13,7 @@
 #ifndef RT_GUARD_REFERENCE_H
 #define RT_GUARD_REFERENCE_H
 
+#include "guard/boost.h"
 #include "guard/signals.h"
 
 enum {
@@ -28,6 +30,8 @@ typedef struct rt_guard_term { /* one feature's part in the score */
 
 typedef struct rt_guard_reference {
     float bias;
+    rt_boost_tree *trees; /* [n_trees] */
+    size_t n_trees;
     rt_guard_term terms[RT_GUARD_FEATURES];
     float *benign; /* [n_benign] ascending: largest scores of benign accounts */
     size_t n_benign;
@@ -46,6 +50,11 @@ uint64_t rt_guard_reference_digest(const rt_guard_reference *reference);
 /* Feature `f` as the score sees it, and its contribution. */
 float rt_guard_term_value(const rt_guard_term *term, float feature);
 float rt_guard_score(const rt_guard_reference *reference, const float features[RT_GUARD_FEATURES]);
+/* The same with each feature's part in it; what is left is the bias. */
+float rt_guard_contributions(const rt_guard_reference *reference, const float features[RT_GUARD_FEATURES],
+                             float contributions[RT_GUARD_FEATURES]);
+/* The additive part alone. */
+float rt_guard_known_score(const rt_guard_reference *reference, const float features[RT_GUARD_FEATURES]);
 /* The conformal p-value of a largest score; never under 1 / (n_benign + 1). */
 float rt_guard_p(const rt_guard_reference *reference, float score);
 /* Where a feature's value lies among benign accounts of the class, 0 to 100. */

@@ -11,9 +11,10 @@
 size_t rt_guard_reasons(const rt_guard_reference *reference, const rt_guard_account *account,
                         rt_guard_reason reasons[RT_GUARD_REASONS_MAX])
 {
-    float features[RT_GUARD_FEATURES];
+    float features[RT_GUARD_FEATURES], contributions[RT_GUARD_FEATURES];
     size_t count = 0;
     rt_guard_measure(account, features);
+    (void)rt_guard_contributions(reference, features, contributions);
     const int use_class = rt_guard_use_class(account);
     for (size_t f = 0; f < rt_guard_feature_count(); f++) {
         const rt_guard_term *term = &reference->terms[f];

@@ -58,5 +58,5 @@ const rt_guard_signal rt_guard_signal_breadth = {
     RT_GUARD_CONTENT,
     observe,
     measure,
-    8,
+    9,
     {"types", "kinds", "switches", "tasks", "questions", "alike", "vocabulary", "length", "mixed"}};

@@ -1,68 +1,41 @@
 /* guard/train.c - see train.h.
  *
- * Logistic regression on clipped features at all checks of an account (each account weighs one, each class
- * one half), with a quadratic pull to prior weights and bounds on them: a signal that is known to be evidence
- * of collecting can weigh more than its prior, or less, but never the other way round, and those for kinds of
- * collecting that the sample may lack keep a least weight.  The convex problem is solved by projected
- * gradients with momentum (FISTA, Beck and Teboulle 2009); the same sample gives the same figures. */
+ * First the additive part, whose weights are in the table below and not fitted: what is evidence of
+ * collecting by any account of the matter, also for kinds that the sample lacks.  Then trees on all checks of
+ * all accounts (each account weighs one, each class one half), monotone where a direction is known, on top of
+ * it. */
 #include "guard/train.h"
 
+#include <assert.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/rng.h"
-#include "base/size.h"
 #include "guard/sample.h"
 
 typedef struct prior {
     const char *feature;
-    float weight, least, most; /* where the pull goes to; bounds */
-    float low, high;           /* the clip, in scales from the benign median */
+    float weight;  /* in the additive part, a scale from the benign median */
+    int direction; /* of the trees: 1 never falls, -1 never rises, 0 free */
 } prior;
 
-static const float many = 1e6F;
-
-/* What is known before any traffic: directions, and how much at least. */
+/* Features that are not here are measured and shown, but not judged by: who the client is, when and how much.
+ */
 static const prior priors[] = {
-    {"repeat.distinct", 0, 0, 1e6F, -2, 4},
-    {"repeat.continued", -0.4F, -1e6F, 0, -2, 4},
-    {"repeat.lower", 0, -1e6F, 0, -2, 4},
-    {"template.variety", 0, 0, 1e6F, -2, 4},
-    {"template.filler_types", 0.5F, 0, 1e6F, -2, 4},
-    {"template.long_top", 0, -1e6F, 0, -2, 4},
-    {"breadth.types", 0.4F, 0, 1e6F, -2, 4},
-    {"breadth.kinds", 0, 0, 1e6F, -2, 4},
-    {"breadth.switches", 0.5F, 0, 1e6F, -2, 4},
-    {"breadth.tasks", 0, 0, 1e6F, -2, 4},
-    {"breadth.alike", 0, -1e6F, 0, -2, 4},
-    {"breadth.vocabulary", 0, 0, 1e6F, -2, 4},
-    {"breadth.mixed", 0.5F, 0.3F, 1e6F, -2, 5},
-    {"elicit.trace", 0.8F, 0.4F, 1e6F, -2, 5},
-    {"elicit.grade", 0.8F, 0.6F, 1e6F, -2, 5},
-    {"elicit.evolve", 0.8F, 0.4F, 1e6F, -2, 5},
-    {"elicit.wrapper", 0.8F, 0.2F, 1e6F, -2, 5},
-    {"elicit.agent", 0.5F, 0.3F, 1e6F, -2, 5},
-    {"elicit.any", 0.5F, 0.2F, 1e6F, -2, 5},
-    {"elicit.any_types", 0.8F, 0.3F, 1e6F, -2, 5},
-    {"elicit.count", 0.3F, 0, 1e6F, -2, 4},
-    {"params.top_logprobs", 0.3F, 0.2F, 1e6F, -2, 4},
-    {"params.exposure", 0.4F, 0.3F, 1e6F, -2, 5},
-    {"params.bias_ids", 1, 0.8F, 1e6F, -2, 5},
-    {"params.samples", 0.3F, 0, 1e6F, -2, 4},
-    {"params.cold", 0, -1e6F, 0, -2, 4},
-    {"volume.ratio", 0, 0, 1e6F, -2, 3},
-    {"volume.out", 0, 0, 1e6F, -2, 3},
-    {"volume.requests", 0, -1e6F, 0, -2, 4},
+    {"repeat.distinct", 0, 1},      {"repeat.near", 0, 0},           {"repeat.continued", 0, -1},
+    {"repeat.lower", 0, -1},        {"template.share", 0, 0},        {"template.top", 0, 0},
+    {"template.variety", 0, 1},     {"template.filler_types", 0, 1}, {"template.long_top", 0, 0},
+    {"breadth.types", 0.1F, 1},     {"breadth.kinds", 0, 1},         {"breadth.switches", 0, 1},
+    {"breadth.tasks", 0, 0},        {"breadth.questions", 0, 0},     {"breadth.alike", 0, -1},
+    {"breadth.vocabulary", 0, 0},   {"breadth.length", 0, 0},        {"breadth.mixed", 0.25F, 1},
+    {"elicit.trace", 0.15F, 1},     {"elicit.grade", 0.15F, 1},      {"elicit.evolve", 0.15F, 1},
+    {"elicit.wrapper", 0.1F, 1},    {"elicit.agent", 0.15F, 1},      {"elicit.any", 0.1F, 1},
+    {"elicit.any_types", 0.25F, 1}, {"elicit.count", 0.05F, 1},      {"params.top_logprobs", 0.1F, 1},
+    {"params.exposure", 0.2F, 1},   {"params.bias_ids", 0.6F, 1},    {"params.samples", 0.05F, 1},
+    {"params.cold", 0, -1},         {"volume.ratio", 0, 1},          {"volume.out", 0, 1},
 };
-enum { N_PRIORS = sizeof priors / sizeof *priors, ROUNDS = 1500 };
-
-typedef struct design { /* one fit's view of the sample */
-    const rt_guard_sample *sample;
-    float *z;       /* [n_rows, N_PRIORS] clipped features */
-    double *weight; /* [n_rows], 0: left out */
-    double w[N_PRIORS], bias;
-} design;
+enum { N_PRIORS = sizeof priors / sizeof *priors };
+static const float clip_low = -2, clip_high = 5;
 
 static int by_value(const void *a, const void *b)
 {
@@ -112,93 +85,60 @@ static rt_status describe(rt_guard_reference *r, const rt_guard_sample *s, const
     return RT_OK;
 }
 
-/* Loss and gradient at w (the last entry is the bias). */
-static void gradient_at(const design *d, const double w[N_PRIORS + 1], double strength,
-                        double g[N_PRIORS + 1])
-{
-    const rt_guard_sample *s = d->sample;
-    memset(g, 0, (N_PRIORS + 1) * sizeof *g);
-    for (size_t i = 0; i < s->n_rows; i++) {
-        if (d->weight[i] == 0)
-            continue;
-        const float *z = d->z + i * N_PRIORS;
-        const double t = s->accounts[s->rows[i].account].attacker ? 1 : -1;
-        double m = w[N_PRIORS];
-        for (size_t k = 0; k < N_PRIORS; k++)
-            m += w[k] * (double)z[k];
-        const double slope = -d->weight[i] * t / (1 + exp(t * m));
-        for (size_t k = 0; k < N_PRIORS; k++)
-            g[k] += slope * (double)z[k];
-        g[N_PRIORS] += slope;
-    }
-    for (size_t k = 0; k < N_PRIORS; k++)
-        g[k] += strength * (w[k] - (double)priors[k].weight);
-}
-
-static void weigh(design *d, const uint8_t *used)
-{
-    const rt_guard_sample *s = d->sample;
-    double of[2] = {0, 0};
-    for (size_t a = 0; a < s->n_accounts; a++)
-        of[s->accounts[a].attacker] += used[a] != 0;
-    for (size_t i = 0; i < s->n_rows; i++) {
-        const rt_sample_account *a = &s->accounts[s->rows[i].account];
-        d->weight[i] = used[s->rows[i].account] ? 0.5 / (of[a->attacker] * (double)a->count) : 0;
-    }
-}
-
 /* Fits `r` to the accounts with used[account] != 0. */
-static rt_status fit_weights(rt_guard_reference *r, const rt_guard_sample *s, const uint8_t *used,
-                             double strength, rt_error *err)
+static rt_status fit_trees(rt_guard_reference *r, const rt_guard_sample *s, const uint8_t *used,
+                           const rt_guard_fit *fit, rt_error *err)
 {
-    design d = {.sample = s};
-    size_t cells;
-    int feature[N_PRIORS];
     if (describe(r, s, used, err) != RT_OK)
         return err->status;
-    if (!rt_size_mul(s->n_rows, N_PRIORS, &cells) || !(d.z = calloc(cells + 1, sizeof *d.z)) ||
-        !(d.weight = calloc(s->n_rows + 1, sizeof *d.weight))) {
-        free(d.z);
-        return rt_error_set(err, RT_NO_MEMORY, "guard: no memory to fit %zu rows", s->n_rows);
-    }
+    int8_t direction[RT_GUARD_FEATURES];
+    memset(direction, 2, sizeof direction);
     for (size_t k = 0; k < N_PRIORS; k++) {
-        feature[k] = rt_guard_feature_find(priors[k].feature);
-        r->terms[feature[k]].low = priors[k].low;
-        r->terms[feature[k]].high = priors[k].high;
+        const int f = rt_guard_feature_find(priors[k].feature);
+        assert(f >= 0);
+        direction[f] = (int8_t)priors[k].direction;
+        r->terms[f].weight = priors[k].weight;
+        r->terms[f].low = clip_low;
+        r->terms[f].high = clip_high;
     }
-    double trace = 1;
-    weigh(&d, used);
-    for (size_t i = 0; i < s->n_rows; i++)
-        for (size_t k = 0; k < N_PRIORS; k++) {
-            const float z = rt_guard_term_value(&r->terms[feature[k]], s->rows[i].features[feature[k]]);
-            d.z[i * N_PRIORS + k] = z;
-            trace += d.weight[i] * (double)(z * z);
-        }
-    /* FISTA; the step is one over a bound of the curvature: trace / 4 + strength */
-    double w[N_PRIORS + 1] = {0}, before[N_PRIORS + 1], ahead[N_PRIORS + 1], g[N_PRIORS + 1], momentum = 1;
-    const double pull = strength / N_PRIORS, step = 1 / (trace / 4 + pull);
-    for (size_t k = 0; k < N_PRIORS; k++)
-        w[k] = (double)priors[k].weight;
-    memcpy(ahead, w, sizeof w);
-    for (size_t round = 0; round < ROUNDS; round++) {
-        gradient_at(&d, ahead, pull, g);
-        memcpy(before, w, sizeof w);
-        for (size_t k = 0; k <= N_PRIORS; k++) {
-            w[k] = ahead[k] - step * g[k];
-            if (k < N_PRIORS)
-                w[k] = fmin((double)fminf(priors[k].most, many), fmax((double)priors[k].least, w[k]));
-        }
-        const double next = (1 + sqrt(1 + 4 * momentum * momentum)) / 2;
-        for (size_t k = 0; k <= N_PRIORS; k++)
-            ahead[k] = w[k] + (momentum - 1) / next * (w[k] - before[k]);
-        momentum = next;
+    float *rows = calloc(s->n_rows * RT_GUARD_FEATURES + 1, sizeof *rows),
+          *start = calloc(s->n_rows + 1, sizeof *start);
+    double *weight = calloc(s->n_rows + 1, sizeof *weight);
+    uint8_t *truth = calloc(s->n_rows + 1, 1);
+    uint32_t *group = calloc(s->n_rows + 1, sizeof *group);
+    r->trees = calloc(fit->trees + 1, sizeof *r->trees);
+    rt_status status = rows && start && weight && truth && group && r->trees
+                           ? RT_OK
+                           : rt_error_set(err, RT_NO_MEMORY, "guard: no memory to fit %zu rows", s->n_rows);
+    double of[2] = {0, 0};
+    r->bias = -1;
+    for (size_t a = 0; a < s->n_accounts; a++)
+        of[s->accounts[a].attacker] += used[a] != 0;
+    for (size_t i = 0; status == RT_OK && i < s->n_rows; i++) {
+        const rt_sample_account *a = &s->accounts[s->rows[i].account];
+        memcpy(rows + i * RT_GUARD_FEATURES, s->rows[i].features, sizeof s->rows[i].features);
+        start[i] = rt_guard_known_score(r, s->rows[i].features);
+        weight[i] = used[s->rows[i].account] ? 0.5 / (of[a->attacker] * (double)a->count) : 0;
+        truth[i] = a->attacker;
+        group[i] = s->rows[i].account;
     }
-    for (size_t k = 0; k < N_PRIORS; k++)
-        r->terms[feature[k]].weight = (float)w[k];
-    r->bias = (float)w[N_PRIORS];
-    free(d.z);
-    free(d.weight);
-    return RT_OK;
+    const rt_boost_data data = {rows, s->n_rows, RT_GUARD_FEATURES, truth, weight, start, group, direction};
+    const rt_boost_options options = {.trees = fit->trees,
+                                      .rate = 0.1,
+                                      .ridge = fit->strength,
+                                      .least_weight = 0.0008,
+                                      .rows_share = 0.7,
+                                      .features_share = 0.4,
+                                      .seed = fit->seed};
+    if (status == RT_OK)
+        status = rt_boost_fit(r->trees, &data, &options, err);
+    r->n_trees = fit->trees;
+    free(rows);
+    free(start);
+    free(weight);
+    free(truth);
+    free(group);
+    return status;
 }
 
 static float largest_score(const rt_guard_reference *r, const rt_guard_sample *s, const rt_sample_account *a)
@@ -218,16 +158,17 @@ static rt_status cross_fit(float *scores, const rt_guard_sample *s, const rt_gua
     for (size_t fold = 0; status == RT_OK && fold < fit->folds; fold++) {
         for (size_t a = 0; a < s->n_accounts; a++)
             used[a] = s->accounts[a].group % fit->folds != fold;
+        free(r->trees);
         memset(r, 0, sizeof *r);
         for (size_t f = 0; f < RT_GUARD_FEATURES; f++)
             r->terms[f].scale = 1;
-        status = fit_weights(r, s, used, fit->strength, err);
+        status = fit_trees(r, s, used, fit, err);
         for (size_t a = 0; status == RT_OK && a < s->n_accounts; a++)
             if (!used[a])
                 scores[a] = largest_score(r, s, &s->accounts[a]);
     }
     free(used);
-    free(r);
+    rt_guard_reference_close(r);
     return status;
 }
 
@@ -266,7 +207,8 @@ rt_status rt_guard_train(rt_guard_reference **out, const rt_guard_sample *sample
     *out = NULL;
     *report = (rt_guard_fit_report){rt_guard_sample_accounts(sample, false),
                                     rt_guard_sample_accounts(sample, true), 0, 0, 0};
-    if (report->benign < 100 || report->attackers < 20 || fit->folds < 2)
+    if (report->benign < 100 || report->attackers < 20 || fit->folds < 2 || fit->trees < 1 ||
+        fit->trees > RT_BOOST_TREES_MAX)
         return rt_error_set(err, RT_INVALID,
                             "guard: the sample has %zu benign and %zu attacking accounts; 100 and 20 are "
                             "needed, and two folds",
@@ -283,7 +225,7 @@ rt_status rt_guard_train(rt_guard_reference **out, const rt_guard_sample *sample
         status = cross_fit(scores, sample, fit, err);
     }
     if (status == RT_OK)
-        status = fit_weights(r, sample, used, fit->strength, err);
+        status = fit_trees(r, sample, used, fit, err);
     if (status == RT_OK)
         status = keep_benign(r, sample, scores, err);
     if (status == RT_OK) {
@@ -320,6 +262,13 @@ rt_status rt_guard_calibrate(rt_guard_reference **out, const rt_guard_reference 
         *r = *weights;
         r->benign = NULL;
         r->n_benign = 0;
+        r->trees = malloc((weights->n_trees + 1) * sizeof *r->trees);
+        if (!r->trees)
+            status = rt_error_set(err, RT_NO_MEMORY, "guard: no memory to calibrate");
+        else
+            memcpy(r->trees, weights->trees, weights->n_trees * sizeof *r->trees);
+    }
+    if (status == RT_OK) {
         memset(used, 1, sample->n_accounts);
         for (size_t a = 0; a < sample->n_accounts; a++)
             scores[a] = largest_score(weights, sample, &sample->accounts[a]);

@@ -17,8 +17,9 @@ rt_status rt_guard_sample_add(rt_guard_sample *sample, const char *path, const c
 size_t rt_guard_sample_accounts(const rt_guard_sample *sample, bool attackers);
 
 typedef struct rt_guard_fit {
-    size_t folds;    /* accounts of one cluster, and of one name, are in one fold */
-    double strength; /* of the pull to the prior weights */
+    size_t folds; /* accounts of one cluster, and of one name, are in one fold */
+    size_t trees;
+    double strength; /* of the pull of leaves to 0 */
     uint64_t seed;
 } rt_guard_fit;
 
