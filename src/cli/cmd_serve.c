@@ -16,11 +16,13 @@
 #include "cli/cli.h"
 #include "cli/commands.h"
 #include "cli/open_model.h"
+#include "cli/upstreams.h"
 #include "serve/serve.h"
 
 typedef struct settings {
     cli_rest models;
-    cli_list aliases, origins;
+    cli_list aliases, origins, upstreams;
+    const char *upstream_key_env;
     const char *host, *precision, *log, *db, *secrets, *terms, *prices, *admin_host;
     size_t port, admin_port, slots, context, queue, prefill, threads, connections, timeout, drain;
     bool insecure, open_tokenizer, metrics_open;
@@ -38,6 +40,7 @@ typedef struct server {
     rt_serve_alias aliases[CLI_LIST_MAX];
     char *alias_words[CLI_LIST_MAX];
     size_t n_aliases;
+    cli_upstreams upstreams;
     FILE *log;
     rt_gate *gate; /* NULL: no accounts */
     rt_terms *terms;
@@ -106,6 +109,13 @@ static rt_status open_one(server *s, const char *argument, rt_error *err)
 static rt_status open_models(server *s, rt_error *err)
 {
     const cli_rest *names = &s->settings->models;
+    if (s->settings->upstreams.count > 0) {
+        if (names->count > 0)
+            return rt_error_set(err, RT_INVALID, "serve: a gateway (--upstream) has no models of its own");
+        if (s->settings->aliases.count > 0)
+            return rt_error_set(err, RT_INVALID, "serve: a gateway has no --alias: say models=NAME=REMOTE in --upstream");
+        return cli_upstreams_read(&s->upstreams, &s->settings->upstreams, s->settings->upstream_key_env, err);
+    }
     if (names->count == 0)
         return rt_error_set(err, RT_INVALID, "serve: a MODEL is needed; retort help serve shows examples");
     if (names->count > RT_SERVE_MODELS_MAX)
@@ -239,6 +249,8 @@ static rt_status serve(server *s, rt_error *err)
     options.n_models = s->n_models;
     options.aliases = s->aliases;
     options.n_aliases = s->n_aliases;
+    options.upstreams = s->upstreams.items;
+    options.n_upstreams = s->upstreams.count;
     options.host = set->host;
     options.port = (int)set->port;
     options.n_slots = set->slots;
@@ -264,8 +276,8 @@ static rt_status serve(server *s, rt_error *err)
     rt_serve *open = NULL;
     if (rt_serve_open(&open, &options, err) != RT_OK)
         return err->status;
-    (void)fprintf(stderr, "retort: %s on http://%s:%d/v1 (%zu slots)\n", s->ids[0], set->host,
-                  rt_serve_port(open), set->slots);
+    (void)fprintf(stderr, "retort: %s on http://%s:%d/v1 (%zu slots)\n", s->n_models ? s->ids[0] : "gateway",
+                  set->host, rt_serve_port(open), s->n_models ? set->slots : 0);
     if (rt_serve_admin_port(open))
         (void)fprintf(stderr, "retort: admin API on http://%s:%d/admin/v1\n", set->admin_host,
                       rt_serve_admin_port(open));
@@ -333,6 +345,11 @@ int cmd_serve(int argc, char **argv)
         {CLI_STRING, "--admin-host ADDRESS", &set.admin_host,
          "of the admin API, or none (default 127.0.0.1)"},
         {CLI_COUNT, "--admin-port N", &set.admin_port, "0 takes a free one (default 8081)"},
+        {CLI_LIST, "--upstream URL", &set.upstreams,
+         "a gateway to this server instead of models (several times); more words: key-env=, weight=, "
+         "models="},
+        {CLI_STRING, "--upstream-key-env NAME", (void *)&set.upstream_key_env,
+         "the environment's variable with the upstreams' key"},
         {CLI_STRING, "--log FILE", &set.log, "access log, a line of JSON a request (-: standard error)"},
         {CLI_STRING, "--precision " CLI_PRECISIONS, &set.precision, "of the computation (default int8)"},
         {CLI_COUNT, "--threads N", &set.threads, "default: one a processor"},
@@ -349,6 +366,7 @@ int cmd_serve(int argc, char **argv)
     }
     for (size_t i = 0; i < CLI_LIST_MAX; i++)
         free(s.alias_words[i]);
+    cli_upstreams_deinit(&s.upstreams);
     if (s.log && s.log != stderr)
         (void)fclose(s.log);
     rt_pool_close(s.pool);

@@ -90,7 +90,7 @@ static rt_ask ask_of(const rt_call *call)
     const rt_http_request *request = rt_http_request_of(call->x);
     return (rt_ask){.request_id = request->id,
                     .endpoint = call->route->endpoint,
-                    .model = call->model ? call->model->id : NULL,
+                    .model = call->model ? call->model->id : call->model_name,
                     .address = request->address,
                     .agent = rt_http_request_field(call->x, "user-agent"),
                     .user = call->request.user,
@@ -157,6 +157,7 @@ void rt_call_settle(rt_call *call, int http, bool wait)
                                 .outcome = call->finish ? call->finish : "error",
                                 .ttft_s = call->ttft_s,
                                 .total_s = rt_clock_seconds() - request->begun_s,
+                                .estimated = call->estimated,
                                 .prompt = call->caller->wants_prompt ? request->body : NULL,
                                 .prompt_size = call->caller->wants_prompt ? request->body_size : 0};
     rt_ticket *ticket = call->ticket;

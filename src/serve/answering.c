@@ -247,6 +247,10 @@ static void finish_stream(rt_call *call)
 static void deliver(rt_call *call)
 {
     rt_job *job = call->job;
+    if (call->relay) {
+        rt_relay_deliver(call);
+        return;
+    }
     unlink_call(call);
     if (rt_http_is_gone(call->x)) {
         rt_http_abort(call->x);
@@ -295,7 +299,7 @@ static void ended(rt_call *call)
 void rt_serve_news(rt_serve *serve)
 {
     bool done = false;
-    for (rt_job *job; (job = rt_engine_changed(serve->engine, &done));) {
+    for (rt_job *job; serve->engine && (job = rt_engine_changed(serve->engine, &done));) {
         if (done)
             ended(job->owner);
         else
@@ -307,6 +311,10 @@ void rt_serve_news(rt_serve *serve)
 
 void rt_call_gone(rt_call *call)
 {
+    if (call->relay) {
+        rt_relay_gone(call);
+        return;
+    }
     if (!call->job)
         return;
     atomic_store(&call->job->cancelled, true);
@@ -315,6 +323,10 @@ void rt_call_gone(rt_call *call)
 
 void rt_call_drained(rt_call *call)
 {
+    if (call->relay) {
+        rt_relay_drained(call);
+        return;
+    }
     if (!call->job || !atomic_load(&call->job->paused))
         return;
     atomic_store(&call->job->paused, false);
@@ -327,6 +339,8 @@ void rt_serve_tick_calls(rt_serve *serve, double now)
     const bool look = now - serve->looked_s >= 1;
     if (look)
         serve->looked_s = now;
+    if (serve->gateway)
+        rt_gateway_tick(serve->gateway, look, cut);
     for (rt_call *call = serve->calls; call; call = call->next) {
         if (look && call->ticket && !call->revoked &&
             !rt_gate_still_allowed(serve->options.gate, call->ticket)) {

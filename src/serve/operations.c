@@ -26,7 +26,7 @@ void rt_run_ready(rt_call *call)
 void rt_run_metrics(rt_call *call)
 {
     rt_serve *serve = call->serve;
-    const rt_engine_stats s = rt_engine_get_stats(serve->engine);
+    const rt_engine_stats s = serve->engine ? rt_engine_get_stats(serve->engine) : (rt_engine_stats){0};
     rt_text out = {0};
     rt_metrics_write(&serve->metrics, &out);
     rt_metrics_value(&out, "retort_prompt_tokens_total", "counter", (double)s.prompt_tokens);
@@ -76,7 +76,7 @@ void rt_log_call(rt_call *call)
     (void)json_object_set_new(line, "time", json_integer(rt_clock_unix_seconds()));
     put_text(line, "request_id", request->id, sizeof request->id);
     put_text(line, "endpoint", call->route ? call->route->endpoint : "unknown", 64);
-    put_text(line, "model", call->model ? call->model->id : NULL, 256);
+    put_text(line, "model", call->model ? call->model->id : call->model_name, 256);
     (void)json_object_set_new(line, "status", json_integer(status));
     put_text(line, "finish", call->finish, 64);
     (void)json_object_set_new(line, "prompt_tokens", json_integer((json_int_t)call->prompt_tokens));

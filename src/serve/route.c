@@ -31,6 +31,20 @@ const rt_route rt_routes[] = {
 };
 const size_t rt_routes_count = sizeof rt_routes / sizeof *rt_routes;
 
+static const rt_route gateway_routes[] = {
+    {"/v1/chat/completions", "POST", "chat/completions", 0, rt_run_relay},
+    {"/v1/completions", "POST", "completions", 0, rt_run_relay},
+    {"/v1/embeddings", "POST", "embeddings", 0, rt_run_relay},
+    {"/v1/responses", "POST", "responses", 0, rt_run_relay},
+    {"/v1/models", "GET", "models", 0, rt_run_relay_get},
+    {"/v1/models/", "GET", "models", 0, rt_run_relay_get},
+    {"/v1/account", "*", "account", RT_ROUTE_OWN, rt_run_own},
+    {"/health", "GET", "health", RT_ROUTE_OPEN, rt_run_health},
+    {"/v1/health", "GET", "health", RT_ROUTE_OPEN, rt_run_health},
+    {"/ready", "GET", "ready", RT_ROUTE_OPEN, rt_run_ready},
+    {"/metrics", "GET", "metrics", RT_ROUTE_METRICS, rt_run_metrics},
+};
+
 /* ---- answers ---- */
 
 static void cors_header(const rt_serve *serve, rt_http_exchange *x)
@@ -135,14 +149,16 @@ static void answer_options(rt_call *call)
 }
 
 /* NULL with *fault: no such path, or not this method. */
-static const rt_route *find_route(rt_http_exchange *x, rt_fault *fault)
+static const rt_route *find_route(const rt_serve *serve, rt_http_exchange *x, rt_fault *fault)
 {
     const rt_http_head *head = rt_http_request_of(x)->head;
     const char *method = strcmp(head->method, "HEAD") == 0 ? "GET" : head->method;
     const rt_route *found = NULL;
-    for (size_t i = 0; i < rt_routes_count && !found; i++)
-        if (path_matches(&rt_routes[i], head->path))
-            found = &rt_routes[i];
+    const rt_route *routes = serve->gateway ? gateway_routes : rt_routes;
+    const size_t count = serve->gateway ? sizeof gateway_routes / sizeof *gateway_routes : rt_routes_count;
+    for (size_t i = 0; i < count && !found; i++)
+        if (path_matches(&routes[i], head->path))
+            found = &routes[i];
     if (!found) {
         (void)rt_fault_set(fault, 404, "invalid_request_error", "unknown_url",
                            "there is nothing at this path; see the API's documentation");
@@ -172,7 +188,7 @@ bool rt_service_head(void *context, rt_http_exchange *x)
 {
     rt_serve *serve = context;
     rt_fault fault = {0};
-    const rt_route *route = find_route(x, &fault);
+    const rt_route *route = find_route(serve, x, &fault);
     rt_call *call = route ? calloc(1, sizeof *call) : NULL;
     if (!call) {
         if (route)

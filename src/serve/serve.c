@@ -92,7 +92,7 @@ static void on_tick(evutil_socket_t fd, short what, void *context)
         begin_drain(s);
     const bool idle = rt_http_exchanges(s->http) == 0 && rt_http_connections(s->http) == 0;
     /* a client that does not close its connection does not hold up the end */
-    if (s->draining && !s->calls && (idle || now > s->drain_until_s))
+    if (s->draining && !s->calls && !rt_gateway_busy(s->gateway) && (idle || now > s->drain_until_s))
         (void)event_base_loopbreak(s->base);
 }
 
@@ -153,7 +153,11 @@ static rt_status open_engine(rt_serve *s, rt_error *err)
 rt_status rt_serve_open(rt_serve **out, const rt_serve_options *options, rt_error *err)
 {
     *out = NULL;
-    if (options->n_models == 0 || options->n_models > RT_SERVE_MODELS_MAX)
+    if ((options->n_models == 0) == (options->n_upstreams == 0))
+        return rt_error_set(err, RT_INVALID, "a server has models of its own or upstreams, one of the two");
+    if (options->n_upstreams > RT_UPSTREAMS_MAX)
+        return rt_error_set(err, RT_INVALID, "a gateway has at most %d upstreams", RT_UPSTREAMS_MAX);
+    if (options->n_models > RT_SERVE_MODELS_MAX)
         return rt_error_set(err, RT_INVALID, "a server has 1 to %d models", RT_SERVE_MODELS_MAX);
     rt_serve *s = calloc(1, sizeof *s);
     if (!s)
@@ -182,7 +186,7 @@ rt_status rt_serve_open(rt_serve **out, const rt_serve_options *options, rt_erro
     if (status == RT_OK)
         status = rt_http_server_open(&s->http, s->base, &s->options.http, err);
     if (status == RT_OK)
-        status = open_engine(s, err);
+        status = options->n_upstreams ? rt_gateway_open(&s->gateway, s, err) : open_engine(s, err);
     if (status == RT_OK) {
         describe_models(s);
         status = rt_http_listen(s->http, s->options.host, s->options.port, &s->handler, &s->port, err);
@@ -222,6 +226,7 @@ void rt_serve_close(rt_serve *s)
         return;
     if (s->http)
         rt_http_server_close(s->http);
+    rt_gateway_close(s->gateway);
     rt_engine_close(s->engine);
     rt_http_wakeup_close(s->wakeup);
     struct event *events[] = {s->tick, s->sigterm, s->sigint, s->sighup};

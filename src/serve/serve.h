@@ -7,6 +7,7 @@
 
 #include "account/gate.h"
 #include "serve/engine.h"
+#include "serve/gateway.h"
 #include "serve/http.h"
 #include "serve/request.h"
 
@@ -49,6 +50,9 @@ typedef struct rt_serve_options { /* borrowed for the server's life */
     const rt_terms *terms;  /* for an account's own view; NULL: none */
     const char *admin_host; /* where /admin/v1 listens; NULL: nowhere */
     int admin_port;
+    /* A gateway: requests go to these, and there are no models of its own (n_models 0). */
+    const rt_upstream *upstreams;
+    size_t n_upstreams;
     bool signals; /* SIGTERM and SIGINT drain, SIGHUP reloads */
 } rt_serve_options;
 rt_serve_options rt_serve_options_default(void);

@@ -53,7 +53,10 @@ struct rt_call { /* a request from its head to its last byte */
     bool scores, noted, delivered, revoked; /* noted: in the ledger; delivered: whole */
     rt_fault fault;                         /* instead of a whole answer; status 0: none */
     rt_call *next_settled;
-    rt_kept_answer *kept; /* the entry of its Idempotency-Key */
+    rt_kept_answer *kept;   /* the entry of its Idempotency-Key */
+    rt_relay *relay;        /* gateway: on its way to an upstream, or its answer's end waits for the row */
+    const char *model_name; /* gateway: as the client says it */
+    bool estimated;         /* tokens were not counted by the upstream */
 };
 
 struct rt_serve {
@@ -62,7 +65,8 @@ struct rt_serve {
     rt_http_server *http;
     rt_http_handler handler, admin_handler;
     rt_http_wakeup *wakeup;
-    rt_engine *engine;
+    rt_engine *engine;   /* NULL: a gateway */
+    rt_gateway *gateway; /* NULL: models of its own */
     rt_served_model models[RT_SERVE_MODELS_MAX];
     char fingerprints[RT_SERVE_MODELS_MAX][24];
     struct event *tick, *sigterm, *sigint, *sighup;

@@ -1,0 +1,69 @@
+/* serve/gateway_internal.h - what gateway.c (upstreams, transfers) and gateway_relay.c (one request) share.
+ */
+#ifndef RT_SERVE_GATEWAY_INTERNAL_H
+#define RT_SERVE_GATEWAY_INTERNAL_H
+
+#include <curl/curl.h>
+
+#include "serve/gateway.h"
+#include "serve/service.h"
+#include "serve/sse.h"
+
+typedef struct upstream {
+    const rt_upstream *options;
+    char *base;                /* "http://host:port/v1" */
+    struct curl_slist *fields; /* sent with every request */
+    int64_t current;           /* of the weighted turn */
+    double down_until_s;
+    int failures; /* one after the other */
+} upstream;
+
+enum { IDLE_HANDLES_MAX = 256 };
+
+struct rt_gateway {
+    rt_serve *serve;
+    CURLM *multi;
+    struct event *timer;
+    upstream upstreams[RT_UPSTREAMS_MAX];
+    size_t n_upstreams;
+    CURL *idle[IDLE_HANDLES_MAX];
+    size_t n_idle;
+    rt_relay *relays;
+};
+
+struct rt_relay {
+    rt_call *call;
+    rt_gateway *gateway;
+    rt_relay *prev, *next;
+    CURL *easy; /* while the transfer runs */
+    upstream *upstream;
+    unsigned tried; /* bits of upstreams */
+    int attempts;
+    rt_text rewritten; /* the body where it is not the client's own */
+    bool wants_stream, added_usage;
+    int status; /* of the upstream's answer */
+    char type[128], retry_after[16], retry_after_ms[16];
+    bool events, begun, paused, overflow, settling;
+    rt_text body; /* an answer that is no stream */
+    rt_sse sse;
+    rt_text tail; /* the end of a stream, held until the row is on the disk */
+    bool done_seen, broken;
+    rt_usage usage;
+    size_t text_bytes;
+};
+
+/* gateway.c */
+/* NULL: no upstream has this model; *known false then. */
+upstream *rt_gateway_pick(rt_gateway *gateway, const char *model, unsigned tried, bool *known);
+const char *rt_upstream_remote(const upstream *up, const char *model);
+bool rt_gateway_start(rt_relay *relay); /* a transfer to relay->upstream */
+void rt_gateway_cancel(rt_relay *relay);
+void rt_gateway_fared(rt_gateway *gateway, upstream *up, bool well);
+
+/* gateway_relay.c: called by libcurl's callbacks */
+void rt_relay_field(rt_relay *relay, const char *line, size_t size);
+size_t rt_relay_bytes(rt_relay *relay, const char *data, size_t size); /* CURL_WRITEFUNC_PAUSE: later */
+void rt_relay_ended(rt_relay *relay, CURLcode result);
+void rt_relay_stop(rt_relay *relay, const rt_fault *fault);
+
+#endif

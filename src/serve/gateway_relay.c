@@ -1,0 +1,503 @@
+/* serve/gateway_relay.c - one request through the gateway: admitted for its worst case, sent up, its answer
+ * brought down, charged for what the upstream says was used.
+ *
+ * What a prompt's tokens are only the upstream knows: reserved is a bound, a byte of text a token; charged is
+ * its own count.  Where it gives none, bytes/4 are charged and the row is marked as estimated.
+ *
+ * A retry is possible until the first byte has gone to the client, and one is made. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/clock.h"
+#include "base/size.h"
+#include "serve/fields.h"
+#include "serve/gateway_internal.h"
+
+enum { ATTEMPTS_MAX = 2, N_MAX = 128, BYTES_PER_TOKEN = 4 };
+static const size_t answer_bytes_max = (size_t)64 << 20, backlog_max = (size_t)1 << 20;
+static const int64_t output_assumed = 4096; /* tokens of an answer whose request names no limit */
+
+/* ---- the request ---- */
+
+/* Reads what limits and prices depend on; a member of a wrong type is the upstream's to refuse. */
+static void estimate(rt_call *call)
+{
+    static const char *const texts[] = {"messages", "prompt", "input", "instructions", "tools", "functions"};
+    static const char *const lengths[] = {"max_completion_tokens", "max_tokens", "max_output_tokens"};
+    const json_t *body = call->body;
+    int64_t prompt = 0, named = 0;
+    const int64_t n = json_integer_value(json_object_get(body, "n"));
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
+        prompt += rt_json_tokens_bound(json_object_get(body, texts[i]));
+    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0] && named <= 0; i++)
+        named = json_integer_value(json_object_get(body, lengths[i]));
+    const int64_t cap = call->caller ? call->caller->max_tokens : -1;
+    int64_t longest = named > 0 ? named : cap >= 0 && cap < output_assumed ? cap : output_assumed;
+    if (strcmp(call->route->endpoint, "embeddings") == 0)
+        longest = 0;
+    const int64_t prompts = json_is_array(json_object_get(body, "prompt")) &&
+                                    !json_is_integer(json_array_get(json_object_get(body, "prompt"), 0))
+                                ? (int64_t)json_array_size(json_object_get(body, "prompt"))
+                                : 1;
+    size_t reserved;
+    if (!rt_size_mul((size_t)longest, (size_t)((n > 1 && n <= N_MAX ? n : 1) * (prompts > 0 ? prompts : 1)),
+                     &reserved) ||
+        reserved > (size_t)RT_LIMIT_MAX)
+        reserved = (size_t)RT_LIMIT_MAX;
+    call->prompt_tokens = (size_t)prompt;
+    call->reserved_tokens = reserved;
+    call->named_tokens = named > 0 ? (size_t)named : 0;
+    const json_t *top = json_object_get(body, "top_logprobs");
+    if (!top && json_is_integer(json_object_get(body, "logprobs")))
+        top = json_object_get(body, "logprobs");
+    const int64_t alternatives = json_integer_value(top);
+    call->top_logprobs = alternatives > 0 && alternatives < 1000 ? (int)alternatives
+                         : alternatives > 0                      ? 1000
+                                                                 : 0;
+}
+
+static bool wants_usage(const rt_call *call)
+{
+    return strcmp(call->route->endpoint, "chat/completions") == 0 ||
+           strcmp(call->route->endpoint, "completions") == 0;
+}
+
+/* The client's bytes, with stream_options put in after the first brace; the whole is written anew only where
+ * a member has to change. */
+static bool rewrite(rt_relay *relay)
+{
+    rt_call *call = relay->call;
+    const rt_http_request *request = rt_http_request_of(call->x);
+    const char *remote = rt_upstream_remote(relay->upstream, call->model_name);
+    const json_t *options = json_object_get(call->body, "stream_options");
+    const bool mapped = strcmp(remote, call->model_name) != 0;
+    const bool asked = json_is_true(json_object_get(options, "include_usage"));
+    relay->added_usage = relay->wants_stream && !asked && wants_usage(call);
+    rt_text_clear(&relay->rewritten);
+    if (!mapped && !relay->added_usage)
+        return true;
+    if (!mapped && !options && json_object_size(call->body) > 0) {
+        const char *brace = memchr(request->body, '{', request->body_size);
+        const size_t head = (size_t)(brace - request->body) + 1;
+        rt_text_append(&relay->rewritten, request->body, head);
+        rt_text_puts(&relay->rewritten, "\"stream_options\":{\"include_usage\":true},");
+        rt_text_append(&relay->rewritten, request->body + head, request->body_size - head);
+        return !relay->rewritten.failed;
+    }
+    json_t *body = json_copy(call->body),
+           *fresh = json_is_object(options) ? json_copy((json_t *)options) : json_object();
+    if (mapped)
+        (void)json_object_set_new(body, "model", json_string(remote));
+    if (relay->added_usage) {
+        (void)json_object_set_new(fresh, "include_usage", json_true());
+        (void)json_object_set(body, "stream_options", fresh);
+    }
+    char *text = json_dumps(body, JSON_COMPACT);
+    json_decref(body);
+    json_decref(fresh);
+    if (!text)
+        return false;
+    rt_text_puts(&relay->rewritten, text);
+    free(text);
+    return !relay->rewritten.failed;
+}
+
+static void relay_free(rt_relay *relay)
+{
+    rt_gateway *g = relay->gateway;
+    rt_gateway_cancel(relay);
+    if (relay->prev)
+        relay->prev->next = relay->next;
+    else
+        g->relays = relay->next;
+    if (relay->next)
+        relay->next->prev = relay->prev;
+    relay->call->relay = NULL;
+    rt_text_deinit(&relay->rewritten);
+    rt_text_deinit(&relay->body);
+    rt_text_deinit(&relay->tail);
+    rt_sse_deinit(&relay->sse);
+    free(relay);
+}
+
+static bool relay_new(rt_call *call, upstream *up, rt_fault *fault)
+{
+    rt_gateway *g = call->serve->gateway;
+    rt_relay *relay = calloc(1, sizeof *relay);
+    if (!relay)
+        return rt_fault_set(fault, 503, "server_error", "overloaded", "there is no memory for the request");
+    *relay = (rt_relay){.call = call,
+                        .gateway = g,
+                        .upstream = up,
+                        .next = g->relays,
+                        .wants_stream = json_is_true(json_object_get(call->body, "stream")),
+                        .body = {.size_max = answer_bytes_max}};
+    if (g->relays)
+        g->relays->prev = relay;
+    g->relays = relay;
+    call->relay = relay;
+    if ((!call->body || rewrite(relay)) && rt_gateway_start(relay))
+        return true;
+    relay_free(relay);
+    return rt_fault_set(fault, 503, "server_error", "overloaded", "the request could not be sent on");
+}
+
+static upstream *find_upstream(rt_call *call, const char *model, rt_fault *fault)
+{
+    bool known;
+    upstream *up = rt_gateway_pick(call->serve->gateway, model, 0, &known);
+    if (!up) {
+        (void)rt_fault_set(fault, 404, "invalid_request_error", "model_not_found",
+                           "there is no model of this name here; GET /v1/models lists them");
+        (void)snprintf(fault->param, sizeof fault->param, "model");
+    }
+    return up;
+}
+
+void rt_run_relay(rt_call *call)
+{
+    rt_fault fault = {0};
+    upstream *up = NULL;
+    const rt_http_request *request = rt_http_request_of(call->x);
+    bool ok = rt_body_parse(&call->body, request->body, request->body_size, &fault);
+    if (ok && !rt_call_idempotency(call))
+        return;
+    call->model_name = "";
+    ok = ok && rt_field_string(call->body, "model", &call->model_name, &fault) &&
+         (up = find_upstream(call, call->model_name, &fault)) != NULL;
+    if (ok && call->serve->draining) {
+        ok = rt_fault_set(&fault, 503, "server_error", "draining", "the server is being stopped");
+        fault.retry_after_s = 5;
+    }
+    if (ok) {
+        estimate(call);
+        if (rt_call_admit(call, &fault) && relay_new(call, up, &fault))
+            return;
+    }
+    call->prompt_tokens = 0;
+    rt_call_settle(call, fault.status, false);
+    rt_call_fault(call, &fault);
+}
+
+/* The models that are mapped are ours to list; without any the upstream's list is passed on. */
+static bool list_mapped(rt_call *call)
+{
+    const rt_gateway *g = call->serve->gateway;
+    json_t *data = json_array();
+    for (size_t i = 0; i < g->n_upstreams; i++)
+        for (size_t k = 0; k < g->upstreams[i].options->n_models; k++)
+            (void)json_array_append_new(data, json_pack("{s:s, s:s, s:i, s:s}", "id",
+                                                        g->upstreams[i].options->models[k].name, "object",
+                                                        "model", "created", 0, "owned_by", "upstream"));
+    const bool any = json_array_size(data) > 0;
+    json_t *list = json_pack("{s:s, s:o}", "object", "list", "data", data);
+    char *text = any && list ? json_dumps(list, JSON_COMPACT) : NULL;
+    json_decref(list);
+    if (text) {
+        const rt_text out = {.data = text, .size = strlen(text)};
+        rt_call_json(call, 200, &out);
+        free(text);
+    }
+    return text != NULL;
+}
+
+void rt_run_relay_get(rt_call *call)
+{
+    rt_fault fault = {0};
+    rt_gateway *g = call->serve->gateway;
+    if (strcmp(rt_http_request_of(call->x)->head->path, "/v1/models") == 0 && list_mapped(call))
+        return;
+    call->model_name = "";
+    if (!relay_new(call, &g->upstreams[0], &fault))
+        rt_call_fault(call, &fault);
+}
+
+/* ---- the answer comes down ---- */
+
+static void keep_value(char *out, size_t size, const char *value, size_t length)
+{
+    while (length > 0 && (*value == ' ' || *value == '\t')) {
+        value++;
+        length--;
+    }
+    while (length > 0 && (value[length - 1] == '\r' || value[length - 1] == '\n' || value[length - 1] == ' '))
+        length--;
+    size_t used = 0;
+    for (size_t i = 0; i < length && used + 1 < size; i++)
+        if (value[i] >= ' ' && value[i] <= '~')
+            out[used++] = value[i];
+    out[used] = '\0';
+}
+
+/* Of an answer's head only these are read; nothing else of it is passed on. */
+void rt_relay_field(rt_relay *relay, const char *line, size_t size)
+{
+    const struct {
+        const char *name;
+        char *out;
+        size_t size;
+    } wanted[] = {{"content-type:", relay->type, sizeof relay->type},
+                  {"retry-after:", relay->retry_after, sizeof relay->retry_after},
+                  {"retry-after-ms:", relay->retry_after_ms, sizeof relay->retry_after_ms}};
+    if (size > 5 && strncmp(line, "HTTP/", 5) == 0) { /* a new head: after 100 Continue, say */
+        relay->type[0] = relay->retry_after[0] = relay->retry_after_ms[0] = '\0';
+        return;
+    }
+    for (size_t i = 0; i < sizeof wanted / sizeof wanted[0]; i++) {
+        const size_t length = strlen(wanted[i].name);
+        if (size > length && strncasecmp(line, wanted[i].name, length) == 0)
+            keep_value(wanted[i].out, wanted[i].size, line + length, size - length);
+    }
+}
+
+static void begin_stream(rt_relay *relay)
+{
+    rt_call *call = relay->call;
+    if (relay->begun)
+        return;
+    relay->begun = true;
+    call->ttft_s = rt_clock_seconds() - rt_http_request_of(call->x)->begun_s;
+    if (call->kept) {
+        call->kept->stream = true;
+        rt_http_record(call->x, &call->kept->body);
+    }
+    rt_http_header(call->x, "Cache-Control", "no-cache");
+    rt_http_header(call->x, "X-Accel-Buffering", "no");
+    rt_call_headers(call->serve, call->x);
+    rt_call_limit_headers(call);
+    rt_http_begin(call->x, 200, "text/event-stream; charset=utf-8");
+}
+
+static void on_event(void *context, const char *bytes, size_t size, bool whole)
+{
+    rt_relay *relay = context;
+    size_t data_size;
+    const char *data = whole ? rt_sse_data(bytes, size, &data_size) : NULL;
+    bool only_usage = false;
+    if (data && memmem(data, data_size, "\"usage\"", 7))
+        rt_usage_read(&relay->usage, data, data_size, &only_usage);
+    if (data)
+        relay->text_bytes += rt_chunk_text_bytes(data, data_size);
+    if (only_usage && relay->added_usage)
+        return; /* asked for by us, not by the client */
+    if (data && data_size >= 6 && memcmp(data, "[DONE]", 6) == 0)
+        relay->done_seen = true;
+    if (relay->done_seen) { /* the last bytes wait for the ledger */
+        rt_text_append(&relay->tail, bytes, size);
+        return;
+    }
+    begin_stream(relay);
+    rt_http_write(relay->call->x, bytes, size);
+}
+
+size_t rt_relay_bytes(rt_relay *relay, const char *data, size_t size)
+{
+    long status = 0;
+    if (rt_http_is_gone(relay->call->x))
+        return size;
+    if (relay->begun && rt_http_backlog(relay->call->x) > backlog_max) {
+        relay->paused = true;
+        return CURL_WRITEFUNC_PAUSE;
+    }
+    (void)curl_easy_getinfo(relay->easy, CURLINFO_RESPONSE_CODE, &status);
+    relay->status = (int)status;
+    relay->events = status == 200 && strncasecmp(relay->type, "text/event-stream", 17) == 0;
+    if (relay->events) {
+        if (!rt_sse_feed(&relay->sse, data, size, on_event, relay))
+            return 0;
+        return size;
+    }
+    rt_text_append(&relay->body, data, size);
+    return relay->body.failed ? 0 : size; /* fewer than came: the transfer ends with an error */
+}
+
+/* ---- the end ---- */
+
+/* What was used, by the upstream's word or by estimate. */
+static void count_usage(rt_relay *relay, bool answered)
+{
+    rt_call *call = relay->call;
+    bool only_usage;
+    if (!relay->events && relay->status == 200)
+        rt_usage_read(&relay->usage, relay->body.data ? relay->body.data : "", relay->body.size, &only_usage);
+    if (relay->usage.there) {
+        call->prompt_tokens = (size_t)relay->usage.input;
+        call->cached_tokens = (size_t)relay->usage.cached;
+        call->output_tokens = (size_t)relay->usage.output;
+        return;
+    }
+    call->estimated = answered;
+    const size_t text = relay->events
+                            ? relay->text_bytes
+                            : rt_chunk_text_bytes(relay->body.data ? relay->body.data : "", relay->body.size);
+    call->output_tokens = answered ? (text + BYTES_PER_TOKEN - 1) / BYTES_PER_TOKEN : 0;
+    call->prompt_tokens = answered ? (call->prompt_tokens + BYTES_PER_TOKEN - 1) / BYTES_PER_TOKEN : 0;
+}
+
+/* The row first; rt_relay_deliver sends the last bytes when it is written. */
+static void settle(rt_relay *relay, int http)
+{
+    rt_call *call = relay->call;
+    relay->settling = true;
+    if (call->ticket)
+        rt_call_settle(call, http, true);
+    else
+        rt_relay_deliver(call);
+}
+
+void rt_relay_stop(rt_relay *relay, const rt_fault *fault)
+{
+    rt_call *call = relay->call;
+    rt_gateway_cancel(relay);
+    call->fault = *fault;
+    call->finish = fault->code;
+    count_usage(relay, relay->begun || relay->status == 200);
+    settle(relay, fault->status);
+}
+
+/* Something else may answer: an upstream that was not tried, before a byte has gone down. */
+static bool try_elsewhere(rt_relay *relay)
+{
+    rt_call *call = relay->call;
+    bool known;
+    if (relay->begun || relay->attempts >= ATTEMPTS_MAX || !call->body)
+        return false;
+    upstream *up = rt_gateway_pick(relay->gateway, call->model_name, relay->tried, &known);
+    if (!up)
+        return false;
+    relay->upstream = up;
+    relay->status = 0;
+    relay->events = false;
+    rt_text_clear(&relay->body);
+    rt_text_clear(&relay->tail);
+    rt_text_clear(&relay->sse.held);
+    relay->usage = (rt_usage){0};
+    return rewrite(relay) && rt_gateway_start(relay);
+}
+
+static void failed(rt_relay *relay, CURLcode result)
+{
+    rt_fault fault = {0};
+    rt_gateway_fared(relay->gateway, relay->upstream, false);
+    if (try_elsewhere(relay))
+        return;
+    if (result == CURLE_OPERATION_TIMEDOUT)
+        (void)rt_fault_set(&fault, 504, "timeout_error", "generation_timeout", "the upstream took too long");
+    else
+        (void)rt_fault_set(&fault, 502, "server_error", "upstream_error", "%s",
+                           relay->begun ? "the upstream broke off its answer"
+                                        : "the upstream cannot be reached");
+    rt_relay_stop(relay, &fault);
+}
+
+void rt_relay_ended(rt_relay *relay, CURLcode result)
+{
+    rt_call *call = relay->call;
+    rt_fault fault = {0};
+    if (result != CURLE_OK) {
+        failed(relay, result);
+        return;
+    }
+    const int status = relay->status;
+    const bool busy = status == 429 || status == 500 || status == 502 || status == 503 || status == 504;
+    rt_gateway_fared(relay->gateway, relay->upstream, status < 500 && status != 429);
+    if (busy && try_elsewhere(relay))
+        return;
+    if (status == 401 || status == 403) {
+        (void)rt_fault_set(&fault, 502, "server_error", "upstream_auth",
+                           "the upstream does not accept this server's key");
+        rt_relay_stop(relay, &fault);
+        return;
+    }
+    if (relay->events)
+        rt_sse_rest(&relay->sse, on_event, relay);
+    count_usage(relay, status == 200);
+    call->finish = status != 200 ? "upstream_error" : relay->events && !relay->done_seen ? "no_done" : "stop";
+    settle(relay, status);
+}
+
+static void deliver_stream(rt_relay *relay)
+{
+    rt_call *call = relay->call;
+    rt_text out = {0};
+    begin_stream(relay);
+    if (call->fault.status) {
+        rt_text_puts(&out, "data: ");
+        rt_fault_write(&call->fault, &out);
+        rt_text_puts(&out, "\n\n");
+        rt_http_write(call->x, out.data, out.size);
+        rt_text_deinit(&out);
+        relay_free(relay);
+        rt_http_abort(call->x);
+        return;
+    }
+    rt_http_write(call->x, relay->tail.data ? relay->tail.data : "", relay->tail.size);
+    call->delivered = relay->done_seen;
+    relay_free(relay);
+    rt_http_end(call->x);
+}
+
+static void deliver_whole(rt_relay *relay)
+{
+    rt_call *call = relay->call;
+    rt_http_exchange *x = call->x;
+    rt_text body = relay->body;
+    char type[sizeof relay->type];
+    const int status = relay->status;
+    relay->body = (rt_text){0};
+    (void)snprintf(type, sizeof type, "%s", relay->type[0] ? relay->type : "application/json");
+    if (relay->retry_after[0])
+        rt_http_header(x, "Retry-After", relay->retry_after);
+    if (relay->retry_after_ms[0])
+        rt_http_header(x, "retry-after-ms", relay->retry_after_ms);
+    if (call->kept)
+        rt_http_record(x, &call->kept->body);
+    call->delivered = status == 200;
+    rt_call_headers(call->serve, x);
+    rt_call_limit_headers(call);
+    relay_free(relay);
+    rt_http_reply(x, status, type, body.data ? body.data : "", body.size);
+    rt_text_deinit(&body);
+}
+
+void rt_relay_deliver(rt_call *call)
+{
+    rt_relay *relay = call->relay;
+    if (rt_http_is_gone(call->x)) {
+        relay_free(relay);
+        rt_http_abort(call->x);
+    } else if (relay->begun || (relay->events && !call->fault.status)) {
+        deliver_stream(relay);
+    } else if (call->fault.status) {
+        relay_free(relay);
+        call->noted = true;
+        rt_call_fault(call, &call->fault);
+    } else {
+        deliver_whole(relay);
+    }
+}
+
+void rt_relay_gone(rt_call *call)
+{
+    rt_relay *relay = call->relay;
+    if (relay->settling)
+        return; /* rt_relay_deliver finds nobody there */
+    rt_gateway_cancel(relay);
+    call->finish = "client_closed";
+    call->serve->metrics.cancelled++;
+    count_usage(relay, true);
+    rt_call_settle(call, 499, false);
+    relay_free(relay);
+    rt_http_abort(call->x);
+}
+
+void rt_relay_drained(rt_call *call)
+{
+    rt_relay *relay = call->relay;
+    if (!relay->paused || !relay->easy)
+        return;
+    relay->paused = false;
+    (void)curl_easy_pause(relay->easy, CURLPAUSE_CONT);
+}
