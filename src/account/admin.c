@@ -14,7 +14,7 @@
 
 typedef struct route {
     const char *method, *head, *tail; /* head [/ID [tail]]; tail NULL: no id */
-    rt_admin_role role;                     /* the least that may */
+    rt_admin_role role;               /* the least that may */
     call_handler handler;
 } route;
 

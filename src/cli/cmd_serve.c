@@ -113,7 +113,8 @@ static rt_status open_models(server *s, rt_error *err)
         if (names->count > 0)
             return rt_error_set(err, RT_INVALID, "serve: a gateway (--upstream) has no models of its own");
         if (s->settings->aliases.count > 0)
-            return rt_error_set(err, RT_INVALID, "serve: a gateway has no --alias: say models=NAME=REMOTE in --upstream");
+            return rt_error_set(err, RT_INVALID,
+                                "serve: a gateway has no --alias: say models=NAME=REMOTE in --upstream");
         return cli_upstreams_read(&s->upstreams, &s->settings->upstreams, s->settings->upstream_key_env, err);
     }
     if (names->count == 0)
