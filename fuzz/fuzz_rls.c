@@ -34,7 +34,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     /* checksums stop most inputs: the bytes as a record whose sum is right */
     rls_record record;
-    if (rls_record_header(&record, data, size) && rls_record_read(&doc, &record, &header, true, &err) == RT_OK)
+    if (rls_record_header(&record, data, size) &&
+        rls_record_read(&doc, &record, &header, true, &err) == RT_OK)
         for (size_t r = 0; r < doc.rows.n_rows; r++) {
             const rt_sparse_row row = rt_sparse_rows_at(&doc.rows, r);
             for (size_t i = 0; i < row.n; i++)
