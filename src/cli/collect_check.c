@@ -99,6 +99,10 @@ static void check_models(check *c)
     const char *first = json_string_value(json_object_get(json_array_get(list, 0), "id"));
     if (!c->model[0] && first)
         (void)snprintf(c->model, sizeof c->model, "%s", first);
+    if (c->reached && http == 503) { /* the model is being loaded, or all are busy: nothing can be said now */
+        c->reached = false;
+        (void)rt_error_set(&c->last, RT_BUSY, "%.200s is not ready (503); try again in a moment", c->base);
+    }
     if (c->reached)
         say(c, "models", first != NULL, "%zu listed%s%.80s", json_array_size(list),
             first ? ", the first is " : "", first ? first : "");

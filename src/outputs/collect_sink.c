@@ -19,6 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/json.h"
@@ -509,8 +510,11 @@ rt_status rt_collect_sink_reserve(rt_collect_sink *sink, rt_error *err)
 
 rt_status rt_collect_sink_commit(rt_collect_sink *sink, double now_s, bool force, rt_error *err)
 {
-    if (!force && sink->uncommitted < COMMIT_ROWS && now_s - sink->committed_at < 1)
+    /* Every 64 rows, but no more than half of the time goes into flushing, and every second in any case. */
+    const double since = now_s - sink->committed_at;
+    if (!force && since < 1 && (sink->uncommitted < COMMIT_ROWS || since < sink->flush_s))
         return RT_OK;
+    const double from = rt_clock_seconds();
     if (sink->uncommitted) {
         rt_text rows = {0};
         if (flush_rows(sink, err) != RT_OK)
@@ -533,6 +537,7 @@ rt_status rt_collect_sink_commit(rt_collect_sink *sink, double now_s, bool force
         return err->status;
     if (sync)
         sink->synced_at = now_s;
+    sink->flush_s = 2 * (rt_clock_seconds() - from);
     sink->committed_at = now_s;
     return sink->is_store && sink->wait_size ? empty_wait(sink, err) : RT_OK;
 }

@@ -38,8 +38,8 @@ typedef struct rt_collect_sink {
     rt_idmap ids;
     rt_text record; /* the ids since the last commit */
     size_t uncommitted;
-    double committed_at, synced_at;
-    char spent[256]; /* the last record of it */
+    double committed_at, synced_at, flush_s; /* flush_s: from one commit to the next, at least */
+    char spent[256];                         /* the last record of it */
     rt_collect_totals totals;
     char settings_hash[65];
     uint64_t adopted, cut_bytes; /* found by opening: rows past the journal; bytes of torn lines */
@@ -60,7 +60,7 @@ rt_status rt_collect_sink_open(rt_collect_sink *sink, const rt_collect_sink_opti
 /* line: one row with its newline. */
 rt_status rt_collect_sink_add(rt_collect_sink *sink, const char *id, const rt_text *line, rt_error *err);
 rt_status rt_collect_sink_reject(rt_collect_sink *sink, const char *id, const rt_text *line, rt_error *err);
-/* Commits when 64 rows or a second have passed, or always with `force`. */
+/* Commits when 64 rows or a second have passed (see the file), or always with `force`. */
 rt_status rt_collect_sink_commit(rt_collect_sink *sink, double now_s, bool force, rt_error *err);
 /* What totals.reserved says is written down before it is risked. */
 rt_status rt_collect_sink_reserve(rt_collect_sink *sink, rt_error *err);

@@ -303,6 +303,26 @@ static bool is_passing(long http)
     return http == 408 || http == 409 || http == 500 || http == 502 || http == 503 || http == 504;
 }
 
+/* No connection at all, or a model still to be loaded, is the host's fault and not the row's, as long as the
+ * host is expected back: because it was there before, or says that it will be. */
+static void on_unreachable(loop *l, remote_slot *slot, const char *why, bool expected)
+{
+    remote *self = l->self;
+    if (slot->sent_at >= self->flow.pause_until || l->unreachable == 0)
+        l->unreachable++;
+    if (why != l->reply.error_text)
+        (void)snprintf(l->reply.error_text, sizeof l->reply.error_text, "%s", why);
+    const bool given_up = self->flow.successes == 0 && !expected
+                              ? l->unreachable >= self->options.attempts
+                              : rt_flow_down(&self->flow) > self->options.patience_s;
+    if (given_up) {
+        stop(l, slot, RT_STOPPED, "the server cannot be reached");
+        return;
+    }
+    rt_flow_unreachable(&self->flow, l->unreachable);
+    wait_until(l, slot, self->flow.pause_until);
+}
+
 static void on_refusal(loop *l, remote_slot *slot, long http)
 {
     remote *self = l->self;
@@ -314,6 +334,9 @@ static void on_refusal(loop *l, remote_slot *slot, long http)
         stop(l, slot, RT_STOPPED, "the quota is used up");
     } else if (http == 401 || http == 403) {
         stop(l, slot, RT_FORBIDDEN, http == 401 ? "the key is refused (401)" : "access is refused (403)");
+    } else if (http == 503 && (strcmp(reply->error_code, "model_loading") == 0 ||
+                               strcasestr(reply->error_text, "loading model"))) {
+        on_unreachable(l, slot, reply->error_text, true);
     } else if (is_passing(http) && slot->limits.should_retry != 0) {
         if (http == 503)
             rt_flow_overloaded(&self->flow, slot->sent_at);
@@ -331,29 +354,12 @@ static void on_refusal(loop *l, remote_slot *slot, long http)
     }
 }
 
-/* No connection at all is the host's fault, not the row's, as long as the host is expected back. */
-static void on_unreachable(loop *l, remote_slot *slot, const char *why)
-{
-    remote *self = l->self;
-    if (slot->sent_at >= self->flow.pause_until || l->unreachable == 0)
-        l->unreachable++;
-    (void)snprintf(l->reply.error_text, sizeof l->reply.error_text, "%s", why);
-    const bool given_up = self->flow.successes == 0 ? l->unreachable >= self->options.attempts
-                                                    : rt_flow_down(&self->flow) > self->options.patience_s;
-    if (given_up) {
-        stop(l, slot, RT_STOPPED, "the server cannot be reached");
-        return;
-    }
-    rt_flow_unreachable(&self->flow, l->unreachable);
-    wait_until(l, slot, self->flow.pause_until);
-}
-
 static void on_fault(loop *l, remote_slot *slot, CURLcode code)
 {
     rt_answered *reply = &l->reply;
     if (code == CURLE_COULDNT_CONNECT || code == CURLE_COULDNT_RESOLVE_HOST ||
         code == CURLE_COULDNT_RESOLVE_PROXY) {
-        on_unreachable(l, slot, curl_easy_strerror(code));
+        on_unreachable(l, slot, curl_easy_strerror(code), false);
         return;
     }
     if (code == CURLE_OUT_OF_MEMORY) {
@@ -380,7 +386,8 @@ static void on_done(loop *l, remote_slot *slot, CURLcode code)
         on_fault(l, slot, code);
         return;
     }
-    l->unreachable = 0;
+    if (http != 503)
+        l->unreachable = 0;
     if (http >= 200 && http < 300)
         on_answer(l, slot);
     else if (http >= 400)
