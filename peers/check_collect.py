@@ -89,6 +89,10 @@ def wait_ready(port, seconds=60):
     sys.exit("the server did not start")
 
 
+def count_rows(path):
+    return sum(1 for _ in open(path)) if os.path.exists(path) else 0
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("retort")
@@ -117,8 +121,13 @@ def main():
     log = open(os.path.join(args.work, "collect.log"), "w")
     run = subprocess.Popen(command, stdout=log, stderr=log)
     kills = collector_kills = 0
+    rows_at_kill = 0
     while kills < args.kills and run.poll() is None:
-        time.sleep(random.uniform(0.3, 1.5))
+        end = time.time() + 60
+        while count_rows(out) < rows_at_kill + 3 and time.time() < end and run.poll() is None:
+            time.sleep(0.05)  # some progress, however slow the machine
+        time.sleep(random.uniform(0.0, 0.5))
+        rows_at_kill = count_rows(out)
         server.kill()
         server.wait()
         kills += 1

@@ -142,8 +142,13 @@ static rt_status add_messages(reader *r, const json_t *messages, rt_error *err)
 bool rt_document_row_parts(const json_t *row, json_t **messages, const json_t **answer, bool *finished)
 {
     const json_t *asked = json_object_get(row, "messages"), *prompt = string_of(row, "prompt");
-    const json_t *reason = string_of(row, "finish_reason");
+    const json_t *reason = string_of(row, "finish_reason"), *request = json_object_get(row, "request");
     *answer = string_of(row, "completion");
+    if (json_is_object(request) && !*answer) { /* a row of retort collect */
+        asked = json_object_get(request, "messages");
+        prompt = string_of(request, "prompt");
+        *answer = string_of(row, "response");
+    }
     *finished = !reason || strcmp(json_string_value(reason), "stop") == 0;
     if (!prompt) {
         prompt = string_of(row, "instruction");
