@@ -1,6 +1,6 @@
 """`retort collect` against llama.cpp's server, killed and restarted in mid-run.
 
-usage: check_collect.py RETORT GGUF WORK [--kills 20] [--rows 240]
+usage: check_collect.py RETORT GGUF WORK [--kills 20] [--rows 120]
 
 Between the two stands a proxy that counts, by prompt, what was asked and what was answered whole.  Every second kill also
 kills the collector.  Prints one JSON object; fails unless every prompt has its row once, with log-probabilities, and
@@ -99,7 +99,7 @@ def main():
     parser.add_argument("model")
     parser.add_argument("work")
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--rows", type=int, default=240)
+    parser.add_argument("--rows", type=int, default=120)
     args = parser.parse_args()
     shutil.rmtree(args.work, ignore_errors=True)
     os.makedirs(args.work)
@@ -116,7 +116,7 @@ def main():
     server = start_server(args.model, Proxy.upstream)
     wait_ready(Proxy.upstream)
     command = [args.retort, "collect", "--in", source, "--out", out, "--url", f"http://127.0.0.1:{proxy.server_port}",
-               "--model", "m", "--max-tokens", "16", "--temperature", "0", "--logprobs", "5", "--concurrency", str(AT_ONCE),
+               "--model", "m", "--max-tokens", "8", "--temperature", "0", "--logprobs", "5", "--concurrency", str(AT_ONCE),
                "--attempts", "60", "--json"]
     log = open(os.path.join(args.work, "collect.log"), "w")
     run = subprocess.Popen(command, stdout=log, stderr=log)
