@@ -1,5 +1,5 @@
-/* tests/serve/test_choice.c - text leaves a choice whole and free of stop strings, thoughts are told apart, turns
- * are fair, penalties do what they say, stored answers are found again. */
+/* tests/serve/test_choice.c - text leaves a choice whole and free of stop strings, thoughts are told apart,
+ * turns are fair, penalties do what they say, stored answers are found again. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,5 +1,5 @@
-/* tests/serve/test_http_parse.c - request heads and chunked bodies: what is read, and what is refused with which
- * status. */
+/* tests/serve/test_http_parse.c - request heads and chunked bodies: what is read, and what is refused with
+ * which status. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -92,7 +92,8 @@ static void what_is_ambiguous_or_malformed_is_refused_with_its_status(void **sta
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         if (status_of(cases[i].text) != cases[i].status)
-            fail_msg("case %zu gives %d, not %d: %s", i, status_of(cases[i].text), cases[i].status, cases[i].text);
+            fail_msg("case %zu gives %d, not %d: %s", i, status_of(cases[i].text), cases[i].status,
+                     cases[i].text);
 }
 
 static void a_head_is_read_whole(void **state)

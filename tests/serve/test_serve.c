@@ -1,5 +1,5 @@
-/* tests/serve/test_serve.c - the server in this process, with a small model, behind real sockets: levels 1 and 2 of
- * the API, clients that lie, dawdle and vanish. */
+/* tests/serve/test_serve.c - the server in this process, with a small model, behind real sockets: levels 1
+ * and 2 of the API, clients that lie, dawdle and vanish. */
 #include <arpa/inet.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -106,7 +106,8 @@ static char *talk(const running *r, const char *data, size_t size)
     return out.data ? out.data : strdup("");
 }
 
-static char *request(const running *r, const char *method, const char *path, const char *headers, const char *body)
+static char *request(const running *r, const char *method, const char *path, const char *headers,
+                     const char *body)
 {
     rt_text text = {0};
     rt_text_printf(&text, "%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%s", method, path,
@@ -173,8 +174,10 @@ static void faults_have_their_status_code_and_path(void **state)
     } cases[] = {
         {CHAT, "{}", 400, "missing_required_parameter", "messages"},
         {CHAT, "{\"messages\":[]}", 400, "invalid_value", "messages"},
-        {CHAT, "{\"messages\":[{\"role\":\"root\",\"content\":\"a\"}]}", 400, "invalid_value", "messages[0].role"},
-        {CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":7}]}", 400, "invalid_value", "messages[0].content"},
+        {CHAT, "{\"messages\":[{\"role\":\"root\",\"content\":\"a\"}]}", 400, "invalid_value",
+         "messages[0].role"},
+        {CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":7}]}", 400, "invalid_value",
+         "messages[0].content"},
         {CHAT, "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\"}]}]}", 400,
          "unsupported_parameter", "messages[0].content[0]"},
         {TEXT, "{}", 400, "missing_required_parameter", "prompt"},
@@ -199,7 +202,8 @@ static void faults_have_their_status_code_and_path(void **state)
         {TEXT, "{\"prompt\":\"a\"} x", 400, "invalid_json", NULL},
         {TEXT, "[]", 400, "invalid_json", NULL},
         {TEXT,
-         "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]"
+         "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]]"
+         "]]]]]]]]]]]]]"
          "]]]]]]]]]]]]]]]]]]",
          400, "invalid_json", NULL},
         {"/v1/nothing", "{}", 404, "unknown_url", NULL},
@@ -224,8 +228,14 @@ static void every_answer_has_its_headers_and_other_methods_work(void **state)
     assert_null(strstr(a, "Access-Control-Allow-Origin"));
     assert_string_equal(strstr(a, "\r\n\r\n"), "\r\n\r\n");
     free(a);
-    const char *paths[] = {"/v1/models/tiny/model", "/v1/models/tiny%2Fmodel", "/v1/models/small", "/health",
-                           "/v1/health",            "/ready",                  "/metrics",         "/tokenizer_info"};
+    const char *paths[] = {"/v1/models/tiny/model",
+                           "/v1/models/tiny%2Fmodel",
+                           "/v1/models/small",
+                           "/health",
+                           "/v1/health",
+                           "/ready",
+                           "/metrics",
+                           "/tokenizer_info"};
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
         a = request(&shared, "GET", paths[i], NULL, NULL);
         assert_int_equal(status_in(a), 200);
@@ -235,8 +245,12 @@ static void every_answer_has_its_headers_and_other_methods_work(void **state)
     assert_int_equal(status_in(a), 204);
     assert_non_null(strstr(a, "Allow: POST, OPTIONS"));
     free(a);
-    const char *tricks[] = {"/v1/models/..%2f..%2fetc%2fpasswd", "/../etc/passwd", "//v1/models", "/v1/./models",
-                            "/V1/MODELS", "/v1/models/"};
+    const char *tricks[] = {"/v1/models/..%2f..%2fetc%2fpasswd",
+                            "/../etc/passwd",
+                            "//v1/models",
+                            "/v1/./models",
+                            "/V1/MODELS",
+                            "/v1/models/"};
     for (size_t i = 0; i < sizeof tricks / sizeof *tricks; i++) {
         a = request(&shared, "GET", tricks[i], NULL, NULL);
         assert_int_equal(status_in(a), 404);
@@ -254,7 +268,8 @@ static void text_goes_to_ids_and_back_and_markup_of_users_stays_text(void **stat
     assert_int_equal(json_integer_value(json_array_get(json_object_get(j, "tokens"), 2)), 1);
     json_decref(j);
     /* the template writes <s> before each message and </s> after it; the user writes them too */
-    j = post(&shared, "/v1/tokenize", "{\"messages\":[{\"role\":\"user\",\"content\":\"x</s><s>y\"}]}", &status);
+    j = post(&shared, "/v1/tokenize", "{\"messages\":[{\"role\":\"user\",\"content\":\"x</s><s>y\"}]}",
+             &status);
     assert_int_equal(status, 200);
     const json_t *ids = json_object_get(j, "tokens");
     size_t begins = 0, ends = 0;
@@ -268,7 +283,8 @@ static void text_goes_to_ids_and_back_and_markup_of_users_stays_text(void **stat
     rt_text ask = {0};
     rt_text_printf(&ask, "{\"tokens\":%s}", list);
     json_t *back = post(&shared, "/detokenize", ask.data, &status);
-    assert_string_equal(json_string_value(json_object_get(back, "prompt")), "<s>user:x</s><s>y</s><s>assistant:");
+    assert_string_equal(json_string_value(json_object_get(back, "prompt")),
+                        "<s>user:x</s><s>y</s><s>assistant:");
     free(list);
     rt_text_deinit(&ask);
     json_decref(back);
@@ -314,12 +330,14 @@ static void a_stream_tells_what_a_whole_answer_tells(void **state)
 {
     (void)state;
     static const char *const bodies[][2] = {
-        {TEXT, "\"prompt\":\"abc\",\"max_tokens\":40,\"temperature\":1.5,\"seed\":5,\"n\":2,\"stop\":[\"A\",\"zz\"],"
+        {TEXT, "\"prompt\":\"abc\",\"max_tokens\":40,\"temperature\":1.5,\"seed\":5,\"n\":2,\"stop\":[\"A\","
+               "\"zz\"],"
                "\"return_token_ids\":true"},
         {TEXT, "\"prompt\":[[5,6,7],[8,9]],\"max_tokens\":20,\"seed\":1,\"echo\":true,\"logprobs\":2,"
                "\"return_token_ids\":true"},
-        {CHAT, "\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}],\"max_tokens\":30,\"seed\":9,\"n\":3,"
-               "\"logprobs\":true,\"top_logprobs\":3,\"return_token_ids\":true"},
+        {CHAT,
+         "\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}],\"max_tokens\":30,\"seed\":9,\"n\":3,"
+         "\"logprobs\":true,\"top_logprobs\":3,\"return_token_ids\":true"},
     };
     for (size_t i = 0; i < 3; i++) {
         int status;
@@ -328,7 +346,8 @@ static void a_stream_tells_what_a_whole_answer_tells(void **state)
         json_t *whole = post(&shared, bodies[i][0], body.data, &status);
         assert_int_equal(status, 200);
         rt_text_clear(&body);
-        rt_text_printf(&body, "{%s,\"stream\":true,\"stream_options\":{\"include_usage\":true}}", bodies[i][1]);
+        rt_text_printf(&body, "{%s,\"stream\":true,\"stream_options\":{\"include_usage\":true}}",
+                       bodies[i][1]);
         char *answer = request(&shared, "POST", bodies[i][0], NULL, body.data);
         /* undo the chunks: sizes stand on lines of their own between CR LF */
         rt_text plain = {0};
@@ -342,8 +361,8 @@ static void a_stream_tells_what_a_whole_answer_tells(void **state)
             size_t events;
             rt_text ids = {0}, want = {0};
             char *text = join_stream(plain.data, c, &events, &ids);
-            assert_string_equal(text, string_at(whole, "choices", c, i == 2 ? "message" : "text",
-                                                i == 2 ? "content" : NULL));
+            assert_string_equal(
+                text, string_at(whole, "choices", c, i == 2 ? "message" : "text", i == 2 ? "content" : NULL));
             const json_t *list =
                 json_object_get(json_array_get(json_object_get(whole, "choices"), c), "token_ids");
             for (size_t k = 0; k < json_array_size(list); k++)
@@ -367,9 +386,10 @@ static void echo_scores_a_prompt_and_the_scores_do_not_depend_on_the_batch(void 
 {
     (void)state;
     int status;
-    json_t *one = post(&shared, TEXT,
-                       "{\"prompt\":[5,6,7,8,9,10],\"max_tokens\":1,\"temperature\":0,\"logprobs\":1,\"echo\":true}",
-                       &status);
+    json_t *one =
+        post(&shared, TEXT,
+             "{\"prompt\":[5,6,7,8,9,10],\"max_tokens\":1,\"temperature\":0,\"logprobs\":1,\"echo\":true}",
+             &status);
     assert_int_equal(status, 200);
     json_t *many = post(&shared, TEXT,
                         "{\"prompt\":[[5,6,7,8,9,10],[20,21],[5,6,7,8,9,10]],\"max_tokens\":0,\"logprobs\":1,"
@@ -387,7 +407,8 @@ static void echo_scores_a_prompt_and_the_scores_do_not_depend_on_the_batch(void 
         assert_true(json_real_value(x) < 0);
         assert_true(json_object_size(json_array_get(json_object_get(a, "top_logprobs"), i)) >= 1);
     }
-    assert_int_equal(json_integer_value(json_object_get(json_object_get(many, "usage"), "completion_tokens")), 0);
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(many, "usage"), "completion_tokens")),
+                     0);
     json_decref(one);
     json_decref(many);
 }
@@ -417,10 +438,11 @@ static void an_answer_does_not_depend_on_its_neighbours(void **state)
     enum { ASKERS = 12 };
     asker alone[ASKERS], together[ASKERS];
     for (int i = 0; i < ASKERS; i++) {
-        (void)snprintf(alone[i].body, sizeof alone[i].body,
-                       "{\"prompt\":\"%.*s\",\"max_tokens\":%d,\"seed\":%d,\"ignore_eos\":true,\"min_p\":0.01,"
-                       "\"repetition_penalty\":1.1}",
-                       3 + 5 * (i % 6), "the quick brown fox jumps over the lazy dog", 10 + 3 * i, i / 2);
+        (void)snprintf(
+            alone[i].body, sizeof alone[i].body,
+            "{\"prompt\":\"%.*s\",\"max_tokens\":%d,\"seed\":%d,\"ignore_eos\":true,\"min_p\":0.01,"
+            "\"repetition_penalty\":1.1}",
+            3 + 5 * (i % 6), "the quick brown fox jumps over the lazy dog", 10 + 3 * i, i / 2);
         together[i] = alone[i];
         (void)ask(&alone[i]);
     }
@@ -439,7 +461,8 @@ static void a_client_that_vanishes_frees_its_sequence(void **state)
     (void)state;
     const char *body = "{\"prompt\":\"a\",\"max_tokens\":100,\"ignore_eos\":true,\"stream\":true,\"n\":16}";
     rt_text text = {0};
-    rt_text_printf(&text, "POST " TEXT " HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n\r\n%s", strlen(body), body);
+    rt_text_printf(&text, "POST " TEXT " HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n\r\n%s", strlen(body),
+                   body);
     for (int i = 0; i < 4; i++) {
         const int fd = dial(&shared);
         assert_true(send(fd, text.data, text.size, MSG_NOSIGNAL) > 0);
@@ -486,13 +509,15 @@ static void smuggling_and_bombs_are_refused_before_anything_runs(void **state)
         assert_non_null(strstr(a, "{\"error\":{\"message\":"));
         free(a);
     }
-    const char *two = "GET /health HTTP/1.1\r\nHost: x\r\n\r\nGET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    const char *two =
+        "GET /health HTTP/1.1\r\nHost: x\r\n\r\nGET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     char *a = talk(&shared, two, strlen(two));
     const char *second = strstr(a + 1, "HTTP/1.1 200");
     assert_non_null(second);
     free(a);
-    const char *chunked = POST_HEAD "Connection: close\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n"
-                                    "f\r\n{\"prompt\":\"abc\"\r\n1\r\n}\r\n0\r\n\r\n";
+    const char *chunked =
+        POST_HEAD "Connection: close\r\nExpect: 100-continue\r\nTransfer-Encoding: chunked\r\n\r\n"
+                  "f\r\n{\"prompt\":\"abc\"\r\n1\r\n}\r\n0\r\n\r\n";
     a = talk(&shared, chunked, strlen(chunked));
     assert_int_equal(strncmp(a, "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n", 42), 0);
     free(a);
@@ -519,7 +544,8 @@ static void the_same_idempotency_key_gets_the_same_answer(void **state)
 {
     (void)state;
     const char *key = "Idempotency-Key: k1\r\n", *body = "{\"prompt\":\"abc\",\"max_tokens\":8}";
-    char *first = request(&shared, "POST", TEXT, key, body), *again = request(&shared, "POST", TEXT, key, body);
+    char *first = request(&shared, "POST", TEXT, key, body),
+         *again = request(&shared, "POST", TEXT, key, body);
     assert_int_equal(status_in(first), 200);
     assert_null(strstr(first, "Idempotent-Replayed"));
     assert_non_null(strstr(again, "Idempotent-Replayed: true"));
@@ -538,7 +564,8 @@ static void a_stopped_server_finishes_what_runs(void **state)
     start(&other, 600, 10);
     const char *body = "{\"prompt\":\"a\",\"max_tokens\":100,\"ignore_eos\":true}";
     rt_text text = {0};
-    rt_text_printf(&text, "POST " TEXT " HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n\r\n%s", strlen(body), body);
+    rt_text_printf(&text, "POST " TEXT " HTTP/1.1\r\nHost: x\r\nContent-Length: %zu\r\n\r\n%s", strlen(body),
+                   body);
     const int fd = dial(&other);
     assert_true(send(fd, text.data, text.size, MSG_NOSIGNAL) > 0);
     (void)usleep(20 * 1000);

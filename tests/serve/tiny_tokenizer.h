@@ -1,5 +1,5 @@
-/* tests/serve/tiny_tokenizer.h - a tokenizer of 97 ids, as many as the small models of tests/golden/engine have:
- * <pad>, <s>, </s>, the characters '!' to '}', and the blank.  Shared with fuzz/fuzz_request.c. */
+/* tests/serve/tiny_tokenizer.h - a tokenizer of 97 ids, as many as the small models of tests/golden/engine
+ * have: <pad>, <s>, </s>, the characters '!' to '}', and the blank.  Shared with fuzz/fuzz_request.c. */
 #ifndef RT_TESTS_TINY_TOKENIZER_H
 #define RT_TESTS_TINY_TOKENIZER_H
 
@@ -17,14 +17,15 @@ static inline rt_tokenizer *tiny_tokenizer(rt_error *err)
     rt_text_puts(&json, "{\"version\":\"1.0\",\"added_tokens\":[");
     const char *specials[] = {"<pad>", "<s>", "</s>"};
     for (int i = 0; i < 3; i++)
-        rt_text_printf(&json,
-                       "%s{\"id\":%d,\"content\":\"%s\",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,"
-                       "\"normalized\":false,\"special\":true}",
-                       i ? "," : "", i, specials[i]);
-    rt_text_puts(&json,
-                 "],\"normalizer\":null,\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,"
-                 "\"trim_offsets\":true,\"use_regex\":true},\"post_processor\":null,\"decoder\":{\"type\":"
-                 "\"ByteLevel\"},\"model\":{\"type\":\"BPE\",\"dropout\":null,\"unk_token\":null,\"vocab\":{");
+        rt_text_printf(
+            &json,
+            "%s{\"id\":%d,\"content\":\"%s\",\"single_word\":false,\"lstrip\":false,\"rstrip\":false,"
+            "\"normalized\":false,\"special\":true}",
+            i ? "," : "", i, specials[i]);
+    rt_text_puts(
+        &json, "],\"normalizer\":null,\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":false,"
+               "\"trim_offsets\":true,\"use_regex\":true},\"post_processor\":null,\"decoder\":{\"type\":"
+               "\"ByteLevel\"},\"model\":{\"type\":\"BPE\",\"dropout\":null,\"unk_token\":null,\"vocab\":{");
     for (int i = 0; i < 3; i++)
         rt_text_printf(&json, "\"%s\":%d,", specials[i], i);
     for (int i = 3; i < TINY_BLANK; i++) {
