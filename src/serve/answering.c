@@ -88,7 +88,7 @@ static void estimate(rt_call *call)
     call->top_logprobs = q->options.top_logprobs > q->options.prompt_top_logprobs
                              ? q->options.top_logprobs
                              : q->options.prompt_top_logprobs;
-    if (call->top_logprobs < 0)
+    if (call->top_logprobs < 0 || call->scores) /* scoring has a permission of its own */
         call->top_logprobs = 0;
 }
 
@@ -109,6 +109,25 @@ static bool submit(rt_call *call, rt_fault *fault)
     return false;
 }
 
+bool rt_call_start(rt_call *call, rt_fault *fault)
+{
+    if (call->serve->draining) {
+        (void)rt_fault_set(fault, 503, "server_error", "draining", "the server is being stopped");
+        fault->retry_after_s = 5;
+        return false;
+    }
+    estimate(call);
+    return rt_call_admit(call, fault) && submit(call, fault);
+}
+
+void rt_call_give_up(rt_call *call, const rt_fault *fault)
+{
+    rt_call_settle(call, fault->status, false);
+    rt_job_free(call->job);
+    call->job = NULL;
+    rt_call_fault(call, fault);
+}
+
 static void run(rt_call *call, bool chat)
 {
     rt_fault fault = {0};
@@ -118,20 +137,9 @@ static void run(rt_call *call, bool chat)
     rt_request_rules rules = {
         .strict = strict && strcmp(strict, "1") == 0, .unknown = on_unknown, .context = call};
     rt_call_rules(call, &rules);
-    bool ok = rt_request_read(&call->request, chat, call->body, call->model, &rules, &fault);
-    if (ok && call->serve->draining) {
-        ok = rt_fault_set(&fault, 503, "server_error", "draining", "the server is being stopped");
-        fault.retry_after_s = 5;
-    }
-    if (ok) {
-        estimate(call);
-        if (rt_call_admit(call, &fault) && submit(call, &fault))
-            return;
-    }
-    rt_call_settle(call, fault.status, false);
-    rt_job_free(call->job);
-    call->job = NULL;
-    rt_call_fault(call, &fault);
+    if (!rt_request_read(&call->request, chat, call->body, call->model, &rules, &fault) ||
+        !rt_call_start(call, &fault))
+        rt_call_give_up(call, &fault);
 }
 
 void rt_run_chat(rt_call *call) { run(call, true); }
@@ -261,7 +269,10 @@ static void deliver(rt_call *call)
         rt_call_fault(call, &call->fault);
     } else {
         rt_text out = {0};
-        rt_compose_whole(&call->reply, &out);
+        if (call->scores)
+            rt_compose_score(call, &out);
+        else
+            rt_compose_whole(&call->reply, &out);
         if (call->kept)
             rt_http_record(call->x, &call->kept->body);
         call->delivered = true;

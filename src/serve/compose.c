@@ -28,7 +28,8 @@ rt_status rt_compose_init(rt_compose *reply, const rt_served_model *model, const
     (void)sodium_bin2hex(hex, sizeof hex, random, sizeof random);
     (void)snprintf(reply->id, sizeof reply->id, "%s-%s", request->chat ? "chatcmpl" : "cmpl", hex);
     for (size_t i = 0; i < job->n_choices; i++) {
-        const rt_text *text = request->chat ? NULL : &request->prompt_texts[job->choices[i].prompt];
+        const rt_text *text =
+            request->chat || !request->prompt_texts ? NULL : &request->prompt_texts[job->choices[i].prompt];
         reply->cursors[i].think =
             rt_think_make(request->chat && reasoning && model->thinks, request->thinking);
         if (text && !request->echo)

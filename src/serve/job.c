@@ -25,7 +25,7 @@ static rt_status take_prompts(rt_job *job, rt_token_list *prompts, rt_error *err
         prompt->n = prompts[i].count;
         if (top >= 0) {
             prompt->scored = calloc(prompt->n + 1, sizeof *prompt->scored);
-            prompt->top = calloc(prompt->n * (size_t)top + 1, sizeof *prompt->top);
+            prompt->top = calloc((prompt->n + 1) * (size_t)top + 1, sizeof *prompt->top);
             if (!prompt->scored || !prompt->top)
                 return rt_error_set(err, RT_NO_MEMORY, "no memory to score %zu tokens", prompt->n);
         }

@@ -43,6 +43,7 @@ typedef struct rt_job_options {
     size_t n;                /* choices of a prompt */
     int top_logprobs;        /* of generated tokens; -1: no log-probabilities */
     int prompt_top_logprobs; /* of prompt tokens; -1: none */
+    bool score_last;         /* also the distribution after the prompt's last token: top[n], without scored */
     rt_grammar *grammar;     /* what the text has to obey; owned; NULL: nothing */
 } rt_job_options;
 
@@ -64,7 +65,7 @@ typedef struct rt_job_prompt {
     size_t n;
     size_t cached;     /* tokens whose keys and values were there already */
     rt_scored *scored; /* [n] from 1 on, when prompt_top_logprobs >= 0 */
-    rt_top *top;       /* [n][prompt_top_logprobs] */
+    rt_top *top;       /* [n + 1][prompt_top_logprobs], likewise */
 } rt_job_prompt;
 
 typedef enum rt_job_finish {

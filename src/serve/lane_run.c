@@ -142,9 +142,11 @@ static void score_task(void *context, size_t index, unsigned thread)
     const float *logits = lane->logits + index * lane->n_vocab;
     const size_t at = work->first + index, n_top = (size_t)work->n_top;
     const double lse = rt_log_sum(logits, lane->n_vocab, lane->drawers[thread].scratch);
-    rt_scored *out = &work->prompt->scored[at];
-    rt_score_id(logits, lane->n_vocab, lse, work->prompt->ids[at], out);
-    out->n_top = (uint32_t)n_top;
+    if (at < work->prompt->n) {
+        rt_scored *out = &work->prompt->scored[at];
+        rt_score_id(logits, lane->n_vocab, lse, work->prompt->ids[at], out);
+        out->n_top = (uint32_t)n_top;
+    }
     rt_top_logprobs(logits, lane->n_vocab, lse, work->prompt->top + at * n_top, n_top);
 }
 
@@ -153,8 +155,9 @@ static void score_task(void *context, size_t index, unsigned thread)
 static void score_piece(rt_lane *lane, const rt_slot *slot, size_t row, size_t begin, size_t n)
 {
     rt_job_prompt *prompt = &slot->job->prompts[slot->prompt];
-    for (size_t at = 0, count; at < n && begin + at + 1 < prompt->n; at += count) {
-        count = rt_size_min(rt_size_min(LANE_ROWS, n - at), prompt->n - (begin + at + 1));
+    const size_t end = prompt->n + slot->job->options.score_last;
+    for (size_t at = 0, count; at < n && begin + at + 1 < end; at += count) {
+        count = rt_size_min(rt_size_min(LANE_ROWS, n - at), end - (begin + at + 1));
         size_t rows[LANE_ROWS];
         for (size_t i = 0; i < count; i++)
             rows[i] = row + at + i;

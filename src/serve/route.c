@@ -17,6 +17,7 @@ const rt_route rt_routes[] = {
     {"/v1/completions", "POST", "completions", 0, rt_run_completions},
     {"/v1/models", "GET", "models", 0, rt_run_models},
     {"/v1/models/", "GET", "models", 0, rt_run_model},
+    {"/v1/retort/score", "POST", "score", 0, rt_run_score},
     {"/v1/account", "*", "account", RT_ROUTE_OWN, rt_run_own},
     {"/tokenize", "POST", "tokenize", RT_ROUTE_TOKENIZER, rt_run_tokenize},
     {"/v1/tokenize", "POST", "tokenize", RT_ROUTE_TOKENIZER, rt_run_tokenize},

@@ -50,8 +50,8 @@ struct rt_call { /* a request from its head to its last byte */
     rt_ticket *ticket;                    /* open between admission and the bill */
     size_t reserved_tokens, named_tokens; /* the worst case; the request's own max_tokens, 0: none */
     int top_logprobs;
-    bool scores, noted, delivered, revoked; /* noted: in the ledger; delivered: whole */
-    rt_fault fault;                         /* instead of a whole answer; status 0: none */
+    bool scores, tail, noted, delivered, revoked; /* noted: in the ledger; delivered: whole */
+    rt_fault fault;                               /* instead of a whole answer; status 0: none */
     rt_call *next_settled;
     rt_kept_answer *kept;   /* the entry of its Idempotency-Key */
     rt_relay *relay;        /* gateway: on its way to an upstream, or its answer's end waits for the row */
@@ -125,6 +125,14 @@ void rt_serve_news(rt_serve *serve);                   /* the engine or the ledg
 void rt_serve_tick_calls(rt_serve *serve, double now); /* once a second */
 void rt_call_gone(rt_call *call);
 void rt_call_drained(rt_call *call);
+
+/* Admits and submits what call->request holds; false: *fault, and rt_call_give_up answers. */
+bool rt_call_start(rt_call *call, rt_fault *fault);
+void rt_call_give_up(rt_call *call, const rt_fault *fault);
+
+/* score.c */
+void rt_run_score(rt_call *call);
+void rt_compose_score(rt_call *call, rt_text *out);
 
 /* tokens.c, operations.c */
 void rt_run_models(rt_call *call);
