@@ -128,6 +128,8 @@ static rt_status pairs_of(const run *r, const rt_watermark *mark, size_t from, s
     rt_status status = rt_pairs_open(out, rt_watermark_context(mark), dedup_of(r->s->dedup), err);
     for (size_t i = 0; status == RT_OK && i < r->prompts.count; i++)
         status = rt_pairs_forbid(*out, r->prompts.list[i].ids.ids, r->prompts.list[i].ids.count, err);
+    if (status == RT_OK && to - from == r->texts.count)
+        status = rt_pairs_reserve(*out, r->texts.tokens, err);
     for (size_t i = from; status == RT_OK && i < to; i++)
         status = rt_pairs_add(*out, r->texts.list[i].ids.ids, r->texts.list[i].ids.count, err);
     return status;

@@ -80,7 +80,7 @@ static size_t pairs_for_check(const rt_watermark *m)
 {
     if (m->scheme == RT_SCHEME_HF_KGW) /* a list costs as much as thousands of native scores */
         return m->n_vocab > 4096 ? 400 : 4000;
-    return 50000;
+    return 30000;
 }
 
 static rt_status check_key(rt_mark_key_check *out, const rt_pairs *pairs, const rt_watermark *mark,

@@ -33,9 +33,9 @@ static uint64_t hash_of(const int32_t *gram, size_t width)
     return rt_mix64(hash);
 }
 
-static size_t slot_of(const gram_set *set, const int32_t *gram, bool *found)
+static size_t slot_from(const gram_set *set, uint64_t hash, const int32_t *gram, bool *found)
 {
-    size_t at = hash_of(gram, set->width) & (set->n_slots - 1);
+    size_t at = hash & (set->n_slots - 1);
     for (; set->slots[at]; at = (at + 1) & (set->n_slots - 1))
         if (memcmp(set->grams + (size_t)(set->slots[at] - 1) * set->width, gram, set->width * sizeof *gram) ==
             0) {
@@ -46,9 +46,14 @@ static size_t slot_of(const gram_set *set, const int32_t *gram, bool *found)
     return at;
 }
 
-static rt_status grow_slots(gram_set *set, rt_error *err)
+static size_t slot_of(const gram_set *set, const int32_t *gram, bool *found)
 {
-    const size_t n = set->n_slots ? set->n_slots * 4 : 4 * FIRST;
+    return slot_from(set, hash_of(gram, set->width), gram, found);
+}
+
+/* Room for n slots at least; entries move. */
+static rt_status grow_slots(gram_set *set, size_t n, rt_error *err)
+{
     uint32_t *slots = calloc(n, sizeof *slots);
     if (!slots)
         return rt_error_set(err, RT_NO_MEMORY, "no memory to look up %zu pairs", set->count);
@@ -82,13 +87,14 @@ static rt_status append(gram_set *set, const int32_t *gram, rt_error *err)
 }
 
 /* Adds a gram that is not there yet; *added says whether it was new. */
-static rt_status insert(gram_set *set, const int32_t *gram, bool *added, rt_error *err)
+static rt_status insert(gram_set *set, uint64_t hash, const int32_t *gram, bool *added, rt_error *err)
 {
     *added = false;
-    if (set->count * 2 >= set->n_slots && grow_slots(set, err) != RT_OK)
+    if (set->count * 2 >= set->n_slots &&
+        grow_slots(set, set->n_slots ? set->n_slots * 4 : 4 * FIRST, err) != RT_OK)
         return err->status;
     bool found;
-    const size_t at = slot_of(set, gram, &found);
+    const size_t at = slot_from(set, hash, gram, &found);
     if (found)
         return RT_OK;
     if (append(set, gram, err) != RT_OK)
@@ -131,25 +137,52 @@ void rt_pairs_close(rt_pairs *pairs)
     free(pairs);
 }
 
-rt_status rt_pairs_add_gram(rt_pairs *pairs, const int32_t *gram, rt_error *err)
+static rt_status add_hashed(rt_pairs *pairs, uint64_t hash, const int32_t *gram, rt_error *err)
 {
     bool added = true, found;
     pairs->seen++;
     if (pairs->forbidden.count && (slot_of(&pairs->forbidden, gram, &found), found))
         return RT_OK;
     if (pairs->dedup == RT_DEDUP_PAIR)
-        return insert(&pairs->kept, gram, &added, err);
-    if (pairs->dedup == RT_DEDUP_CONTEXT && insert(&pairs->contexts, gram, &added, err) != RT_OK)
+        return insert(&pairs->kept, hash, gram, &added, err);
+    if (pairs->dedup == RT_DEDUP_CONTEXT &&
+        insert(&pairs->contexts, hash_of(gram, pairs->h), gram, &added, err) != RT_OK)
         return err->status;
     return added ? append(&pairs->kept, gram, err) : RT_OK;
 }
 
+rt_status rt_pairs_add_gram(rt_pairs *pairs, const int32_t *gram, rt_error *err)
+{
+    return add_hashed(pairs, hash_of(gram, pairs->h + 1), gram, err);
+}
+
+/* A slot is a cache miss of its own: they are asked for some places ahead. */
 rt_status rt_pairs_add(rt_pairs *pairs, const int32_t *ids, size_t n, rt_error *err)
 {
-    for (size_t i = 0; i + pairs->h < n; i++)
-        if (rt_pairs_add_gram(pairs, ids + i, err) != RT_OK)
+    enum { AHEAD = 16 };
+    uint64_t hashes[AHEAD] = {0};
+    const size_t places = n > pairs->h ? n - pairs->h : 0;
+    for (size_t i = 0; i < places + AHEAD; i++) {
+        const uint64_t hash = hashes[i % AHEAD];
+        if (i < places) {
+            hashes[i % AHEAD] = hash_of(ids + i, pairs->h + 1);
+            if (pairs->kept.n_slots)
+                __builtin_prefetch(&pairs->kept.slots[hashes[i % AHEAD] & (pairs->kept.n_slots - 1)]);
+        }
+        if (i >= AHEAD && i - AHEAD < places && add_hashed(pairs, hash, ids + (i - AHEAD), err) != RT_OK)
             return err->status;
+    }
     return RT_OK;
+}
+
+rt_status rt_pairs_reserve(rt_pairs *pairs, size_t places, rt_error *err)
+{
+    size_t n = 4 * FIRST;
+    if (pairs->dedup != RT_DEDUP_PAIR || places > GRAMS_MAX / 4)
+        return RT_OK;
+    while (n < 2 * places)
+        n *= 2;
+    return n > pairs->kept.n_slots ? grow_slots(&pairs->kept, n, err) : RT_OK;
 }
 
 rt_status rt_pairs_forbid(rt_pairs *pairs, const int32_t *ids, size_t n, rt_error *err)
@@ -157,7 +190,7 @@ rt_status rt_pairs_forbid(rt_pairs *pairs, const int32_t *ids, size_t n, rt_erro
     assert(pairs->kept.count == 0);
     bool added;
     for (size_t i = 0; i + pairs->h <= n; i++)
-        if (insert(&pairs->forbidden, ids + i, &added, err) != RT_OK)
+        if (insert(&pairs->forbidden, hash_of(ids + i, pairs->h), ids + i, &added, err) != RT_OK)
             return err->status;
     return RT_OK;
 }

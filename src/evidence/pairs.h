@@ -20,6 +20,8 @@ typedef struct rt_pairs rt_pairs;
 /* Contexts of h ids, h <= 16. */
 rt_status rt_pairs_open(rt_pairs **out, size_t h, rt_dedup dedup, rt_error *err);
 void rt_pairs_close(rt_pairs *pairs);
+/* Room to look up the pairs of about so many places: spares the growing. */
+rt_status rt_pairs_reserve(rt_pairs *pairs, size_t places, rt_error *err);
 /* The pairs of one text: places i >= h. */
 rt_status rt_pairs_add(rt_pairs *pairs, const int32_t *ids, size_t n, rt_error *err);
 /* One pair: gram [h + 1], the token last. */

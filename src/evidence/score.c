@@ -202,18 +202,37 @@ static double sum_gumbel(const rt_scorer *s, const rt_pairs *pairs)
     return sum;
 }
 
+/* Bit j of a byte to byte j of a word. */
+static uint64_t spread(uint64_t byte)
+{
+    const uint64_t copies = byte * 0x0101010101010101ull & 0x8040201008040201ull;
+    return ((copies + 0x7F7F7F7F7F7F7F7Full) | copies) >> 7 & 0x0101010101010101ull;
+}
+
+/* Adds the eight sums of a word of bytes to the counts of its layers. */
+static void flush(uint64_t sums[8], uint32_t counts[RT_PRF_LAYERS_MAX])
+{
+    for (size_t l = 0; l < RT_PRF_LAYERS_MAX; l++)
+        counts[l] += (uint32_t)(sums[l / 8] >> (8 * (l % 8))) & 255;
+    memset(sums, 0, 8 * sizeof *sums);
+}
+
 static void count_layers(const rt_scorer *s, const rt_pairs *pairs, rt_score *out)
 {
-    const size_t n = rt_pairs_count(pairs), h = rt_pairs_context(pairs);
+    const size_t n = rt_pairs_count(pairs), h = rt_pairs_context(pairs), bytes = (out->layers + 7) / 8;
     uint32_t counts[RT_PRF_LAYERS_MAX] = {0};
+    uint64_t sums[8] = {0};
     for (size_t i = 0; i < n; i++) {
         const int32_t *gram = rt_pairs_get(pairs, i);
         const uint64_t x = s->mark.scheme == RT_SCHEME_TOURNAMENT
                                ? rt_prf_x(rt_prf_seed(s->mark.key, gram, h), gram[h])
                                : rt_hf_synthid_bits(&s->synthid, rt_hf_synthid_hash(gram, h + 1));
-        for (size_t l = 0; l < RT_PRF_LAYERS_MAX; l++)
-            counts[l] += (uint32_t)(x >> l) & 1;
+        for (size_t b = 0; b < bytes; b++)
+            sums[b] += spread(x >> (8 * b) & 255);
+        if (i % 255 == 254)
+            flush(sums, counts);
     }
+    flush(sums, counts);
     for (size_t l = 0; l < out->layers; l++) {
         out->per_layer[l] = counts[l];
         out->ones += counts[l];
