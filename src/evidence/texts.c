@@ -68,6 +68,20 @@ static rt_status add_ids(rt_texts *t, const json_t *list, const char *where, rt_
     return RT_OK;
 }
 
+rt_status rt_texts_add_ids(rt_texts *t, const int32_t *ids, size_t n, rt_error *err)
+{
+    rt_text_item *item = NULL;
+    if (add(t, &item, err) != RT_OK)
+        return err->status;
+    item->ids.ids = malloc((n + 1) * sizeof *ids);
+    if (!item->ids.ids)
+        return rt_error_set(err, RT_NO_MEMORY, "no memory for %zu ids", n);
+    memcpy(item->ids.ids, ids, n * sizeof *ids);
+    item->ids.count = item->ids.capacity = n;
+    t->tokens += n;
+    return RT_OK;
+}
+
 /* The last assistant's words, and the last question before them. */
 static const char *last_answer(const json_t *messages, const char **prompt)
 {
@@ -187,6 +201,55 @@ rt_status rt_texts_read(rt_texts *t, const char *path, int form, rt_error *err)
         status = rt_texts_parse(t, data.data ? data.data : "", data.size, form,
                                 input ? "standard input" : path, err);
     rt_text_deinit(&data);
+    return status;
+}
+
+/* The question of a row: the last user's message before any last answer. */
+static const char *question_of(const json_t *row)
+{
+    static const char *const keys[] = {"prompt", "instruction", "question", "text"};
+    const json_t *messages = json_object_get(row, "messages");
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (json_is_string(json_object_get(row, keys[i])))
+            return json_string_value(json_object_get(row, keys[i]));
+    for (size_t i = json_array_size(messages); i-- > 0;) {
+        const char *role = json_string_value(json_object_get(json_array_get(messages, i), "role"));
+        if (role && strcmp(role, "user") == 0)
+            return json_string_value(json_object_get(json_array_get(messages, i), "content"));
+    }
+    return NULL;
+}
+
+rt_status rt_texts_read_prompts(rt_texts *t, const char *path, rt_error *err)
+{
+    rt_text data = {.size_max = input_max};
+    rt_status status = rt_file_read_unpacked(&data, path, err);
+    const bool rows = data.data && rows_by_look(data.data, data.size);
+    size_t line = 0;
+    for (const char *at = data.data, *end = data.data ? data.data + data.size : NULL;
+         status == RT_OK && at && at < end;) {
+        const char *newline = memchr(at, '\n', (size_t)(end - at));
+        const size_t length = (size_t)((newline ? newline : end) - at);
+        char where[320];
+        json_t *row = NULL;
+        (void)snprintf(where, sizeof where, "%.280s:%zu", path, ++line);
+        if (length > 0 && strspn(at, " \t\r") < length) {
+            if (!rows) {
+                status = add_text(t, at, length, NULL, err);
+            } else if (rt_json_parse(&row, at, length, where, err) == RT_OK) {
+                const char *question = question_of(row);
+                status = question ? add_text(t, question, strlen(question), NULL, err)
+                                  : rt_error_set(err, RT_CORRUPT, "%s: the row holds no question", where);
+            } else {
+                status = err->status;
+            }
+            json_decref(row);
+        }
+        at += length + 1;
+    }
+    rt_text_deinit(&data);
+    if (status == RT_OK && t->count == 0)
+        status = rt_error_set(err, RT_INVALID, "%.300s: holds no question", path);
     return status;
 }
 

@@ -29,6 +29,11 @@ enum { RT_TEXTS_AUTO, RT_TEXTS_PLAIN, RT_TEXTS_ROWS };
 rt_status rt_texts_read(rt_texts *texts, const char *path, int form, rt_error *err);
 rt_status rt_texts_parse(rt_texts *texts, const char *data, size_t size, int form, const char *where,
                          rt_error *err);
+/* Questions alone: rows with "prompt", "instruction", "question", "text" or messages; plain text, one a line.
+ */
+rt_status rt_texts_read_prompts(rt_texts *texts, const char *path, rt_error *err);
+/* Appends a text that is given as ids, and counts its tokens. */
+rt_status rt_texts_add_ids(rt_texts *texts, const int32_t *ids, size_t n, rt_error *err);
 /* Fills in the ids of texts; RT_INVALID without a tokenizer when one has only text, RT_MISMATCH when rows say
  * another tokenizer or hold ids that this one has not. */
 rt_status rt_texts_encode(rt_texts *texts, const rt_tokenizer *tokenizer, rt_pool *pool, rt_error *err);

@@ -1,0 +1,40 @@
+/* cli/evidence.h - what the subcommands of `retort evidence` share. */
+#ifndef RT_CLI_EVIDENCE_H
+#define RT_CLI_EVIDENCE_H
+
+#include "cli/open_model.h"
+#include "cli/watermark.h"
+#include "evidence/battery.h"
+
+int evidence_plan(int argc, char **argv);
+int evidence_run(int argc, char **argv);
+int evidence_calibrate(int argc, char **argv);
+int evidence_report(int argc, char **argv);
+
+/* A plan at work: its inputs opened, what its suspect shows gathered. */
+typedef struct cli_case {
+    json_t *plan;
+    bool intact; /* the plan's hash holds */
+    rt_pool *pool;
+    cli_model suspect_model, reference_model;
+    rt_subject suspect, reference; /* model NULL: none */
+    bool has_key;
+    rt_mark_key key;
+    rt_gathered gathered;
+    const char *suspect_name; /* another model in the suspect's place (a control); NULL: the plan's */
+    size_t threads;
+} cli_case;
+
+/* Reads and checks the plan, opens pool, key and models.  A key that is not the plan's (commitment) is
+ * RT_MISMATCH; a public one RT_FORBIDDEN; changed inputs RT_MISMATCH. */
+rt_status cli_case_open(cli_case *c, const char *plan_path, const char *key_path, rt_error *err);
+void cli_case_close(cli_case *c);
+/* Samples and reads as far as the plan's watermark tests need it.  Progress goes to stderr. */
+rt_status cli_case_gather(cli_case *c, rt_error *err);
+
+bool cli_plan_has(const json_t *plan, rt_test test);
+const char *cli_plan_text(const json_t *plan, const char *name); /* NULL: not there */
+size_t cli_plan_count(const json_t *plan, const char *name, size_t otherwise);
+rt_status cli_rows_read(json_t **out, const char *path, rt_error *err); /* a JSONL file as an array */
+
+#endif

@@ -1,0 +1,391 @@
+/* cli/evidence_run.c - `retort evidence run`: the plan's tests, their combination, the words that it allows.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/json.h"
+#include "base/size.h"
+#include "cli/cli.h"
+#include "cli/evidence.h"
+#include "evidence/combine.h"
+#include "evidence/saddle.h"
+#include "evidence/plan.h"
+#include "retort/version.h"
+
+enum { RESULTS_MAX = 128, READERS_MAX = 16, WEIGHT_ROWS = 256 };
+static const size_t record_max = (size_t)64 << 20;
+
+typedef struct run {
+    cli_case c;
+    json_t *calibration; /* NULL: none */
+    json_t *results, *accounts, *identity;
+    double log10_p[RESULTS_MAX]; /* of results that count */
+    int group[RESULTS_MAX];      /* of independent data: reading 0, sampled text 1, then one a test */
+    size_t n_counted;
+    bool all_calibrated, all_checked;
+} run;
+
+/* Did a test pass the calibration?  -1: it is not in the file. */
+static int calibrated(const run *r, rt_test test)
+{
+    const json_t *t = json_object_get(json_object_get(r->calibration, "tests"), rt_test_word(test));
+    return t ? json_is_true(json_object_get(t, "passed")) : -1;
+}
+
+static int group_of(rt_test test)
+{
+    if (test == RT_TEST_POOLED || test == RT_TEST_SOFT || test == RT_TEST_HARD)
+        return 0;
+    return test == RT_TEST_DIFFERENCE || test == RT_TEST_CLOSED ? 1 : (int)test;
+}
+
+/* The smallest rise of a mean score per pair that p = 1e-5 would have shown; and, where something was found,
+ * the share of this dose that would still be. */
+static void add_power(json_t *o, const rt_result *result, const rt_watermark *mark)
+{
+    static const double z5 = 4.2649;
+    if (result->test == RT_TEST_HARD || result->test == RT_TEST_CLOSED) {
+        double weights[RT_PRF_LAYERS_MAX], variance = mark->gamma * (1 - mark->gamma);
+        if (mark->scheme == RT_SCHEME_GUMBEL)
+            variance = 1;
+        if (mark->scheme == RT_SCHEME_TOURNAMENT || mark->scheme == RT_SCHEME_HF_SYNTHID) {
+            const size_t layers = mark->scheme == RT_SCHEME_TOURNAMENT ? mark->layers : mark->n_keys;
+            variance = 0;
+            rt_synthid_weights(weights, layers);
+            for (size_t l = 0; l < layers; l++)
+                variance += weights[l] * weights[l] / 4;
+        }
+        (void)json_object_set_new(o, "least_rise_at_1e-5",
+                                  json_real(z5 * sqrt(variance / fmax((double)result->n, 1))));
+    }
+    if (result->z > z5)
+        (void)json_object_set_new(o, "share_of_dose_at_1e-5", json_real(z5 / result->z));
+}
+
+/* A result that failed its calibration is shown without p, and counts for nothing. */
+static void add_result(run *r, const rt_result *result, bool counts)
+{
+    const int passed = calibrated(r, result->test);
+    json_t *o = rt_result_json(result);
+    const bool mark = result->test < RT_TEST_MARKS, checked = !mark || result->check.calibrated;
+    if (mark)
+        add_power(o, result, &r->c.key.mark);
+    if (passed == 0 || !checked) {
+        (void)json_object_del(o, "p");
+        (void)json_object_del(o, "log10_p");
+        (void)json_object_set_new(o, "note", json_string("not calibrated here: no p is given"));
+        r->all_calibrated = false;
+        counts = false;
+    }
+    (void)json_object_set_new(
+        o, "calibrated", passed >= 0 ? json_boolean(passed) : json_string(mark ? "by random keys" : "exact"));
+    if (counts && r->n_counted < RESULTS_MAX) {
+        r->log10_p[r->n_counted] = result->log10_p;
+        r->group[r->n_counted++] = group_of(result->test);
+        r->all_checked &= checked;
+    }
+    (void)json_array_append_new(r->results, o);
+}
+
+static rt_status mark_tests(run *r, rt_error *err)
+{
+    cli_case *c = &r->c;
+    const size_t keys = cli_plan_count(c->plan, "random_keys", 99), seed = cli_plan_count(c->plan, "seed", 0);
+    const json_t *accounts = json_object_get(c->plan, "accounts");
+    for (rt_test t = 0; t < RT_TEST_MARKS; t++) {
+        rt_result result;
+        if (!cli_plan_has(c->plan, t))
+            continue;
+        if (rt_battery_mark(&result, &c->gathered, t, &c->key.mark, err) != RT_OK ||
+            rt_battery_check(&result, &c->gathered, &c->key.mark, keys, seed ^ 0x5EED, c->pool, err) != RT_OK)
+            return err->status;
+        add_result(r, &result, true);
+        for (size_t a = 0; a < json_array_size(accounts); a++) {
+            const char *account = json_string_value(json_array_get(accounts, a));
+            rt_watermark mark;
+            rt_result its;
+            if (rt_mark_key_for_account(&mark, &c->key.mark, account, err) != RT_OK ||
+                rt_battery_mark(&its, &c->gathered, t, &mark, err) != RT_OK)
+                return err->status;
+            json_t *o = rt_result_json(&its);
+            (void)json_object_update_new(
+                o, json_pack("{s:s,s:f}", "account", account, "log10_p_corrected",
+                             fmin(0, its.log10_p + log10((double)json_array_size(accounts)))));
+            (void)json_array_append_new(r->accounts, o);
+        }
+    }
+    return RT_OK;
+}
+
+static rt_status row_tests(run *r, rt_error *err)
+{
+    cli_case *c = &r->c;
+    rt_subject readers[READERS_MAX] = {{0}};
+    cli_model models[READERS_MAX] = {{0}};
+    const json_t *names = json_object_get(c->plan, "readers");
+    const size_t n = rt_size_min(json_array_size(names), READERS_MAX);
+    rt_status status = RT_OK;
+    for (rt_test t = RT_TEST_TWINS; status == RT_OK && t <= RT_TEST_PREFERENCE; t++) {
+        rt_result result;
+        json_t *rows = NULL;
+        if (!cli_plan_has(c->plan, t))
+            continue;
+        const char *path = cli_plan_text(c->plan, rt_test_word(t));
+        if (!path || !c->suspect.model)
+            status = rt_error_set(err, RT_INVALID, "the %s test needs its rows and the suspect's model",
+                                  rt_test_word(t));
+        for (size_t i = 0; status == RT_OK && t == RT_TEST_PREFERENCE && i < n; i++) {
+            const char *name = json_string_value(json_array_get(names, i));
+            status = cli_model_open(&models[i], name, RT_PRECISION_BF16, 0, c->pool, err);
+            if (status == RT_OK)
+                status = rt_subject_open(&readers[i], name, models[i].model, models[i].tokenizer,
+                                         models[i].chat_template, err);
+        }
+        if (status == RT_OK)
+            status = cli_rows_read(&rows, path, err);
+        if (status == RT_OK)
+            status = rt_battery_rows(&result, t, rows, &c->suspect, c->reference.model ? &c->reference : NULL,
+                                     readers, n, cli_plan_count(c->plan, "flips", 99999),
+                                     cli_plan_count(c->plan, "seed", 0), err);
+        json_decref(rows);
+        if (status == RT_OK && t == RT_TEST_PREFERENCE && n == 0)
+            result.note =
+                "without innocent readers the teacher's text may simply be easier: counts for nothing";
+        if (status == RT_OK)
+            add_result(r, &result, t != RT_TEST_PREFERENCE || n > 0);
+    }
+    for (size_t i = 0; i < READERS_MAX; i++) {
+        rt_subject_close(&readers[i]);
+        cli_model_close(&models[i]);
+    }
+    return status;
+}
+
+static rt_status text_tests(run *r, rt_error *err)
+{
+    cli_case *c = &r->c;
+    rt_texts suspect = {0}, teacher = {0};
+    const char *answers = cli_plan_text(c->plan, "answers"),
+               *said = cli_plan_text(c->plan, "teacher_answers");
+    const bool mmd = cli_plan_has(c->plan, RT_TEST_MMD), identity = cli_plan_has(c->plan, RT_TEST_IDENTITY);
+    rt_status status = RT_OK;
+    if ((mmd || identity) && (!answers || (mmd && !said)))
+        return rt_error_set(err, RT_INVALID,
+                            "mmd and identity need recorded answers (of both sides for mmd)");
+    if (mmd || identity)
+        status = rt_texts_read(&suspect, answers, RT_TEXTS_AUTO, err);
+    if (status == RT_OK && mmd)
+        status = rt_texts_read(&teacher, said, RT_TEXTS_AUTO, err);
+    if (status == RT_OK && mmd) {
+        rt_result result;
+        status =
+            rt_battery_mmd(&result, &suspect, &teacher, cli_plan_count(c->plan, "flips", 99999) / 10 + 999,
+                           cli_plan_count(c->plan, "seed", 0), err);
+        if (status == RT_OK)
+            add_result(r, &result, false); /* "not the same model" is no evidence of training */
+    }
+    if (status == RT_OK && identity)
+        r->identity = rt_battery_identity(&suspect, json_object_get(c->plan, "names"));
+    rt_texts_deinit(&suspect);
+    rt_texts_deinit(&teacher);
+    return status;
+}
+
+static rt_status weight_test(run *r, rt_error *err)
+{
+    cli_case *c = &r->c;
+    if (!cli_plan_has(c->plan, RT_TEST_WEIGHTS))
+        return RT_OK;
+    const char *name = cli_plan_text(c->plan, "weights");
+    char *path = NULL;
+    rt_weights *weights = NULL;
+    rt_result result;
+    if (!name || !c->suspect.model)
+        return rt_error_set(err, RT_INVALID, "the weights test needs the suspect and --weights MODEL");
+    rt_status status = cli_model_path(&path, name, err);
+    if (status == RT_OK)
+        status = rt_weights_open(&weights, path, err);
+    if (status == RT_OK)
+        status = rt_battery_weights(&result, c->suspect_model.weights, weights, WEIGHT_ROWS,
+                                    cli_plan_count(c->plan, "seed", 0), err);
+    if (status == RT_OK)
+        add_result(r, &result, false); /* it speaks of another hypothesis: never combined */
+    rt_weights_close(weights);
+    free(path);
+    return status;
+}
+
+/* An earlier record on other data that found something with the same key. */
+static bool replicates(const run *r)
+{
+    rt_error err = {0};
+    json_t *record = NULL;
+    const char *path = cli_plan_text(r->c.plan, "replicates");
+    if (!path || rt_json_read(&record, path, record_max, &err) != RT_OK)
+        return false;
+    const json_t *plan = json_object_get(record, "plan");
+    const json_t *before = json_object_get(json_object_get(plan, "key_public"), "commitment"),
+                 *now = json_object_get(json_object_get(r->c.plan, "key_public"), "commitment");
+    const json_t *inputs = json_object_get(plan, "inputs"), *mine = json_object_get(r->c.plan, "inputs");
+    const bool fresh = !json_equal(json_object_get(inputs, "read"), json_object_get(mine, "read")) ||
+                       (!json_object_get(mine, "read") &&
+                        !json_equal(json_object_get(plan, "seed"), json_object_get(r->c.plan, "seed")));
+    const double p = json_number_value(json_object_get(json_object_get(record, "verdict"), "log10_p"));
+    const bool good = fresh && json_equal(before, now) && p <= -5;
+    json_decref(record);
+    return good;
+}
+
+static json_t *verdict(const run *r, rt_verdict_facts *f)
+{
+    double least[RT_TEST_COUNT + 2] = {0};
+    size_t groups = 0;
+    for (size_t i = 0; i < r->n_counted; i++)
+        least[r->group[i]] = fmin(least[r->group[i]], r->log10_p[i]);
+    for (size_t g = 0; g < RT_TEST_COUNT; g++)
+        groups += least[g] <= log10(0.05);
+    *f = (rt_verdict_facts){.log10_p = rt_cauchy(r->log10_p, r->n_counted),
+                            .calibrated = r->n_counted > 0,
+                            .key_check = r->all_checked,
+                            .second_test = groups >= 2,
+                            .replicated = replicates(r),
+                            .plan_first = r->c.intact,
+                            .identity_only = r->n_counted == 0};
+    json_t *o = rt_verdict_json(f);
+    (void)json_object_set_new(o, "combined_by",
+                              json_string("Cauchy, which holds under any dependence of the tests"));
+    (void)json_object_set_new(o, "tests_combined", json_integer((json_int_t)r->n_counted));
+    return o;
+}
+
+static rt_status read_calibration(run *r, const char *path, rt_error *err)
+{
+    if (!path)
+        return RT_OK;
+    if (rt_json_read(&r->calibration, path, record_max, err) != RT_OK)
+        return err->status;
+    const json_t *hash = json_object_get(r->calibration, "plan_hash");
+    if (!json_equal(hash, json_object_get(r->c.plan, "hash")))
+        return rt_error_set(err, RT_MISMATCH, "%.300s: is the calibration of another plan", path);
+    return RT_OK;
+}
+
+static json_t *record_of(run *r, double began, double seconds)
+{
+    rt_verdict_facts facts;
+    json_t *key = r->c.has_key ? rt_mark_key_public(&r->c.key) : json_null();
+    json_t *record =
+        json_pack("{s:i,s:s,s:O,s:b,s:f,s:f,s:o,s:O,s:O}", "retort_evidence_record", 1, "version", RT_VERSION,
+                  "plan", r->c.plan, "plan_intact", r->c.intact, "started", began, "wall_s", seconds, "key",
+                  key, "results", r->results, "accounts", r->accounts);
+    if (r->identity)
+        (void)json_object_set(record, "identity", r->identity);
+    if (r->calibration)
+        (void)json_object_set(record, "calibration", r->calibration);
+    if (r->c.gathered.read)
+        (void)json_object_set_new(record, "reading",
+                                  json_pack("{s:I,s:I}", "places", (json_int_t)r->c.gathered.look.places,
+                                            "skipped", (json_int_t)r->c.gathered.look.skipped));
+    (void)json_object_set_new(record, "sampled_tokens", json_integer((json_int_t)r->c.gathered.sampled));
+    (void)json_object_set_new(record, "verdict", verdict(r, &facts));
+    if (facts.log10_p <= log10(0.05))
+        (void)json_object_set_new(record, "alternatives", rt_alternatives_json(r->c.has_key));
+    return record;
+}
+
+static void print_record(const json_t *record)
+{
+    size_t i;
+    const json_t *o, *v = json_object_get(record, "verdict");
+    if (!json_is_true(json_object_get(record, "plan_intact")))
+        (void)printf("THE PLAN WAS ALTERED after it was hashed\n");
+    json_array_foreach(json_object_get(record, "results"), i, o)
+    {
+        const char *p = json_string_value(json_object_get(o, "p"));
+        (void)printf("%-12s n %-9d z %8.2f  p %s%s%s\n", json_string_value(json_object_get(o, "test")),
+                     (int)json_integer_value(json_object_get(o, "n")),
+                     json_number_value(json_object_get(o, "z")), p ? p : "-",
+                     json_object_get(o, "note") ? "  " : "",
+                     json_object_get(o, "note") ? json_string_value(json_object_get(o, "note")) : "");
+    }
+    json_array_foreach(json_object_get(record, "accounts"), i, o)(void)
+        printf("%-12s account %s: z %.2f, log10 p %.2f corrected for all accounts\n",
+               json_string_value(json_object_get(o, "test")),
+               json_string_value(json_object_get(o, "account")), json_number_value(json_object_get(o, "z")),
+               json_number_value(json_object_get(o, "log10_p_corrected")));
+    (void)printf("%s (combined p %s)\n", json_string_value(json_object_get(v, "words")),
+                 json_string_value(json_object_get(v, "p")));
+    if (json_object_get(v, "missing_for_more"))
+        (void)printf("for more, this is missing: %s\n",
+                     json_string_value(json_object_get(v, "missing_for_more")));
+    json_array_foreach(json_object_get(record, "alternatives"), i, o)(void)
+        printf("%s%s (%s)\n", i ? "  " : "other explanations:\n  ",
+               json_string_value(json_object_get(o, "explanation")),
+               json_string_value(json_object_get(o, "tested_how")));
+}
+
+int evidence_run(int argc, char **argv)
+{
+    const char *plan = NULL, *key = NULL, *calibration = NULL, *out = NULL;
+    size_t threads = 0;
+    bool json = false;
+    const cli_option spec[] = {
+        {CLI_ABOUT, NULL, NULL,
+         "Runs the plan's tests, combines those that speak of outputs, and says what the figures allow:\n"
+         "no evidence found, not excluded, indication, strong or very strong evidence. Every test has its\n"
+         "null hypothesis, assumptions and what it cannot say; watermark tests are checked with random\n"
+         "keys. A plan that was altered after it was hashed is run and reported as altered.\n"
+         "Exit status 0 whatever is found.\n\n"
+         "Examples:\n  retort evidence run plan.json --out record.json\n"
+         "  retort evidence run plan.json --calibration calibration.json --json"},
+        {CLI_STRING | CLI_REQUIRED, "PLAN", &plan, "from 'retort evidence plan'"},
+        {CLI_STRING, "--key KEY", &key, "where the plan's key is, when not where the plan says"},
+        {CLI_STRING, "--calibration FILE", &calibration, "from 'retort evidence calibrate'"},
+        {CLI_STRING, "--out FILE", &out, "where the record goes"},
+        {CLI_COUNT, "--threads N", &threads, "default: one a processor"},
+        {CLI_FLAG, "--json", &json, "print the record"},
+        {CLI_END, NULL, NULL, NULL},
+    };
+    rt_error err = {0};
+    if (cli_parse(spec, argc, argv, &err) != RT_OK)
+        return cli_fail(&err);
+    cli_interrupts_watch();
+    const double from = rt_clock_seconds(), began = (double)rt_clock_unix_seconds();
+    run r = {
+        .c = {.threads = threads}, .results = json_array(), .accounts = json_array(), .all_checked = true};
+    rt_status status = cli_case_open(&r.c, plan, key, &err);
+    if (status == RT_OK)
+        status = read_calibration(&r, calibration, &err);
+    if (status == RT_OK)
+        status = cli_case_gather(&r.c, &err);
+    if (status == RT_OK)
+        status = mark_tests(&r, &err);
+    if (status == RT_OK)
+        status = row_tests(&r, &err);
+    if (status == RT_OK)
+        status = text_tests(&r, &err);
+    if (status == RT_OK)
+        status = weight_test(&r, &err);
+    json_t *record = status == RT_OK ? record_of(&r, began, rt_clock_seconds() - from) : NULL;
+    if (status == RT_OK && out)
+        status = rt_json_write(out, record, &err);
+    int exit_status = 0;
+    if (status == RT_STOPPED)
+        (void)cli_stopped(&err, "the same command begins again");
+    if (status != RT_OK)
+        exit_status = cli_fail(&err);
+    else if (json)
+        exit_status = cli_print_json(json_incref(record));
+    else
+        print_record(record);
+    json_decref(record);
+    json_decref(r.results);
+    json_decref(r.accounts);
+    json_decref(r.identity);
+    json_decref(r.calibration);
+    cli_case_close(&r.c);
+    return exit_status;
+}

@@ -1,0 +1,65 @@
+/* evidence/subject.h - a model that is asked about: its probabilities after given text, how likely it holds a
+ * given answer, and answers sampled from it. */
+#ifndef RT_EVIDENCE_SUBJECT_H
+#define RT_EVIDENCE_SUBJECT_H
+
+#include "evidence/pairs.h"
+#include "evidence/reading.h"
+#include "evidence/texts.h"
+#include "model/chat_template.h"
+#include "model/session.h"
+
+typedef struct rt_subject {
+    const char *name; /* borrowed, as all but session and rows */
+    const rt_model *model;
+    const rt_tokenizer *tokenizer;
+    const rt_chat_template *chat_template; /* NULL: prompts are used as they are */
+    rt_session *session;
+    float *rows; /* [room, n_vocab] */
+    size_t room;
+} rt_subject;
+
+rt_status rt_subject_open(rt_subject *out, const char *name, const rt_model *model,
+                          const rt_tokenizer *tokenizer, const rt_chat_template *chat_template,
+                          rt_error *err);
+void rt_subject_close(rt_subject *subject);
+
+/* The ids of a question as the model is trained on it; NULL or "": none. */
+rt_status rt_subject_prompt(const rt_subject *subject, const char *prompt, rt_token_list *out, rt_error *err);
+/* *rows [n_answer, n_vocab]: logits from which each answer id would be drawn; lent until the next call.
+ * Without a prompt there is nothing before the first id, and its row is left out: *first is then 1, else 0,
+ * and row i - *first belongs to answer id i.  Longer texts are cut to the context: *n_rows. */
+rt_status rt_subject_logits(rt_subject *subject, const rt_token_list *prompt, const int32_t *answer, size_t n,
+                            float **rows, size_t *first, size_t *n_rows, rt_error *err);
+
+typedef struct rt_likelihood {
+    double sum;   /* ln P of the answer */
+    double least; /* mean of the lowest fifth of its tokens' ln P */
+    size_t tokens, bytes;
+} rt_likelihood;
+/* RT_NOT_FINITE when the model gives no numbers. */
+rt_status rt_subject_likelihood(rt_subject *subject, const char *prompt, const char *answer,
+                                rt_likelihood *out, rt_error *err);
+
+/* Samples answers to the prompts, in turn and again with other draws, until there are about `tokens` ids.
+ * stop: asked after each answer, may be NULL; true ends with RT_STOPPED. */
+rt_status rt_subject_sample(const rt_subject *subject, const rt_texts *prompts, size_t tokens,
+                            size_t answer_tokens, double temperature, uint64_t seed, bool (*stop)(void),
+                            rt_texts *out, rt_error *err);
+
+/* What reading text with the suspect gives, for any key of one context width (METHODS-evidence 4.2, 4.3). */
+typedef struct rt_look {
+    size_t h, places, skipped; /* skipped: the context stood earlier in the prefix */
+    rt_pairs *hard;            /* (context, argmax), each context once */
+    rt_reading *soft, *diff;   /* pooled without and with a reference; diff NULL without one */
+} rt_look;
+rt_status rt_look_open(rt_look *out, size_t h, bool with_reference, rt_error *err);
+void rt_look_close(rt_look *look);
+/* Reads texts, at most `tokens` ids of answers in all.  reference NULL: none. */
+rt_status rt_look_read(rt_look *look, rt_subject *suspect, rt_subject *reference, const rt_texts *texts,
+                       size_t tokens, bool (*stop)(void), rt_error *err);
+/* a(c, v) = n_S(c, v)/N_S - n_B(c, v)/N_B of sampled answers (4.1). */
+rt_status rt_look_difference(rt_reading **out, size_t h, const rt_texts *suspect, const rt_texts *reference,
+                             rt_error *err);
+
+#endif

@@ -1,0 +1,376 @@
+/* report/evidence_page.c - see evidence_page.h.
+ *
+ * The order is that of a reader who has one minute: what is claimed and what may be said, the plan, figures
+ * of every test with its null hypothesis and what it cannot say, whether p-values are honest here, other
+ * explanations, and the commands that make it again. */
+#include "report/evidence_page.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "report/html.h"
+#include "report/page.h"
+#include "report/svg.h"
+#include "retort/version.h"
+
+static const char *text_of(const json_t *o, const char *key)
+{
+    const char *text = json_string_value(json_object_get(o, key));
+    return text ? text : "";
+}
+
+static double number_of(const json_t *o, const char *key)
+{
+    const json_t *value = json_object_get(o, key);
+    return json_is_number(value) ? json_number_value(value) : (double)NAN;
+}
+
+static void cell(rt_text *out, const char *text)
+{
+    rt_text_puts(out, "<td>");
+    rt_html_puts(out, text);
+    rt_text_puts(out, "</td>");
+}
+
+static void cell_number(rt_text *out, double value, const char *format)
+{
+    if (isfinite(value)) {
+        rt_text_puts(out, "<td>");
+        rt_text_printf(out, format, value); /* formats are ours */
+        rt_text_puts(out, "</td>");
+    } else {
+        cell(out, "\xE2\x80\x93");
+    }
+}
+
+static void table_open(rt_text *out, const char *const *heads, size_t n)
+{
+    rt_text_puts(out, "<table class=\"results\"><thead><tr>");
+    for (size_t i = 0; i < n; i++)
+        rt_text_printf(out, "<th>%s</th>", heads[i]);
+    rt_text_puts(out, "</tr></thead><tbody>\n");
+}
+
+static void table_close(rt_text *out) { rt_text_puts(out, "</tbody></table>\n"); }
+
+static void alarm(rt_text *out, const char *sentence)
+{
+    rt_text_puts(out, "<p style=\"color:#b00020;font-weight:600\">");
+    rt_html_puts(out, sentence);
+    rt_text_puts(out, "</p>\n");
+}
+
+static void section_verdict(rt_text *out, const json_t *record, bool intact)
+{
+    const json_t *v = json_object_get(record, "verdict");
+    char line[512];
+    rt_page_section_open(out, "verdict", "What may be said");
+    if (!intact)
+        alarm(out, "The plan was altered after it was hashed: what follows was not fixed before looking.");
+    (void)snprintf(line, sizeof line, "%.60s. Combined p %.40s over %d tests, by %.120s.",
+                   text_of(v, "words"), text_of(v, "p"),
+                   (int)json_integer_value(json_object_get(v, "tests_combined")), text_of(v, "combined_by"));
+    rt_page_paragraph(out, "lead", line);
+    if (text_of(v, "missing_for_more")[0]) {
+        (void)snprintf(line, sizeof line, "For stronger words this is missing: %.300s.",
+                       text_of(v, "missing_for_more"));
+        rt_page_paragraph(out, "", line);
+    }
+    rt_page_paragraph(out, "",
+                      "p is how often an innocent model would show at least this much. It is not the chance "
+                      "that the suspect is innocent, and no figure here tells intent.");
+    const double lr = number_of(v, "log10_likelihood_ratio_at_most");
+    if (isfinite(lr)) {
+        (void)snprintf(line, sizeof line,
+                       "As a likelihood ratio this p is worth at most 10 to the power %.1f, whatever the "
+                       "alternative.",
+                       lr);
+        rt_page_paragraph(out, "", line);
+    }
+    rt_page_section_close(out);
+}
+
+static void row_text(rt_text *out, const char *name, const char *value)
+{
+    if (!value[0])
+        return;
+    rt_text_puts(out, "<tr>");
+    cell(out, name);
+    cell(out, value);
+    rt_text_puts(out, "</tr>\n");
+}
+
+static void section_plan(rt_text *out, const json_t *record)
+{
+    static const char *const heads[] = {"part", "as planned"};
+    const json_t *plan = json_object_get(record, "plan"), *key = json_object_get(record, "key"), *value;
+    const char *name;
+    rt_page_section_open(out, "plan", "The plan, written before looking");
+    table_open(out, heads, 2);
+    json_object_foreach((json_t *)(uintptr_t)plan, name, value)
+    {
+        char number[48];
+        if (json_is_string(value)) {
+            row_text(out, name, json_string_value(value));
+        } else if (json_is_number(value)) {
+            (void)snprintf(number, sizeof number, "%.15g", json_number_value(value));
+            row_text(out, name, number);
+        } else if (json_is_array(value) && json_array_size(value) > 0) {
+            rt_text list = {0};
+            for (size_t i = 0; i < json_array_size(value); i++) {
+                const char *item = json_string_value(json_array_get(value, i));
+                rt_text_printf(&list, "%s%s", i ? ", " : "", item ? item : "");
+            }
+            row_text(out, name, list.data ? list.data : "");
+            rt_text_deinit(&list);
+        }
+    }
+    row_text(out, "key's commitment", text_of(key, "commitment"));
+    table_close(out);
+    rt_page_section_close(out);
+}
+
+/* log10 p of each test against the levels that words need. */
+static void figure_p(rt_text *out, const json_t *results)
+{
+    double least = -12;
+    size_t i, n = 0;
+    const json_t *r;
+    json_array_foreach(results, i, r)
+    {
+        const double p = number_of(r, "log10_p");
+        if (isfinite(p)) {
+            least = fmin(least, p);
+            n++;
+        }
+    }
+    if (n == 0 || n > 40)
+        return;
+    const rt_ticks ticks = rt_ticks_cover(0, -least, 6);
+    rt_svg svg;
+    rt_page_figure_open(out, "How unlikely each result is if the suspect is innocent");
+    rt_svg_open(&svg, out, 640, 60 + 26 * (double)n, (rt_margin){110, 20, 10, 40}, "chart",
+                "minus log10 p of each test");
+    rt_svg_axis_x(&svg, &ticks, ticks.values[ticks.count - 1], RT_NUMBER_PLAIN, "-log10 p");
+    double y = svg.top + 14;
+    json_array_foreach(results, i, r)
+    {
+        const double p = number_of(r, "log10_p");
+        if (!isfinite(p))
+            continue;
+        const double from = rt_scale_at(&svg.x, 0), to = rt_scale_at(&svg.x, -p);
+        rt_svg_text(&svg, svg.left - 8, y + 4, RT_ANCHOR_END, "tick", text_of(r, "test"));
+        rt_svg_rect(&svg, "fill s-student", from, y - 7, fmax(to - from, 1), 14, text_of(r, "p"));
+        y += 26;
+    }
+    rt_svg_close(&svg);
+    rt_page_figure_close(out, "5 is what strong evidence needs, 10 what very strong evidence needs, with the "
+                              "conditions of the section before.");
+}
+
+static void section_results(rt_text *out, const json_t *record)
+{
+    static const char *const heads[] = {"test", "n", "z", "p", "log10 p", "null hypothesis", "cannot say"};
+    const json_t *results = json_object_get(record, "results"), *r;
+    size_t i;
+    rt_page_section_open(out, "tests", "Every test");
+    figure_p(out, results);
+    table_open(out, heads, 7);
+    json_array_foreach(results, i, r)
+    {
+        rt_text_puts(out, "<tr>");
+        cell(out, text_of(r, "test"));
+        cell_number(out, number_of(r, "n"), "%.0f");
+        cell_number(out, number_of(r, "z"), "%.2f");
+        cell(out, text_of(r, "p")[0] ? text_of(r, "p") : "not calibrated here");
+        cell_number(out, number_of(r, "log10_p"), "%.2f");
+        cell(out, text_of(r, "null"));
+        cell(out, text_of(r, "cannot_say"));
+        rt_text_puts(out, "</tr>\n");
+    }
+    table_close(out);
+    json_array_foreach(results, i, r)
+    {
+        char line[512];
+        const double share = number_of(r, "share_of_dose_at_1e-5"), rise = number_of(r, "least_rise_at_1e-5");
+        if (text_of(r, "note")[0]) {
+            (void)snprintf(line, sizeof line, "%.40s: %.400s.", text_of(r, "test"), text_of(r, "note"));
+            rt_page_paragraph(out, "", line);
+        }
+        if (isfinite(share)) {
+            (void)snprintf(line, sizeof line,
+                           "%.40s: about %.3g%% of this dose would still have shown p = 1e-5.",
+                           text_of(r, "test"), 100 * share);
+            rt_page_paragraph(out, "", line);
+        } else if (isfinite(rise)) {
+            (void)snprintf(
+                line, sizeof line,
+                "%.40s: a mean score %.4g above chance would have shown p = 1e-5; less than that cannot be "
+                "told from nothing.",
+                text_of(r, "test"), rise);
+            rt_page_paragraph(out, "", line);
+        }
+    }
+    rt_page_section_close(out);
+}
+
+static void section_accounts(rt_text *out, const json_t *record)
+{
+    static const char *const heads[] = {"account", "test", "z", "log10 p, corrected for all accounts"};
+    const json_t *accounts = json_object_get(record, "accounts"),
+                 *identity = json_object_get(record, "identity"), *r;
+    size_t i;
+    if (json_array_size(accounts) > 0) {
+        rt_page_section_open(out, "accounts", "Whose answers");
+        table_open(out, heads, 4);
+        json_array_foreach(accounts, i, r)
+        {
+            rt_text_puts(out, "<tr>");
+            cell(out, text_of(r, "account"));
+            cell(out, text_of(r, "test"));
+            cell_number(out, number_of(r, "z"), "%.2f");
+            cell_number(out, number_of(r, "log10_p_corrected"), "%.2f");
+            rt_text_puts(out, "</tr>\n");
+        }
+        table_close(out);
+        rt_page_section_close(out);
+    }
+    if (json_array_size(identity) > 0) {
+        static const char *const names[] = {"name", "answers that claim it", "of", "95% from", "to"};
+        rt_page_section_open(out, "identity", "What it says it is (weak)");
+        rt_page_paragraph(out, "",
+                          "Models have no knowledge of themselves, and web text is full of such sentences: "
+                          "this lifts no verdict.");
+        table_open(out, names, 5);
+        json_array_foreach(identity, i, r)
+        {
+            rt_text_puts(out, "<tr>");
+            cell(out, text_of(r, "name"));
+            cell_number(out, number_of(r, "k"), "%.0f");
+            cell_number(out, number_of(r, "n"), "%.0f");
+            cell_number(out, number_of(r, "lo"), "%.4f");
+            cell_number(out, number_of(r, "hi"), "%.4f");
+            rt_text_puts(out, "</tr>\n");
+        }
+        table_close(out);
+        rt_page_section_close(out);
+    }
+}
+
+/* Sorted p-values against what uniform ones would be. */
+static void figure_qq(rt_text *out, const char *test, const char *kind, const json_t *o)
+{
+    enum { MOST = 512 };
+    const json_t *q = json_object_get(o, "quantiles");
+    const size_t n = json_array_size(q);
+    double x[MOST], y[MOST];
+    char title[120], caption[200];
+    if (n < 2 || n > MOST)
+        return;
+    for (size_t i = 0; i < n; i++) {
+        x[i] = ((double)i + 0.5) / (double)n;
+        y[i] = json_number_value(json_array_get(q, i));
+    }
+    (void)snprintf(title, sizeof title, "%.40s, %.40s: p-values of innocent cases", test, kind);
+    (void)snprintf(
+        caption, sizeof caption,
+        "On the diagonal they are honest. Kolmogorov-Smirnov p %.3g over %.0f cases; %.2f%% below 0.01.",
+        number_of(o, "ks_p"), number_of(o, "n"), 100 * number_of(o, "below_0.01"));
+    const rt_ticks ticks = rt_ticks_cover(0, 1, 5);
+    rt_svg svg;
+    rt_page_figure_open(out, title);
+    rt_svg_open(&svg, out, 340, 340, (rt_margin){44, 16, 24, 40}, "chart", "QQ plot of p-values");
+    rt_svg_axis_y(&svg, &ticks, RT_NUMBER_DIGITS, "observed p");
+    rt_svg_axis_x(&svg, &ticks, 1, RT_NUMBER_DIGITS, "uniform");
+    rt_svg_segment(&svg, "diagonal", rt_scale_at(&svg.x, 0), rt_scale_at(&svg.y, 0), rt_scale_at(&svg.x, 1),
+                   rt_scale_at(&svg.y, 1));
+    for (size_t i = 0; i < n; i++)
+        rt_svg_dot(&svg, "fill s-student", rt_scale_at(&svg.x, x[i]), rt_scale_at(&svg.y, y[i]), 2, NULL);
+    rt_svg_close(&svg);
+    rt_page_figure_close(out, caption);
+}
+
+static void section_calibration(rt_text *out, const json_t *record)
+{
+    static const char *const heads[] = {"test",    "random keys", "mean z",
+                                        "sd of z", "p by rank",   "honest here"};
+    const json_t *results = json_object_get(record, "results"), *tests, *r;
+    size_t i;
+    rt_page_section_open(out, "calibration", "Are the p-values honest here?");
+    table_open(out, heads, 6);
+    json_array_foreach(results, i, r)
+    {
+        const json_t *check = json_object_get(r, "key_check");
+        if (!check)
+            continue;
+        rt_text_puts(out, "<tr>");
+        cell(out, text_of(r, "test"));
+        cell_number(out, number_of(check, "keys"), "%.0f");
+        cell_number(out, number_of(check, "mean"), "%.2f");
+        cell_number(out, number_of(check, "sd"), "%.2f");
+        cell_number(out, number_of(check, "p"), "%.3g");
+        cell(out, json_is_true(json_object_get(check, "calibrated")) ? "yes" : "no");
+        rt_text_puts(out, "</tr>\n");
+    }
+    table_close(out);
+    tests = json_object_get(json_object_get(record, "calibration"), "tests");
+    if (!tests)
+        rt_page_missing(
+            out, "No calibration file was given: random keys alone speak here, and no control students.");
+    const char *name;
+    json_t *test;
+    json_object_foreach((json_t *)(uintptr_t)tests, name, test)
+    {
+        figure_qq(out, name, "random keys", json_object_get(test, "random_keys"));
+        figure_qq(out, name, "control students", json_object_get(test, "controls"));
+    }
+    rt_page_section_close(out);
+}
+
+static void section_alternatives(rt_text *out, const json_t *record)
+{
+    static const char *const heads[] = {"another explanation", "tested how"};
+    const json_t *list = json_object_get(record, "alternatives"), *r;
+    size_t i;
+    rt_page_section_open(out, "alternatives", "What else could explain it");
+    if (json_array_size(list) == 0)
+        rt_page_missing(
+            out, "Nothing was found that needs explaining; that nothing was found says little, see the "
+                 "power of each test.");
+    else {
+        table_open(out, heads, 2);
+        json_array_foreach(list, i, r)
+        {
+            rt_text_puts(out, "<tr>");
+            cell(out, text_of(r, "explanation"));
+            cell(out, text_of(r, "tested_how"));
+            rt_text_puts(out, "</tr>\n");
+        }
+        table_close(out);
+    }
+    rt_page_paragraph(
+        out, "",
+        "To check it: whoever is given the key and the inputs whose SHA-256 the plan names runs "
+        "'retort evidence run' on this plan and must get these figures.");
+    rt_page_section_close(out);
+}
+
+void rt_report_evidence(rt_text *out, const json_t *record, bool plan_intact)
+{
+    const json_t *plan = json_object_get(record, "plan"), *v = json_object_get(record, "verdict");
+    char deck[400], foot[160];
+    (void)snprintf(deck, sizeof deck, "Claim: %.200s. Outcome: %.60s.", text_of(plan, "claim"),
+                   text_of(v, "words"));
+    rt_page_open(out, text_of(plan, "suspect")[0] ? text_of(plan, "suspect") : "Recorded answers", "Evidence",
+                 deck);
+    section_verdict(out, record, plan_intact);
+    section_plan(out, record);
+    section_results(out, record);
+    section_accounts(out, record);
+    section_calibration(out, record);
+    section_alternatives(out, record);
+    (void)snprintf(foot, sizeof foot, "Made by retort %s in %.0f s.", RT_VERSION,
+                   number_of(record, "wall_s"));
+    rt_page_close(out, foot);
+}
