@@ -1,4 +1,4 @@
-/* student/loss_fast.c - mixtures of CE, FKL, RKL and JSD at the speed of the cache.
+/* student/loss_fast.c - mixtures of CE, FKL, RKL and JSD, and TAID in place, at the speed of the cache.
  *
  * METHODS 16: each side's maximum, then one pass for the sums at each temperature (both KLs come from
  * it), one more for JSD's centre, then the gradient in blocks of RT_ROW_BLOCK ids that stay in the
@@ -109,6 +109,7 @@ static double add_term(const row *r, const rt_loss_spec *spec, const heat *h, do
     case RT_LOSS_CE:
         return ce_term(r, spec, h, factor, g);
     case RT_LOSS_FKL:
+    case RT_LOSS_TAID: /* its teacher is the mixture by now */
         g->fkl += factor;
         return h->fkl;
     case RT_LOSS_RKL:
@@ -273,15 +274,32 @@ bool rt_loss_row_fast(const rt_loss_mix *mix, const float *z, const float *zt, s
     return true;
 }
 
-static bool one_heat_of_ce_and_fkl(const rt_loss_mix *mix)
+/* CE with either FKL or TAID, at one temperature and one t; *t is NAN without TAID. */
+static bool one_heat_of_ce_and_fkl(const rt_loss_mix *mix, double *t)
 {
+    bool fkl = false;
+    *t = (double)NAN;
     for (size_t k = 0; k < mix->n_terms; k++) {
         const rt_loss_spec *spec = &mix->terms[k].spec;
-        if (spec->kind > RT_LOSS_FKL || spec->label_smoothing != 0 ||
-            rt_loss_tau(spec) != rt_loss_tau(&mix->terms[0].spec))
+        const bool taid = spec->kind == RT_LOSS_TAID;
+        if ((spec->kind > RT_LOSS_FKL && !taid) || spec->label_smoothing != 0 ||
+            rt_loss_tau(spec) != rt_loss_tau(&mix->terms[0].spec) || (taid && !isnan(*t) && spec->t != *t))
             return false;
+        fkl = fkl || spec->kind == RT_LOSS_FKL;
+        if (taid)
+            *t = spec->t;
     }
-    return true;
+    return !fkl || isnan(*t);
+}
+
+/* TAID's teacher over the teacher's logits: (1-t) z + t zt, each less its largest so that no digits are lost.
+ */
+static void mix_teacher(row *r, float *zt, float t)
+{
+    size_t unused;
+    for (size_t i = 0; i < r->n; i++)
+        zt[i] = (1 - t) * (r->z[i] - r->max_s) + t * (zt[i] - r->max_t);
+    (void)r->ops->argmax(zt, r->n, &r->max_t, &unused);
 }
 
 /* a e^x - b e^y over the exps, less `label_grad` at the label. */
@@ -308,15 +326,21 @@ bool rt_loss_row_fast_in_place(const rt_loss_mix *mix, float *z, float *zt, size
     row r;
     heat h, one = {0};
     const double tau = rt_loss_tau(&mix->terms[0].spec);
-    if (!one_heat_of_ce_and_fkl(mix) || !row_begin(&r, z, zt, label, n_vocab, stats) ||
-        (tau != 1 && !heat_make(&one, &r, 1)))
+    double t;
+    if (!one_heat_of_ce_and_fkl(mix, &t) || !row_begin(&r, z, zt, label, n_vocab, stats))
         return false;
+    const bool plain = tau == 1 && isnan(t); /* the pass below gives the figures too */
+    if (!plain && !heat_make(&one, &r, 1))
+        return false;
+    const row seen = r; /* with the teacher's own largest logit */
+    if (!isnan(t))
+        mix_teacher(&r, zt, (float)t);
     rt_row_sums sums;
     r.ops->exps(z, zt, n_vocab, r.max_s, r.max_t, (float)(1 / tau), &sums);
     group g = {.tau = tau};
     double label_grad = 0;
     stats->loss = 0;
-    stats->finite = heat_from_sums(&h, &r, tau, &sums) && fill_stats(&r, tau == 1 ? &h : &one, stats);
+    stats->finite = heat_from_sums(&h, &r, tau, &sums) && fill_stats(&seen, plain ? &h : &one, stats);
     for (size_t k = 0; k < mix->n_terms; k++) {
         const double factor = factor_of(mix, k);
         stats->terms[k] = add_term(&r, &mix->terms[k].spec, &h, factor, &g);

@@ -232,6 +232,24 @@ static void check_fast(const rt_loss_mix *mix, const float *z, const float *zt, 
     free(work);
 }
 
+/* TAID has fast code where the rows may be destroyed. */
+static void taid_in_place_agrees_with_the_reference(void **state)
+{
+    (void)state;
+    static const rt_loss_mix mixes[] = {
+        {.n_terms = 1, .terms = {{1, {.kind = RT_LOSS_TAID, .tau = 1, .t = 0.4}}}},
+        {.n_terms = 2,
+         .terms = {{0.8, {.kind = RT_LOSS_TAID, .tau = 2, .t = 0.7, .tau2 = true}},
+                   {0.2, {.kind = RT_LOSS_CE, .tau = 2}}}},
+        {.n_terms = 1, .terms = {{1, {.kind = RT_LOSS_TAID, .tau = 1, .t = 1}}}}};
+    static float z[513], zt[513];
+    for (size_t k = 0; k < 3; k++) {
+        fill(z, 513, 30 + k, 2.5);
+        fill(zt, 513, 40 + k, 2.5);
+        check_fast(&mixes[k], z, zt, 171, 513);
+    }
+}
+
 static void fast_rows_agree_with_the_reference_at_every_level(void **state)
 {
     (void)state;
@@ -399,6 +417,7 @@ int main(void)
         cmocka_unit_test(equal_rows_have_no_loss_and_no_gradient),
         cmocka_unit_test(divergences_keep_their_bounds),
         cmocka_unit_test(fast_rows_agree_with_the_reference_at_every_level),
+        cmocka_unit_test(taid_in_place_agrees_with_the_reference),
         cmocka_unit_test(the_gradient_may_overwrite_the_logits),
         cmocka_unit_test(rows_in_place_give_the_same_gradient),
         cmocka_unit_test(rows_with_masked_ids_and_nans_are_told_apart),
