@@ -19,12 +19,12 @@ import transformers
 LAYERS = [0, 3, 6, 10, 13, 16, 19, 23, 26, 29]
 
 
-def make_student(teacher):
+def make_student(teacher, layers=LAYERS):
     """The chosen layers of the teacher with its embedding and final norm, in float32."""
     config = copy.deepcopy(teacher.config)
-    config.num_hidden_layers = len(LAYERS)
+    config.num_hidden_layers = len(layers)
     if getattr(config, "layer_types", None):
-        config.layer_types = [config.layer_types[i] for i in LAYERS]
+        config.layer_types = [config.layer_types[i] for i in layers]
     student = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     weights = teacher.state_dict()
     chosen = {}
@@ -32,7 +32,7 @@ def make_student(teacher):
         parts = name.split(".")
         if "layers" in parts:
             at = parts.index("layers") + 1
-            parts[at] = str(LAYERS[int(parts[at])])
+            parts[at] = str(layers[int(parts[at])])
         chosen[name] = weights[".".join(parts)].float()
     student.load_state_dict(chosen)
     return student
