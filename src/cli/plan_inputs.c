@@ -328,7 +328,8 @@ static rt_status read_all(plan_inputs *p, plan_model *student, plan_model *teach
         student_config(student, p, teacher, err) != RT_OK)
         return err->status;
     const rt_precision precision = rt_recipe_precision(r->teacher.precision);
-    p->needs_teacher = rt_loss_mix_needs_teacher(&p->mix);
+    p->needs_teacher = (rt_loss_mix_needs_teacher(&p->mix) && p->recipe.teacher.store[0] == '\0') ||
+                       rt_recipe_has_features(&p->recipe);
     p->in = (rt_estimate_input){.student = student->shape,
                                 .teacher = teacher->shape,
                                 .has_teacher = named && p->needs_teacher,
