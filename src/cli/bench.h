@@ -49,6 +49,7 @@ rt_status bench_prefill(bench *b, rt_error *err);
 rt_status bench_decode(bench *b, rt_error *err);
 rt_status bench_train(bench *b, rt_error *err);
 rt_status bench_store(bench *b, rt_error *err);
+rt_status bench_outputs(bench *b, rt_error *err);
 rt_status bench_start(bench *b, rt_error *err);
 
 #endif

@@ -16,7 +16,8 @@ static const struct {
     const char *what;
     rt_status (*run)(bench *b, rt_error *err);
 } benches[] = {{"gemm", bench_gemm},   {"prefill", bench_prefill}, {"decode", bench_decode},
-               {"train", bench_train}, {"store", bench_store},     {"start", bench_start}};
+               {"train", bench_train}, {"store", bench_store},     {"outputs", bench_outputs},
+               {"start", bench_start}};
 
 void bench_add(bench *b, const bench_row *row)
 {
@@ -113,11 +114,12 @@ int cmd_bench(int argc, char **argv)
          "decode   at short context, after --tokens, and 16 sequences at once, against reading the weights\n"
          "train    a step of 4 x 512 tokens, forward KL, student of --layers layers\n"
          "store    a step from kept rows beside one of plain cross-entropy\n"
+         "outputs  reading sparse log-probabilities, one core, from the page cache\n"
          "start    from starting 'retort generate' to its first token\n"
          "all      each of these (default)\n\n"
          "Figures are medians of --runs, limits the best of short runs: a busy machine lowers the shares.\n\n"
          "Examples:\n  retort bench\n  retort bench train --teacher-precision bf16 --json"},
-        {CLI_STRING, "[all|gemm|prefill|decode|train|store|start]", &what, "what to measure"},
+        {CLI_STRING, "[all|gemm|prefill|decode|train|store|outputs|start]", &what, "what to measure"},
         {CLI_STRING, "--model MODEL", &b.options.model, "default smollm2-135m-instruct"},
         {CLI_STRING, "--precision " CLI_PRECISIONS, &b.options.precision,
          "prefill, decode, start (default int8)"},

@@ -96,6 +96,10 @@ static inline uint32_t rls_get_golomb(rls_bits_in *b, unsigned p)
 
 /* n numbers one after the other; n <= 2^13. */
 void rls_get_numbers(rls_bits_in *b, unsigned p, size_t n, uint32_t *out);
+/* Gaps as ascending ids; returns the id after the last one. */
+uint64_t rls_get_ids(rls_bits_in *b, unsigned p, size_t n, uint32_t *out);
+/* Codes, as what they lie below `base`, as values of the table; false: one lies more than base below. */
+bool rls_get_values(rls_bits_in *b, unsigned p, size_t n, uint32_t base, const float table[256], float *out);
 
 static inline bool rls_bits_sound(const rls_bits_in *b) { return !b->bad && b->at <= 8 * b->size; }
 

@@ -340,22 +340,17 @@ static bool get_group(rls_bits_in *b, const row_room *to, size_t n, const rt_rls
     uint32_t numbers[RT_TOPK_MAX];
     const unsigned p_gap = rls_get(b, 4), p_code = rls_get(b, 4);
     const uint32_t base = rls_get(b, h->code_bits);
-    rls_get_numbers(b, p_gap, n, to->ids);
-    uint64_t next = 0;
-    for (size_t i = 0; i < n; i++) {
-        next += to->ids[i];
-        to->ids[i] = (uint32_t)next++;
-    }
-    rls_get_numbers(b, p_code, n, numbers);
+    const uint64_t next = rls_get_ids(b, p_gap, n, to->ids);
     uint32_t worst = 0;
-    for (size_t i = 0; i < n; i++)
-        worst |= numbers[i] > base;
-    if (h->code_bits == 8)
-        for (size_t i = 0; i < n; i++)
-            to->logq[i] = values8[(base - numbers[i]) & 255];
-    else
-        for (size_t i = 0; i < n; i++)
+    if (h->code_bits == 8) {
+        worst = !rls_get_values(b, p_code, n, base, values8, to->logq);
+    } else {
+        rls_get_numbers(b, p_code, n, numbers);
+        for (size_t i = 0; i < n; i++) {
+            worst |= numbers[i] > base;
             to->logq[i] = value_of(16, base - numbers[i]);
+        }
+    }
     if (!has_counts) {
         memset(to->counts, 0, n * sizeof *to->counts);
         return !worst && next <= h->n_vocab;

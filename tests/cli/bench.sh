@@ -34,6 +34,13 @@ a_training_step_says_its_speed_and_memory() {
     expect_text '"unit": "GiB"' "$out"
 }
 
+a_store_is_read_and_taken_away() {
+    mkdir tmp
+    TMPDIR=$PWD/tmp expect_status 0 retort bench outputs --runs 1 --json
+    expect_text '"name": "reading a store, top 50"' "$out"
+    expect_equal "" "$(ls tmp)"
+}
+
 the_start_is_that_of_generate() {
     need_model
     expect_status 0 retort bench start --model "$model" --runs 1
@@ -54,5 +61,6 @@ wrong_use_is_told() {
 run_tests the_limits_are_figures_of_their_own \
     decoding_and_prefill_stand_beside_their_limits \
     a_training_step_says_its_speed_and_memory \
+    a_store_is_read_and_taken_away \
     the_start_is_that_of_generate \
     wrong_use_is_told
