@@ -11,7 +11,7 @@ int guard_train(int argc, char **argv)
     cli_list files = {.count = 0}, labels = {.count = 0};
     const char *asn = NULL, *out = NULL;
     double strength = 0.01;
-    size_t folds = 5, trees = 150;
+    size_t folds = 5, trees = 150, reference_corpora = 0;
     bool json = false;
     const cli_option spec[] = {
         {CLI_ABOUT, NULL, NULL,
@@ -29,6 +29,8 @@ int guard_train(int argc, char **argv)
         {CLI_REAL, "--strength X", &strength, "pull of the trees' leaves to 0 (0.01)"},
         {CLI_COUNT, "--trees N", &trees, "trees (150)"},
         {CLI_COUNT, "--folds N", &folds, "parts for cross-fitting (5)"},
+        {CLI_COUNT, "--reference-corpora N", &reference_corpora,
+         "benign scores of the first N corpora, where they suffice (all)"},
         {CLI_FLAG, "--json", &json, "the figures as JSON"},
         {CLI_END, NULL, NULL, NULL},
     };
@@ -44,7 +46,8 @@ int guard_train(int argc, char **argv)
                                           files.count, labels.count);
     for (size_t i = 0; status == RT_OK && i < files.count; i++)
         status = rt_guard_sample_add(sample, files.items[i], asn, labels.items[i], &err);
-    const rt_guard_fit fit = {.folds = folds, .trees = trees, .strength = strength};
+    const rt_guard_fit fit = {
+        .folds = folds, .trees = trees, .strength = strength, .reference_corpora = reference_corpora};
     if (status == RT_OK)
         status = rt_guard_train(&reference, sample, &fit, &report, &err);
     if (status == RT_OK)
@@ -61,6 +64,10 @@ int guard_train(int argc, char **argv)
     printf("benign\t%zu accounts\nattackers\t%zu accounts\n", report.benign, report.attackers);
     printf("found alone, cross-fitted\t%.3f at 0.5%%, %.3f at 1%%, %.3f at 2%% false alarms\n",
            report.found_half, report.found_one, report.found_two);
+    for (size_t c = 0; c < report.corpora; c++)
+        printf(
+            "corpus %zu, at p < 1%%\t%.3f of the attackers, %.4f of the benign; distance from uniform %.3f\n",
+            c + 1, report.corpus_found[c], report.corpus_false[c], report.corpus_ks[c]);
     return 0;
 }
 
@@ -99,7 +106,9 @@ int guard_calibrate(int argc, char **argv)
     if (status == RT_OK)
         status = rt_guard_reference_write(made, out, &err);
     if (status == RT_OK)
-        printf("benign\t%zu accounts\nsmallest p\t%.6f\n", made->n_benign, 1 / ((double)made->n_benign + 1));
+        for (size_t k = 0; k < RT_GUARD_CLASSES; k++)
+            printf("%s\t%zu benign scores, smallest p %.6f\n", rt_guard_class_names[k], made->n_benign[k],
+                   1 / ((double)made->n_benign[k] + 1));
     rt_guard_sample_close(sample);
     rt_guard_reference_close(made);
     rt_guard_reference_close(own);

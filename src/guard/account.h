@@ -108,7 +108,8 @@ typedef struct rt_guard_account {
     rt_guard_client_state client;
     rt_guard_link_state link;
     /* what was found */
-    float score;         /* the largest own score at any check */
+    float score;         /* the largest that two checks in a row reached */
+    float last_score;    /* of the last check */
     float p;             /* its p-value; 1 before the first check */
     uint32_t flagged_at; /* requests when p first fell under 1 %; 0: never */
     uint32_t index;      /* its place in the guard */

@@ -266,7 +266,7 @@ static rt_status account_for(rt_guard_account **out, rt_guard *guard, const rt_g
     account->created = event->created;
     account->next_check = FIRST_CHECK;
     account->p = account->cluster_p = account->lift_p = 1;
-    account->score = account->cluster_score = -1e9F;
+    account->score = account->last_score = account->cluster_score = -1e9F;
     account->index = (uint32_t)index;
     guard->slots[slot_of(guard, name.data, name.size)] = (uint32_t)(index + 1);
     *out = account;
@@ -282,8 +282,10 @@ static void check(rt_guard *guard, rt_guard_account *account)
     if (guard->options.on_check)
         guard->options.on_check(guard->options.context, account, features);
     const float score = rt_guard_score(guard->options.reference, features);
-    account->score = fmaxf(account->score, score);
-    account->p = rt_guard_p(guard->options.reference, account->score);
+    /* two checks in a row: one that stands out between two that do not is noise */
+    account->score = fmaxf(account->score, fminf(score, account->last_score));
+    account->last_score = score;
+    account->p = rt_guard_p(guard->options.reference, rt_guard_use_class(account), account->score);
     if (account->p < 0.01F && !account->flagged_at)
         account->flagged_at = account->n;
     account->next_check = account->n + 1 + account->n / 7;

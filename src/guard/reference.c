@@ -146,14 +146,19 @@ static rt_status fill(rt_guard_reference *r, const json_t *json, const char *whe
             return err->status;
     if (read_trees(r, json_object_get(json, "trees"), where, err) != RT_OK)
         return err->status;
-    r->n_benign = json_array_size(benign);
-    if (r->n_benign < 1 || r->n_benign > RT_GUARD_CALIBRATION_MAX)
-        return rt_error_set(err, RT_CORRUPT, "%.120s: needs 1 to %d benign scores", where,
-                            RT_GUARD_CALIBRATION_MAX);
-    r->benign = calloc(r->n_benign, sizeof *r->benign);
-    if (!r->benign)
-        return rt_error_set(err, RT_NO_MEMORY, "%.120s: no memory for the benign scores", where);
-    return ascending(r->benign, r->n_benign, benign, "benign", where, err);
+    for (size_t k = 0; k < RT_GUARD_CLASSES; k++) {
+        const json_t *list = json_object_get(benign, rt_guard_class_names[k]);
+        r->n_benign[k] = json_array_size(list);
+        if (r->n_benign[k] < 1 || r->n_benign[k] > RT_GUARD_CALIBRATION_MAX)
+            return rt_error_set(err, RT_CORRUPT, "%.120s: needs 1 to %d benign scores of class %s", where,
+                                RT_GUARD_CALIBRATION_MAX, rt_guard_class_names[k]);
+        r->benign[k] = calloc(r->n_benign[k], sizeof *r->benign[k]);
+        if (!r->benign[k])
+            return rt_error_set(err, RT_NO_MEMORY, "%.120s: no memory for the benign scores", where);
+        if (ascending(r->benign[k], r->n_benign[k], list, "benign", where, err) != RT_OK)
+            return err->status;
+    }
+    return RT_OK;
 }
 
 rt_status rt_guard_reference_parse(rt_guard_reference **out, const char *data, size_t size, const char *where,
@@ -204,7 +209,8 @@ void rt_guard_reference_close(rt_guard_reference *reference)
 {
     if (!reference)
         return;
-    free(reference->benign);
+    for (size_t k = 0; k < RT_GUARD_CLASSES; k++)
+        free(reference->benign[k]);
     free(reference->trees);
     free(reference);
 }
@@ -273,7 +279,11 @@ rt_status rt_guard_reference_write(const rt_guard_reference *reference, const ch
     for (size_t f = 0; f < rt_guard_feature_count(); f++)
         json_array_append_new(terms, term_json(reference, f));
     json_object_set_new(json, "terms", terms);
-    json_object_set_new(json, "benign", list_of(reference->benign, reference->n_benign));
+    json_t *benign = json_object();
+    for (size_t k = 0; k < RT_GUARD_CLASSES; k++)
+        json_object_set_new(benign, rt_guard_class_names[k],
+                            list_of(reference->benign[k], reference->n_benign[k]));
+    json_object_set_new(json, "benign", benign);
     const rt_status status = rt_json_write(path, json, err);
     json_decref(json);
     return status;
@@ -313,17 +323,19 @@ float rt_guard_contributions(const rt_guard_reference *reference, const float fe
     return score;
 }
 
-float rt_guard_p(const rt_guard_reference *reference, float score)
+float rt_guard_p(const rt_guard_reference *reference, int use_class, float score)
 {
-    size_t low = 0, high = reference->n_benign; /* the first benign score that is not under `score` */
+    const float *benign = reference->benign[use_class];
+    const size_t n = reference->n_benign[use_class];
+    size_t low = 0, high = n; /* the first benign score that is not under `score` */
     while (low < high) {
         const size_t middle = (low + high) / 2;
-        if (reference->benign[middle] < score)
+        if (benign[middle] < score)
             low = middle + 1;
         else
             high = middle;
     }
-    return (float)(1 + reference->n_benign - low) / (float)(reference->n_benign + 1);
+    return (float)(1 + n - low) / (float)(n + 1);
 }
 
 float rt_guard_percentile(const rt_guard_term *term, int use_class, float feature)

@@ -33,8 +33,8 @@ typedef struct rt_guard_reference {
     rt_boost_tree *trees; /* [n_trees] */
     size_t n_trees;
     rt_guard_term terms[RT_GUARD_FEATURES];
-    float *benign; /* [n_benign] ascending: largest scores of benign accounts */
-    size_t n_benign;
+    float *benign[RT_GUARD_CLASSES]; /* ascending: largest scores of benign accounts of each use class */
+    size_t n_benign[RT_GUARD_CLASSES];
     uint64_t digest; /* of the file's bytes: names the reference in records */
 } rt_guard_reference;
 
@@ -55,8 +55,9 @@ float rt_guard_contributions(const rt_guard_reference *reference, const float fe
                              float contributions[RT_GUARD_FEATURES]);
 /* The additive part alone. */
 float rt_guard_known_score(const rt_guard_reference *reference, const float features[RT_GUARD_FEATURES]);
-/* The conformal p-value of a largest score; never under 1 / (n_benign + 1). */
-float rt_guard_p(const rt_guard_reference *reference, float score);
+/* The conformal p-value of a largest score among benign accounts of the use class; never under
+ * 1 / (n_benign + 1). */
+float rt_guard_p(const rt_guard_reference *reference, int use_class, float score);
 /* Where a feature's value lies among benign accounts of the class, 0 to 100. */
 float rt_guard_percentile(const rt_guard_term *term, int use_class, float feature);
 int rt_guard_use_class(const rt_guard_account *account);

@@ -109,7 +109,8 @@ static rt_status add_account(rt_guard_sample *s, const rt_guard_account *account
     s->accounts[s->n_accounts++] = (rt_sample_account){.first = s->n_rows,
                                                        .group = rt_hash64(group, strlen(group), 11),
                                                        .attacker = text && !strcmp(text, "distil"),
-                                                       .use_class = rt_guard_use_class(account)};
+                                                       .use_class = rt_guard_use_class(account),
+                                                       .corpus = s->n_corpora};
     return RT_OK;
 }
 
@@ -167,6 +168,7 @@ rt_status rt_guard_sample_add(rt_guard_sample *sample, const char *path, const c
         status = rt_error_set(err, RT_NO_MEMORY, "%.120s: no memory for its rows", path);
     if (status == RT_OK)
         status = keep(sample, &p, guard, labels, path, err);
+    sample->n_corpora++;
     free(p.rows);
     json_decref(labels);
     rt_guard_close(guard);

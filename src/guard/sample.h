@@ -14,6 +14,7 @@ typedef struct rt_sample_account {
     uint64_t group;      /* hash of its cluster or, alone, of its name: decides the fold */
     bool attacker;
     int use_class;
+    uint32_t corpus; /* of the calls of rt_guard_sample_add, from 0 */
 } rt_sample_account;
 
 struct rt_guard_sample {
@@ -21,6 +22,7 @@ struct rt_guard_sample {
     size_t n_rows, rows_capacity;
     rt_sample_account *accounts;
     size_t n_accounts, accounts_capacity;
+    uint32_t n_corpora;
 };
 
 #endif

@@ -141,11 +141,15 @@ static rt_status fit_trees(rt_guard_reference *r, const rt_guard_sample *s, cons
     return status;
 }
 
+/* As guard.c keeps it: the largest score that two checks in a row reached. */
 static float largest_score(const rt_guard_reference *r, const rt_guard_sample *s, const rt_sample_account *a)
 {
-    float best = -INFINITY;
-    for (size_t i = 0; i < a->count; i++)
-        best = fmaxf(best, rt_guard_score(r, s->rows[a->first + i].features));
+    float best = -1e9F, last = -1e9F;
+    for (size_t i = 0; i < a->count; i++) {
+        const float score = rt_guard_score(r, s->rows[a->first + i].features);
+        best = fmaxf(best, fminf(score, last));
+        last = score;
+    }
     return best;
 }
 
@@ -172,12 +176,14 @@ static rt_status cross_fit(float *scores, const rt_guard_sample *s, const rt_gua
     return status;
 }
 
-static double found_at(const float *benign, size_t n_benign, const float *scores, const rt_guard_sample *s,
-                       double rate)
+static double found_at(const rt_guard_sample *s, const float *scores, double rate, float *scratch)
 {
-    const size_t over = (size_t)(rate * (double)n_benign);
-    const float limit = benign[n_benign - 1 - over];
-    size_t found = 0, all = 0;
+    size_t found = 0, all = 0, n = 0;
+    for (size_t a = 0; a < s->n_accounts; a++)
+        if (!s->accounts[a].attacker)
+            scratch[n++] = scores[a];
+    qsort(scratch, n, sizeof *scratch, by_value);
+    const float limit = scratch[n - 1 - (size_t)(rate * (double)n)];
     for (size_t a = 0; a < s->n_accounts; a++)
         if (s->accounts[a].attacker) {
             all++;
@@ -186,38 +192,88 @@ static double found_at(const float *benign, size_t n_benign, const float *scores
     return all ? (double)found / (double)all : 0;
 }
 
-/* Keeps the benign accounts' scores in ascending order. */
-static rt_status keep_benign(rt_guard_reference *r, const rt_guard_sample *s, const float *scores,
-                             rt_error *err)
+/* Benign scores of one use class (-1: of all) in the first corpora. */
+static size_t take_benign(float *out, const rt_guard_sample *s, const float *scores, int use_class,
+                          size_t corpora)
 {
-    const size_t n = rt_guard_sample_accounts(s, false);
-    if (n > RT_GUARD_CALIBRATION_MAX || !(r->benign = calloc(n + 1, sizeof *r->benign)))
-        return rt_error_set(err, RT_NO_MEMORY, "guard: %zu benign accounts are too many; %d are the most", n,
-                            RT_GUARD_CALIBRATION_MAX);
-    for (size_t a = 0; a < s->n_accounts; a++)
-        if (!s->accounts[a].attacker)
-            r->benign[r->n_benign++] = scores[a];
-    qsort(r->benign, r->n_benign, sizeof *r->benign, by_value);
+    size_t n = 0;
+    for (size_t a = 0; a < s->n_accounts; a++) {
+        const rt_sample_account *account = &s->accounts[a];
+        if (!account->attacker && account->corpus < corpora &&
+            (use_class < 0 || account->use_class == use_class))
+            out[n++] = scores[a];
+    }
+    return n;
+}
+
+/* Keeps the benign accounts' scores in ascending order by use class: those of the first corpora alone where
+ * they support the rate twice over, else those of all corpora, else those of all classes: too few say too
+ * little. */
+static rt_status keep_benign(rt_guard_reference *r, const rt_guard_sample *s, const float *scores,
+                             size_t corpora, double alpha, rt_error *err)
+{
+    for (int k = 0; k < RT_GUARD_CLASSES; k++) {
+        r->benign[k] = calloc(s->n_accounts + 1, sizeof *r->benign[k]);
+        if (s->n_accounts > RT_GUARD_CALIBRATION_MAX || !r->benign[k])
+            return rt_error_set(err, RT_NO_MEMORY, "guard: %zu accounts are too many; %d are the most",
+                                s->n_accounts, RT_GUARD_CALIBRATION_MAX);
+        size_t n = take_benign(r->benign[k], s, scores, k, corpora);
+        if ((double)n < 2 / alpha)
+            n = take_benign(r->benign[k], s, scores, k, s->n_corpora);
+        if ((double)n + 1 < 1 / alpha)
+            n = take_benign(r->benign[k], s, scores, -1, s->n_corpora);
+        r->n_benign[k] = n;
+        qsort(r->benign[k], n, sizeof *r->benign[k], by_value);
+    }
     return RT_OK;
+}
+
+static void judge_corpora(rt_guard_fit_report *report, const rt_guard_reference *r, const rt_guard_sample *s,
+                          const float *scores, float *scratch)
+{
+    report->corpora = s->n_corpora < RT_GUARD_CORPORA_MAX ? s->n_corpora : RT_GUARD_CORPORA_MAX;
+    for (size_t c = 0; c < report->corpora; c++) {
+        size_t n = 0, attackers = 0, found = 0, wrong = 0;
+        for (size_t a = 0; a < s->n_accounts; a++) {
+            const rt_sample_account *account = &s->accounts[a];
+            if (account->corpus != c)
+                continue;
+            const float p = rt_guard_p(r, account->use_class, scores[a]);
+            attackers += account->attacker;
+            found += account->attacker && p < 0.01F;
+            wrong += !account->attacker && p < 0.01F;
+            if (!account->attacker)
+                scratch[n++] = p;
+        }
+        qsort(scratch, n, sizeof *scratch, by_value);
+        double worst = 0;
+        for (size_t i = 0; i < n; i++)
+            worst = fmax(worst, fmax(fabs((double)scratch[i] - (double)i / (double)n),
+                                     fabs((double)(i + 1) / (double)n - (double)scratch[i])));
+        report->corpus_found[c] = attackers ? (double)found / (double)attackers : 0;
+        report->corpus_false[c] = n ? (double)wrong / (double)n : 0;
+        report->corpus_ks[c] = worst;
+    }
 }
 
 rt_status rt_guard_train(rt_guard_reference **out, const rt_guard_sample *sample, const rt_guard_fit *fit,
                          rt_guard_fit_report *report, rt_error *err)
 {
     *out = NULL;
-    *report = (rt_guard_fit_report){rt_guard_sample_accounts(sample, false),
-                                    rt_guard_sample_accounts(sample, true), 0, 0, 0};
+    *report = (rt_guard_fit_report){.benign = rt_guard_sample_accounts(sample, false),
+                                    .attackers = rt_guard_sample_accounts(sample, true)};
     if (report->benign < 100 || report->attackers < 20 || fit->folds < 2 || fit->trees < 1 ||
         fit->trees > RT_BOOST_TREES_MAX)
         return rt_error_set(err, RT_INVALID,
                             "guard: the sample has %zu benign and %zu attacking accounts; 100 and 20 are "
-                            "needed, and two folds",
+                            "needed, two folds and 1 to 400 trees",
                             report->benign, report->attackers);
     rt_guard_reference *r = calloc(1, sizeof *r);
-    float *scores = calloc(sample->n_accounts, sizeof *scores);
+    float *scores = calloc(sample->n_accounts, sizeof *scores),
+          *scratch = calloc(sample->n_accounts, sizeof *scratch);
     uint8_t *used = malloc(sample->n_accounts);
     rt_status status =
-        r && scores && used ? RT_OK : rt_error_set(err, RT_NO_MEMORY, "guard: no memory to train");
+        r && scores && scratch && used ? RT_OK : rt_error_set(err, RT_NO_MEMORY, "guard: no memory to train");
     if (status == RT_OK) {
         for (size_t f = 0; f < RT_GUARD_FEATURES; f++)
             r->terms[f].scale = 1;
@@ -227,15 +283,18 @@ rt_status rt_guard_train(rt_guard_reference **out, const rt_guard_sample *sample
     if (status == RT_OK)
         status = fit_trees(r, sample, used, fit, err);
     if (status == RT_OK)
-        status = keep_benign(r, sample, scores, err);
+        status = keep_benign(r, sample, scores,
+                             fit->reference_corpora ? fit->reference_corpora : sample->n_corpora, 0.01, err);
     if (status == RT_OK) {
-        report->found_half = found_at(r->benign, r->n_benign, scores, sample, 0.005);
-        report->found_one = found_at(r->benign, r->n_benign, scores, sample, 0.01);
-        report->found_two = found_at(r->benign, r->n_benign, scores, sample, 0.02);
+        report->found_half = found_at(sample, scores, 0.005, scratch);
+        report->found_one = found_at(sample, scores, 0.01, scratch);
+        report->found_two = found_at(sample, scores, 0.02, scratch);
+        judge_corpora(report, r, sample, scores, scratch);
         *out = r;
     } else
         rt_guard_reference_close(r);
     free(scores);
+    free(scratch);
     free(used);
     return status;
 }
@@ -260,8 +319,8 @@ rt_status rt_guard_calibrate(rt_guard_reference **out, const rt_guard_reference 
                            : rt_error_set(err, RT_NO_MEMORY, "guard: no memory to calibrate");
     if (status == RT_OK) {
         *r = *weights;
-        r->benign = NULL;
-        r->n_benign = 0;
+        memset(r->benign, 0, sizeof r->benign);
+        memset(r->n_benign, 0, sizeof r->n_benign);
         r->trees = malloc((weights->n_trees + 1) * sizeof *r->trees);
         if (!r->trees)
             status = rt_error_set(err, RT_NO_MEMORY, "guard: no memory to calibrate");
@@ -277,7 +336,7 @@ rt_status rt_guard_calibrate(rt_guard_reference **out, const rt_guard_reference 
     if (status == RT_OK) { /* centre and scale belong to the weights; what is benign today, to the sample */
         for (size_t f = 0; f < RT_GUARD_FEATURES; f++)
             memcpy(r->terms[f].quantiles, shape->terms[f].quantiles, sizeof r->terms[f].quantiles);
-        status = keep_benign(r, sample, scores, err);
+        status = keep_benign(r, sample, scores, sample->n_corpora, alpha, err);
     }
     if (status == RT_OK)
         *out = r;

@@ -21,12 +21,20 @@ typedef struct rt_guard_fit {
     size_t trees;
     double strength; /* of the pull of leaves to 0 */
     uint64_t seed;
+    size_t reference_corpora; /* benign scores are those of the first so many corpora where they suffice; 0:
+                                 of all */
 } rt_guard_fit;
 
+enum { RT_GUARD_CORPORA_MAX = 16 };
 typedef struct rt_guard_fit_report {
-    size_t benign, attackers;
+    size_t benign, attackers, corpora;
     double found_half, found_one,
         found_two; /* shares of attackers found at 0.5, 1, 2 % false alarms, cross-fitted */
+    /* by corpus (the first 16): attackers with p < 1 %, benign accounts with p < 1 %, and the largest
+     * distance of the benign p-values' distribution from the uniform one (Kolmogorov-Smirnov), cross-fitted
+     */
+    double corpus_found[RT_GUARD_CORPORA_MAX], corpus_false[RT_GUARD_CORPORA_MAX],
+        corpus_ks[RT_GUARD_CORPORA_MAX];
 } rt_guard_fit_report;
 
 /* Weights from the whole sample, benign scores cross-fitted. */
