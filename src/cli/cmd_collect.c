@@ -347,7 +347,8 @@ int cmd_collect(int argc, char **argv)
         {CLI_STRING, "--n N", &v[11], "the same as --samples"},
         {CLI_STRING, "--logprobs N", &v[12], "keep the N likeliest tokens of each position"},
         {CLI_FLAG, "--token-ids", &ids, "ask for the tokens' ids too"},
-        {CLI_FLAG, "--stream", &stream, "take answers as streams"},
+        {CLI_FLAG, "--stream", &stream,
+         "take answers as streams; with --teacher: layers from disk, for models larger than memory"},
         {CLI_STRING, "--concurrency N", &v[13], "requests at once (default auto)"},
         {CLI_STRING, "--concurrency-max N", &v[14], "most that auto tries (default 256)"},
         {CLI_STRING, "--attempts N", &v[15], "of one request (default 8); a 429 does not count"},
@@ -406,7 +407,7 @@ int cmd_collect(int argc, char **argv)
                                   {"teacher.licence", v[24], true},
                                   {"teacher.terms", v[25], true},
                                   {"ask.endpoint", completions ? "completions" : NULL, false},
-                                  {"ask.stream", stream ? "yes" : NULL, false},
+                                  {v[4] ? "teacher.stream" : "ask.stream", stream ? "yes" : NULL, false},
                                   {"ask.token_ids", ids ? "yes" : NULL, false},
                                   {"output.ordered", ordered ? "yes" : NULL, false}};
     int exit_code;

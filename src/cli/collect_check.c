@@ -7,7 +7,10 @@
 #include <string.h>
 
 #include "teacher/answer.h"
+#include "cli/model_arg.h"
+#include "teacher/local.h"
 #include "teacher/remote.h"
+#include "tensor/cpu.h"
 
 typedef struct check {
     char *base;
@@ -258,7 +261,17 @@ rt_status collect_teacher_file_open(rt_teacher **out, const collect_settings *se
     *out = NULL;
     if (!settings->teacher.file[0])
         return RT_OK;
-    return rt_error_set(err, RT_UNSUPPORTED,
-                        "this build asks servers only; start 'retort serve %.100s' and name it with --url",
-                        settings->teacher.file);
+    static const rt_precision precisions[] = {RT_PRECISION_BF16, RT_PRECISION_F32, RT_PRECISION_INT8};
+    char *path = NULL;
+    const rt_local_options options = {.name = settings->teacher.model[0] ? settings->teacher.model : NULL,
+                                      .precision = precisions[settings->teacher.precision],
+                                      .stream = settings->teacher.stream,
+                                      .n_slots = settings->teacher.slots};
+    rt_status status = rt_cpu_check(err);
+    if (status == RT_OK)
+        status = cli_model_path(&path, settings->teacher.file, err);
+    if (status == RT_OK)
+        status = rt_local_open(out, path, &options, NULL, err);
+    free(path);
+    return status;
 }

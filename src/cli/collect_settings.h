@@ -10,8 +10,9 @@
 typedef struct collect_settings {
     struct {
         const char *url, *model, *file, *key_env, *licence, *terms;
-        bool forbids_training;
-        size_t n_vocab;
+        bool forbids_training, stream;
+        int precision;
+        size_t n_vocab, slots;
     } teacher;
     struct {
         rt_strings in;

@@ -23,6 +23,7 @@ static void local_close(void *self)
     rt_chat_template_free(t->chat_template);
     rt_tokenizer_close(t->tokenizer);
     rt_weights_close(t->weights);
+    rt_pool_close(t->own_pool);
     free(t->path);
     free(t->name);
     free(t);
@@ -113,7 +114,6 @@ rt_status rt_local_open(rt_teacher **out, const char *path, const rt_local_optio
     if (!t)
         return rt_error_set(err, RT_NO_MEMORY, "no memory for the teacher");
     t->options = *options;
-    t->pool = pool;
     const char *slash = strrchr(path, '/');
     t->path = strdup(path);
     t->name = strdup(options->name ? options->name : slash && slash[1] ? slash + 1 : path);
@@ -122,6 +122,11 @@ rt_status rt_local_open(rt_teacher **out, const char *path, const rt_local_optio
         return rt_error_set(err, RT_NO_MEMORY, "no memory for the teacher");
     }
     t->options.name = t->name;
+    if (!pool && rt_pool_open(&t->own_pool, (unsigned)rt_size_min(options->threads, 1 << 16), err) != RT_OK) {
+        local_close(t);
+        return err->status;
+    }
+    t->pool = pool ? pool : t->own_pool;
     if (open_model(t, err) != RT_OK || make_fingerprint(t, err) != RT_OK) {
         local_close(t);
         return err->status;

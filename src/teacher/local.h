@@ -16,10 +16,11 @@ typedef struct rt_local_options {
     size_t n_slots;             /* answers side by side; 0: 16, streamed 128 */
     size_t n_positions;  /* of a prompt with its answer, and of a text to score; 0: 2048 (or the context) */
     size_t batch_tokens; /* scored together; 0: 1024, streamed 16384; less when memory is short */
+    size_t threads;      /* of a pool of its own, where none is given; 0: all */
     uint64_t seed;       /* of asks that bring none: together with their tag */
 } rt_local_options;
 
-/* path: a GGUF file or a model folder.  The pool must outlive the teacher. */
+/* path: a GGUF file or a model folder.  The pool must outlive the teacher; NULL: it has one of its own. */
 rt_status rt_local_open(rt_teacher **out, const char *path, const rt_local_options *options, rt_pool *pool,
                         rt_error *err);
 

@@ -28,7 +28,7 @@ typedef struct ask_slot {
     size_t n_top;
     const char *stops[STOPS_MAX]; /* of body */
     size_t n_stops;
-    rt_reply reply;
+    rt_answered reply;
     size_t *text_sizes, sizes_capacity; /* [answer tokens] of the text before each */
     double begun;
     int32_t chosen; /* of the present pass */
@@ -184,7 +184,7 @@ static bool fill_slots(asking *a)
                 break;
             }
             rt_error why = {0};
-            rt_reply_reset(&s->reply);
+            rt_answered_reset(&s->reply);
             s->tag = ask.tag;
             s->body = ask.body;
             s->begun = rt_clock_seconds();
@@ -264,29 +264,30 @@ static void *grown(void *list, size_t *capacity, size_t needed, size_t size)
     return out;
 }
 
-static rt_reply_alternative alternative_of(const asking *a, rt_reply *reply, int32_t id, float logprob)
+static rt_answered_alternative alternative_of(const asking *a, rt_answered *reply, int32_t id, float logprob)
 {
     size_t size;
     const char *bytes = rt_tokenizer_token_bytes(a->t->tokenizer, id, &size);
-    const rt_reply_alternative out = {(uint32_t)reply->pool.size, (uint32_t)size, id, logprob};
+    const rt_answered_alternative out = {(uint32_t)reply->pool.size, (uint32_t)size, id, logprob};
     rt_text_append(&reply->pool, bytes, size);
     return out;
 }
 
 static rt_status add_logprobs(const asking *a, ask_slot *s, rt_error *err)
 {
-    rt_reply *r = &s->reply;
-    rt_reply_token *tokens = grown(r->tokens, &r->tokens_capacity, r->n_tokens + 1, sizeof *tokens);
+    rt_answered *r = &s->reply;
+    rt_answered_token *tokens = grown(r->tokens, &r->tokens_capacity, r->n_tokens + 1, sizeof *tokens);
     r->tokens = tokens ? tokens : r->tokens;
-    rt_reply_alternative *list =
+    rt_answered_alternative *list =
         grown(r->alternatives, &r->alternatives_capacity, r->n_alternatives + s->n_found + 1, sizeof *list);
     r->alternatives = list ? list : r->alternatives;
     if (!tokens || !list)
         return rt_error_set(err, RT_NO_MEMORY, "no memory for the log-probabilities of an answer");
-    r->tokens[r->n_tokens++] = (rt_reply_token){.chosen = alternative_of(a, r, s->chosen, s->chosen_logprob),
-                                                .top = (uint32_t)r->n_alternatives,
-                                                .n_top = (uint32_t)s->n_found,
-                                                .tail = s->n_found ? (float)fmax(1 - s->top_mass, 0) : NAN};
+    r->tokens[r->n_tokens++] =
+        (rt_answered_token){.chosen = alternative_of(a, r, s->chosen, s->chosen_logprob),
+                            .top = (uint32_t)r->n_alternatives,
+                            .n_top = (uint32_t)s->n_found,
+                            .tail = s->n_found ? (float)fmax(1 - s->top_mass, 0) : NAN};
     for (size_t i = 0; i < s->n_found; i++)
         r->alternatives[r->n_alternatives++] = alternative_of(a, r, s->top[i].id, s->top[i].logprob);
     return RT_OK;
@@ -294,7 +295,7 @@ static rt_status add_logprobs(const asking *a, ask_slot *s, rt_error *err)
 
 static rt_status finish(asking *a, ask_slot *s, const char *why, rt_error *err)
 {
-    rt_reply *r = &s->reply;
+    rt_answered *r = &s->reply;
     const size_t n = s->ids.count - s->n_prompt;
     (void)snprintf(r->finish, sizeof r->finish, "%s", why);
     (void)snprintf(r->model, sizeof r->model, "%.127s", a->t->name);
@@ -493,7 +494,7 @@ static void close_all(asking *a)
 {
     for (size_t i = 0; a->slots && i < a->n_slots; i++) {
         rt_token_list_deinit(&a->slots[i].ids);
-        rt_reply_deinit(&a->slots[i].reply);
+        rt_answered_deinit(&a->slots[i].reply);
         free(a->slots[i].text_sizes);
         json_decref(a->slots[i].body);
     }

@@ -12,7 +12,7 @@ typedef struct local_teacher {
     rt_model *model;
     rt_tokenizer *tokenizer;
     rt_chat_template *chat_template; /* NULL: contents are joined */
-    rt_pool *pool;
+    rt_pool *pool, *own_pool;        /* own_pool: NULL, or the same */
     rt_teacher_info info;
     char *path, *name, template_hash[65], fingerprint[65], licence[64];
 } local_teacher;

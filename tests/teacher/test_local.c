@@ -278,7 +278,7 @@ static rt_next next_ask(void *context, rt_ask *out)
     return RT_NEXT_TAKE;
 }
 
-static void keep_reply(void *context, uint64_t tag, const rt_reply *r)
+static void keep_reply(void *context, uint64_t tag, const rt_answered *r)
 {
     asked *a = context;
     a->done++;
