@@ -7,7 +7,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/clock.h"
 #include "base/size.h"
@@ -169,17 +168,17 @@ static void refuse(asking *a, ask_slot *s, const rt_error *why)
     deliver(a, s);
 }
 
-/* Fills free slots; false: the caller has nothing just now. */
-static bool fill_slots(asking *a)
+/* Fills free slots.  LATER stands for "after the next reply": with nothing in flight none will come. */
+static void fill_slots(asking *a)
 {
     for (size_t i = 0; i < a->n_slots && !a->ended && !a->stopped; i++) {
         ask_slot *s = &a->slots[i];
         while (!s->busy && !a->ended) {
             rt_ask ask = {0};
             const rt_next next = a->calls->next(a->calls->context, &ask);
-            if (next == RT_NEXT_LATER)
-                return a->n_busy > 0;
-            if (next == RT_NEXT_END) {
+            if (next == RT_NEXT_LATER && a->n_busy > 0)
+                return;
+            if (next != RT_NEXT_TAKE) {
                 a->ended = true;
                 break;
             }
@@ -197,7 +196,6 @@ static bool fill_slots(asking *a)
             a->n_busy++;
         }
     }
-    return true;
 }
 
 /* ---- sampling ---- */
@@ -452,11 +450,7 @@ static rt_status run(asking *a, rt_error *err)
             else if (status != RT_OK)
                 return status;
         }
-        if (!fill_slots(a)) { /* nothing in flight whose end could bring more */
-            const struct timespec pause = {.tv_nsec = 2000000};
-            (void)nanosleep(&pause, NULL);
-            continue;
-        }
+        fill_slots(a);
         if (a->n_busy == 0 && a->stopped)
             return rt_error_set(err, RT_STOPPED, "stopped; what was taken is answered");
         if (a->n_busy == 0 && a->ended)

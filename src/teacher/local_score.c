@@ -6,7 +6,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "base/rng.h"
 #include "base/size.h"
@@ -271,9 +270,9 @@ static void gather(scoring *s)
     while (!s->ended && !s->stopped && !s->holding) {
         rt_score_ask ask = {0};
         const rt_next next = s->calls->next(s->calls->context, &ask);
-        if (next == RT_NEXT_LATER)
+        if (next == RT_NEXT_LATER && s->n_texts > 0)
             return;
-        if (next == RT_NEXT_END) {
+        if (next != RT_NEXT_TAKE) { /* LATER with nothing under way: nothing will change */
             s->ended = true;
             return;
         }
@@ -337,12 +336,8 @@ static rt_status run(scoring *s, rt_error *err)
             return rt_error_set(err, RT_STOPPED, "stopped; what was taken is scored");
         if (s->n_texts == 0 && s->ended)
             return RT_OK;
-        if (s->n_texts == 0) { /* the caller has nothing just now */
-            const struct timespec pause = {.tv_nsec = 2000000};
-            (void)nanosleep(&pause, NULL);
-        } else if (score_gathered(s, err) != RT_OK) {
+        if (s->n_texts > 0 && score_gathered(s, err) != RT_OK)
             return err->status;
-        }
     }
 }
 
