@@ -25,7 +25,7 @@ typedef struct settings {
     const char *upstream_key_env;
     const char *host, *precision, *log, *db, *secrets, *terms, *prices, *admin_host;
     size_t port, admin_port, slots, context, queue, prefill, threads, connections, timeout, drain;
-    bool insecure, open_tokenizer, metrics_open;
+    bool insecure, open_tokenizer, metrics_open, ledger_behind;
     const char *reasoning;
 } settings;
 
@@ -252,6 +252,7 @@ static rt_status serve(server *s, rt_error *err)
     options.n_aliases = s->n_aliases;
     options.upstreams = s->upstreams.items;
     options.n_upstreams = s->upstreams.count;
+    options.ledger_behind = set->ledger_behind;
     options.host = set->host;
     options.port = (int)set->port;
     options.n_slots = set->slots;
@@ -339,7 +340,7 @@ int cmd_serve(int argc, char **argv)
         {CLI_FLAG, "--metrics-open", &set.metrics_open, "/metrics needs no key"},
         {CLI_FLAG, "--insecure", &set.insecure, "serve other machines without accounts"},
         {CLI_STRING, "--db PATH", &set.db,
-         "accounts: a file, postgres://USER@HOST/NAME, or none (default: accounts.db where it has some)"},
+         "accounts: a file, postgres://USER@HOST/NAME, or none (default: accounts.db)"},
         {CLI_STRING, "--secrets FILE", &set.secrets, "the database's keys (default: beside its file)"},
         {CLI_STRING, "--terms FILE", &set.terms, "terms of use that accounts must have accepted"},
         {CLI_STRING, "--prices FILE", &set.prices, "money per million tokens by model, as JSON"},
@@ -347,10 +348,11 @@ int cmd_serve(int argc, char **argv)
          "of the admin API, or none (default 127.0.0.1)"},
         {CLI_COUNT, "--admin-port N", &set.admin_port, "0 takes a free one (default 8081)"},
         {CLI_LIST, "--upstream URL", &set.upstreams,
-         "a gateway to this server instead of models (several times); more words: key-env=, weight=, "
-         "models="},
+         "a gateway to this server, no models (several times); + key-env= weight= models="},
         {CLI_STRING, "--upstream-key-env NAME", (void *)&set.upstream_key_env,
          "the environment's variable with the upstreams' key"},
+        {CLI_FLAG, "--ledger-behind", &set.ledger_behind,
+         "a gateway's answers do not wait for the disk; a crash may lose the last rows"},
         {CLI_STRING, "--log FILE", &set.log, "access log, a line of JSON a request (-: standard error)"},
         {CLI_STRING, "--precision " CLI_PRECISIONS, &set.precision, "of the computation (default int8)"},
         {CLI_COUNT, "--threads N", &set.threads, "default: one a processor"},

@@ -341,9 +341,9 @@ static void settle(rt_relay *relay, int http)
 {
     rt_call *call = relay->call;
     relay->settling = true;
-    if (call->ticket)
-        rt_call_settle(call, http, true);
-    else
+    const bool wait = call->ticket && !call->serve->options.ledger_behind;
+    rt_call_settle(call, http, wait);
+    if (!wait)
         rt_relay_deliver(call);
 }
 

@@ -123,7 +123,7 @@ size_t rt_chunk_text_bytes(const char *data, size_t size)
                 continue;
             for (at++; at < end && *at != '"'; at++, bytes++)
                 if (*at == '\\' && at + 1 < end)
-                    at++;
+                    at += at[1] == 'u' && end - at > 5 ? 5 : 1;
         }
     }
     return bytes;
