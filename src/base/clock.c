@@ -13,6 +13,13 @@ double rt_clock_seconds(void)
 
 int64_t rt_clock_unix_seconds(void) { return (int64_t)time(NULL); }
 
+double rt_clock_unix(void)
+{
+    struct timespec now;
+    (void)clock_gettime(CLOCK_REALTIME, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
 uint64_t rt_peak_memory_bytes(void)
 {
     struct rusage usage;

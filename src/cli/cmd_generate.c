@@ -25,7 +25,7 @@ static const size_t stdin_max = (size_t)64 << 20; /* bytes of a prompt on standa
 typedef struct settings {
     const char *model, *prompt, *prompts, *system, *precision, *out;
     size_t tokens_max, slots, context, threads;
-    bool raw, resume, json, stream;
+    bool raw, resume, json;
     rt_sampling sampling;
     cli_mark_options mark;
 } settings;
@@ -281,9 +281,8 @@ static int work(run *r, rt_error *err)
         return cli_fail(&(rt_error){RT_INVALID, "generate: --out and --resume belong to --prompts FILE"});
     const double from = rt_clock_seconds();
     if (rt_pool_open(&r->pool, (unsigned)rt_size_min(s->threads, 1 << 16), err) != RT_OK ||
-        cli_model_open(&r->model, s->model, cli_precision(s->precision),
-                       (s->raw ? CLI_MODEL_NO_TEMPLATE : 0) | (s->stream ? CLI_MODEL_STREAM : 0), r->pool,
-                       err) != RT_OK ||
+        cli_model_open(&r->model, s->model, cli_precision(s->precision), s->raw ? CLI_MODEL_NO_TEMPLATE : 0,
+                       r->pool, err) != RT_OK ||
         cli_mark_open(&r->mark, &r->mark_json, &s->mark, r->model.model->config.n_vocab, r->model.tokenizer,
                       err) != RT_OK)
         return cli_fail(err);
@@ -319,8 +318,6 @@ int cmd_generate(int argc, char **argv)
         {CLI_COUNT, "--slots N", &s.slots, "answers side by side (default 16)"},
         {CLI_COUNT, "--context N", &s.context, "tokens of prompt and answer (default: the model's)"},
         {CLI_STRING, "--precision " CLI_PRECISIONS, &s.precision, "of the computation (default int8)"},
-        {CLI_FLAG, "--stream", &s.stream,
-         "layers from disk, for a model larger than memory: give it many prompts"},
         {CLI_COUNT, "--threads N", &s.threads, "default: one a processor"},
         {CLI_FLAG, "--json", &s.json, "print one JSON object: the answer's row, or the totals"},
         {CLI_END, NULL, NULL, NULL},

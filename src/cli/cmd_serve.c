@@ -25,7 +25,8 @@ typedef struct settings {
     const char *upstream_key_env;
     const char *host, *precision, *log, *db, *secrets, *terms, *prices, *admin_host;
     size_t port, admin_port, slots, context, queue, prefill, threads, connections, timeout, drain;
-    bool insecure, open_tokenizer, metrics_open, ledger_behind;
+    const char *policy, *guard_state, *guard_log, *asn, *reference;
+    bool insecure, open_tokenizer, metrics_open, ledger_behind, guard;
     const char *reasoning;
 } settings;
 
@@ -45,6 +46,9 @@ typedef struct server {
     rt_gate *gate; /* NULL: no accounts */
     rt_terms *terms;
     json_t *prices;
+    rt_guard_reference *reference;
+    rt_guard_policy_file *policy;
+    rt_watch *watch; /* NULL: nobody is judged */
 } server;
 
 /* ---- models ---- */
@@ -221,6 +225,26 @@ static rt_status open_accounts(server *s, rt_error *err)
     return status;
 }
 
+/* The guard, where it is asked for: it needs accounts to judge. */
+static rt_status open_guard(server *s, rt_error *err)
+{
+    const settings *set = s->settings;
+    if (!set->guard && !set->policy && !set->guard_state && !set->guard_log)
+        return RT_OK;
+    if (!s->gate)
+        return rt_error_set(err, RT_INVALID,
+                            "serve: the guard judges accounts, and there are none: 'retort account create'");
+    if ((set->reference && rt_guard_reference_read(&s->reference, set->reference, err) != RT_OK) ||
+        rt_guard_policy_open(&s->policy, set->policy, err) != RT_OK)
+        return err->status;
+    const rt_watch_options options = {.guard = {.reference = s->reference, .asn_path = set->asn},
+                                      .policy = s->policy,
+                                      .desk = rt_gate_desk(s->gate),
+                                      .state_path = set->guard_state,
+                                      .log_path = set->guard_log};
+    return rt_watch_open(&s->watch, &options, err);
+}
+
 static bool is_loopback(const char *host)
 {
     return strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0 || strcmp(host, "localhost") == 0;
@@ -271,6 +295,7 @@ static rt_status serve(server *s, rt_error *err)
     options.reload = reload;
     options.context = s;
     options.gate = s->gate;
+    options.watch = s->watch;
     options.terms = s->terms;
     options.admin_host = strcmp(set->admin_host, "none") == 0 ? NULL : set->admin_host;
     options.admin_port = (int)set->admin_port;
@@ -294,7 +319,8 @@ static rt_status serve(server *s, rt_error *err)
 static int work(server *s, rt_error *err)
 {
     const settings *set = s->settings;
-    if (open_accounts(s, err) != RT_OK || check_host(s, err) != RT_OK || open_log(s, err) != RT_OK ||
+    if (open_accounts(s, err) != RT_OK || open_guard(s, err) != RT_OK || check_host(s, err) != RT_OK ||
+        open_log(s, err) != RT_OK ||
         rt_pool_open(&s->pool, (unsigned)rt_size_min(set->threads, 1 << 16), err) != RT_OK ||
         open_models(s, err) != RT_OK || read_aliases(s, err) != RT_OK || serve(s, err) != RT_OK)
         return cli_fail(err);
@@ -353,6 +379,13 @@ int cmd_serve(int argc, char **argv)
          "the environment's variable with the upstreams' key"},
         {CLI_FLAG, "--ledger-behind", &set.ledger_behind,
          "a gateway's answers do not wait for the disk; a crash may lose the last rows"},
+        {CLI_FLAG, "--guard", &set.guard, "judge every request; the ladder of responses as in --policy"},
+        {CLI_STRING, "--policy FILE", &set.policy, "the ladder's thresholds (YAML); implies --guard"},
+        {CLI_STRING, "--guard-state FILE", &set.guard_state, "what the guard knows, kept over restarts"},
+        {CLI_STRING, "--guard-log FILE", &set.guard_log,
+         "appends each request as 'retort guard replay' reads it (it holds prompts)"},
+        {CLI_STRING, "--asn FILE", &set.asn, "classes of networks, as in 'retort guard replay'"},
+        {CLI_STRING, "--reference FILE", &set.reference, "another reference than the built-in one"},
         {CLI_STRING, "--log FILE", &set.log, "access log, a line of JSON a request (-: standard error)"},
         {CLI_STRING, "--precision " CLI_PRECISIONS, &set.precision, "of the computation (default int8)"},
         {CLI_COUNT, "--threads N", &set.threads, "default: one a processor"},
@@ -373,6 +406,9 @@ int cmd_serve(int argc, char **argv)
     if (s.log && s.log != stderr)
         (void)fclose(s.log);
     rt_pool_close(s.pool);
+    rt_watch_close(s.watch);
+    rt_guard_policy_close(s.policy);
+    rt_guard_reference_close(s.reference);
     rt_gate_close(s.gate);
     rt_terms_close(s.terms);
     json_decref(s.prices);

@@ -89,7 +89,7 @@ typedef struct rt_guard_client_state {
 
 typedef struct rt_guard_link_state {
     uint8_t presence[RT_GUARD_PRESENCE_BITS / 8];
-    rt_sample prompts, fillers, templates;
+    rt_hash_sample prompts, fillers, templates;
 } rt_guard_link_state;
 
 typedef struct rt_guard_account {

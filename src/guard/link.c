@@ -256,10 +256,10 @@ rt_guard_link rt_guard_link_of(const rt_guard_links *links, size_t a, size_t b)
     link.created = created_ratio(links, x, y);
     link.client = x->client.agent == y->client.agent ? 0.5F : -0.1F;
     link.content = lines(content_points, 5, profile_distance(links, a, b));
-    const float jaccard = (float)rt_sample_jaccard(&x->link.templates, &y->link.templates, &templates);
+    const float jaccard = (float)rt_hash_sample_jaccard(&x->link.templates, &y->link.templates, &templates);
     link.wrappers = lines(wrapper_points, 4, jaccard);
     /* strangers hardly ever send the same text; a class does, and parts of one set never do */
-    (void)rt_sample_jaccard(&x->link.prompts, &y->link.prompts, &prompts);
+    (void)rt_hash_sample_jaccard(&x->link.prompts, &y->link.prompts, &prompts);
     link.overlap = prompts ? 1 : 0;
     const double few = fmin(1, fmin(x->n, y->n) / 40.0); /* presence of a few requests is luck */
     link.presence = (float)few * lines(presence_points, 5, presence_phi(x, y));

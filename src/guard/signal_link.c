@@ -13,16 +13,16 @@ static void observe(rt_guard_account *account, rt_guard_seen *seen)
     s->presence[bin / 8] |= (uint8_t)(1U << (bin % 8));
     if (seen->continued)
         return;
-    rt_sample_add(&s->prompts, (uint32_t)(rt_guard_mix(d->exact, seen->key) >> 32));
+    rt_hash_sample_add(&s->prompts, (uint32_t)(rt_guard_mix(d->exact, seen->key) >> 32));
     /* the middle of a prompt, where wrappers do not reach: the task itself */
     if (d->n_words >= 12) {
         uint64_t h = seen->key;
         for (uint32_t i = d->n_words / 2 - 2; i < d->n_words / 2 + 2; i++)
             h = (h ^ d->words[i]) * 0x9e3779b97f4a7c15ULL;
-        rt_sample_add(&s->fillers, (uint32_t)(rt_guard_mix(h, seen->key) >> 32));
+        rt_hash_sample_add(&s->fillers, (uint32_t)(rt_guard_mix(h, seen->key) >> 32));
     }
     if (d->heads[0])
-        rt_sample_add(&s->templates, d->heads[0]);
+        rt_hash_sample_add(&s->templates, d->heads[0]);
 }
 
 static void measure(const rt_guard_account *account, float *f)

@@ -63,7 +63,7 @@ uint32_t rt_frequent_add(rt_frequent *frequent, uint32_t item)
     return 0;
 }
 
-void rt_sample_add(rt_sample *sample, uint32_t hash)
+void rt_hash_sample_add(rt_hash_sample *sample, uint32_t hash)
 {
     if (sample->count == RT_SAMPLE_ITEMS && hash >= sample->items[RT_SAMPLE_ITEMS - 1])
         return;
@@ -79,7 +79,7 @@ void rt_sample_add(rt_sample *sample, uint32_t hash)
         sample->count++;
 }
 
-double rt_sample_jaccard(const rt_sample *a, const rt_sample *b, size_t *shared)
+double rt_hash_sample_jaccard(const rt_hash_sample *a, const rt_hash_sample *b, size_t *shared)
 {
     size_t i = 0, j = 0, seen = 0, both = 0, limit = RT_SAMPLE_ITEMS;
     /* a sample that is not full holds its whole set; the union's k smallest are known up to k of the full */

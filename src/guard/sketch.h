@@ -39,13 +39,13 @@ uint32_t rt_frequent_add(rt_frequent *frequent, uint32_t item);
 
 /* The k smallest distinct hashes of a stream (bottom-k sample): a uniform sample of its distinct items. */
 enum { RT_SAMPLE_ITEMS = 48 };
-typedef struct rt_sample {
+typedef struct rt_hash_sample {
     uint32_t items[RT_SAMPLE_ITEMS]; /* ascending, the first `count` hold */
     uint16_t count;
-} rt_sample;
-void rt_sample_add(rt_sample *sample, uint32_t hash);
+} rt_hash_sample;
+void rt_hash_sample_add(rt_hash_sample *sample, uint32_t hash);
 /* Jaccard similarity of the two streams' sets, from the k smallest of their union; *shared counts the
  * items that both samples hold. */
-double rt_sample_jaccard(const rt_sample *a, const rt_sample *b, size_t *shared);
+double rt_hash_sample_jaccard(const rt_hash_sample *a, const rt_hash_sample *b, size_t *shared);
 
 #endif

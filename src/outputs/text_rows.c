@@ -152,12 +152,13 @@ rt_status text_lines(const unsigned char *data, size_t size, text_line_fn line_f
         size_t used = 0;
         bool cut = false;
         const bool whole = unpack(&l, data + at, size - at, &used, &cut);
-        /* sizes in a damaged frame cannot be trusted: the next one is where its magic stands */
-        const size_t next = whole && used ? at + used : next_frame(data, size, at + 1);
-        cut = cut && next == size;
         l.saved = 0;
         if ((whole || cut) && l.text.size)
             status = hand_on(&l, err);
+        const size_t known = whole ? used : ZSTD_findFrameCompressedSize(data + at, size - at);
+        const size_t next = cut                             ? size
+                            : !ZSTD_isError(known) && known ? at + known
+                                                            : next_frame(data, size, at + 1);
         if (!whole && l.damage && status == RT_OK)
             l.damage(l.damage_context,
                      &(rls_damage){at, next, l.saved, cut,

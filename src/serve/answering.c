@@ -117,7 +117,7 @@ bool rt_call_start(rt_call *call, rt_fault *fault)
         return false;
     }
     estimate(call);
-    return rt_call_admit(call, fault) && submit(call, fault);
+    return rt_call_watch_allows(call, fault) && rt_call_admit(call, fault) && submit(call, fault);
 }
 
 void rt_call_give_up(rt_call *call, const rt_fault *fault)
@@ -301,6 +301,7 @@ static void ended(rt_call *call)
     if (!faulty)
         grown(call);
     const int http = rt_http_is_gone(call->x) ? 499 : call->fault.status ? call->fault.status : 200;
+    rt_call_watch(call);
     if (call->ticket)
         rt_call_settle(call, http, true);
     else

@@ -120,14 +120,13 @@ static void chat_message(rt_compose *r, const rt_choice *choice, rt_compose_curs
         rt_text_append(part.thought ? &thoughts : &content, part.data, part.size);
     rt_text_puts(out, "{\"role\":\"assistant\",\"content\":");
     rt_json_string(out, content.data ? content.data : "", content.size);
-    if (thoughts.size) {
+    if (thoughts.size && !r->request->hide_reasoning) {
         rt_text_puts(out, ",\"reasoning_content\":");
         rt_json_string(out, thoughts.data, thoughts.size);
     }
     rt_text_puts(out, ",\"refusal\":null}");
     rt_text_deinit(&content);
     rt_text_deinit(&thoughts);
-    (void)r;
 }
 
 static void text_field(const rt_compose *r, const rt_choice *choice, rt_text *out)
@@ -271,6 +270,8 @@ static void chat_news(rt_compose *r, size_t index, rt_text *out)
     rt_think_part part;
     const char *text = choice->text.data ? choice->text.data : "";
     while (rt_think_next(&cursor->think, text, choice->text.size, ended, &part)) {
+        if (part.thought && r->request->hide_reasoning)
+            continue;
         chat_event(r, index, part.thought ? "reasoning_content" : "content", part.data, part.size,
                    cursor->tokens, choice->n_ready, "null", out);
         cursor->tokens = choice->n_ready;

@@ -173,7 +173,7 @@ void rt_run_relay(rt_call *call)
     }
     if (ok) {
         estimate(call);
-        if (rt_call_admit(call, &fault) && relay_new(call, up, &fault))
+        if (rt_call_watch_allows(call, &fault) && rt_call_admit(call, &fault) && relay_new(call, up, &fault))
             return;
     }
     call->prompt_tokens = 0;
@@ -341,6 +341,7 @@ static void settle(rt_relay *relay, int http)
 {
     rt_call *call = relay->call;
     relay->settling = true;
+    rt_call_watch(call);
     const bool wait = call->ticket && !call->serve->options.ledger_behind;
     rt_call_settle(call, http, wait);
     if (!wait)
@@ -488,6 +489,7 @@ void rt_relay_gone(rt_call *call)
     call->finish = "client_closed";
     call->serve->metrics.cancelled++;
     count_usage(relay, true);
+    rt_call_watch(call);
     rt_call_settle(call, 499, false);
     relay_free(relay);
     rt_http_abort(call->x);

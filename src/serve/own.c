@@ -45,6 +45,8 @@ void rt_run_own(rt_call *call)
     }
     rt_reply reply = rt_own_view_call(rt_gate_desk(serve->options.gate), call->caller, serve->options.terms,
                                       head->method, head->path, head->query, call->body);
+    if (serve->options.watch && reply.http == 201 && strcmp(head->path, "/v1/account/appeals") == 0)
+        rt_watch_answered(serve->options.watch, call->caller->account);
     rt_call_limit_headers(call);
     answer(serve, call->x, &reply);
 }
@@ -135,12 +137,37 @@ static rt_reply live(rt_serve *serve)
     for (rt_call *call = serve->calls; call; call = call->next)
         (void)json_array_append_new(requests, live_request(call, now));
     json_t *body =
-        json_pack("{s:s, s:f, s:I, s:I, s:I, s:I, s:I, s:b, s:o}", "object", "live", "at", now, "running",
-                  (json_int_t)stats.running, "queued", (json_int_t)stats.queued, "connections",
+        json_pack("{s:s, s:f, s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:o}", "object", "live", "at", now,
+                  "running", (json_int_t)stats.running, "queued", (json_int_t)stats.queued, "connections",
                   (json_int_t)rt_http_connections(serve->http), "prompt_tokens",
                   (json_int_t)stats.prompt_tokens, "generated_tokens", (json_int_t)stats.generated_tokens,
-                  "draining", serve->draining, "requests", requests);
+                  "draining", serve->draining, "guard", serve->options.watch != NULL, "requests", requests);
     return (rt_reply){body ? 200 : 503, body ? body : json_object()};
+}
+
+/* Accounts on a rung of the ladder, and how the guard itself does. */
+static rt_reply guard_view(rt_serve *serve)
+{
+    rt_watch *watch = serve->options.watch;
+    if (!watch)
+        return (rt_reply){404, rt_error_body("invalid_request_error", "unknown_url", NULL,
+                                             "no guard runs: serve with --guard")};
+    const rt_watch_counts counts = rt_watch_counts_of(watch);
+    json_t *body = json_pack("{s:s, s:I, s:I, s:I, s:I, s:o, s:b}", "object", "guard", "judged",
+                             (json_int_t)counts.judged, "dropped", (json_int_t)counts.dropped, "decisions",
+                             (json_int_t)counts.decisions, "failed", (json_int_t)counts.failed, "data",
+                             rt_watch_list(watch), "dry_run", rt_watch_policy(watch)->dry_run);
+    return (rt_reply){body ? 200 : 503, body ? body : json_object()};
+}
+
+/* Calls that the server itself answers, beside those of the account room; http 0: none. */
+static rt_reply own_admin_call(rt_serve *serve, const char *method, const char *path)
+{
+    if (strcmp(method, "GET") == 0 && strcmp(path, "/admin/v1/live") == 0)
+        return live(serve);
+    if (strcmp(method, "GET") == 0 && strcmp(path, "/admin/v1/guard") == 0)
+        return guard_view(serve);
+    return (rt_reply){0, NULL};
 }
 
 void rt_admin_body(void *context, rt_http_exchange *x)
@@ -154,10 +181,10 @@ void rt_admin_body(void *context, rt_http_exchange *x)
         admin_fault(serve, x, &fault);
         return;
     }
-    rt_reply reply = strcmp(head->path, "/admin/v1/live") == 0 && strcmp(method, "GET") == 0
-                         ? live(serve)
-                         : rt_admin_call(rt_gate_desk(serve->options.gate), rt_http_user(x), method,
-                                         head->path, head->query, body);
+    rt_reply reply = own_admin_call(serve, method, head->path);
+    if (!reply.http)
+        reply = rt_admin_call(rt_gate_desk(serve->options.gate), rt_http_user(x), method, head->path,
+                              head->query, body);
     json_decref(body);
     answer(serve, x, &reply);
 }

@@ -24,6 +24,7 @@ typedef struct rt_request {
     int n_prompt_logprobs;                  /* entries a position, of prompt_logprobs */
     bool thinking;                          /* the prompt ends inside <think> */
     bool has_tokens_max;                    /* the request names a limit */
+    bool hide_reasoning;                    /* thoughts are not shown to this account */
     rt_job_options options;                 /* owned until a job takes them */
     rt_token_list *prompts;                 /* [n_prompts] */
     rt_text *prompt_texts;                  /* [n_prompts], for echo */

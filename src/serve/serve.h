@@ -10,6 +10,7 @@
 #include "serve/gateway.h"
 #include "serve/http.h"
 #include "serve/request.h"
+#include "serve/watch.h"
 
 enum { RT_SERVE_MODELS_MAX = 16, RT_SERVE_ALIASES_MAX = 16, RT_SERVE_ORIGINS_MAX = 16 };
 
@@ -47,6 +48,7 @@ typedef struct rt_serve_options { /* borrowed for the server's life */
     void (*reload)(void *context); /* on SIGHUP, in the loop's thread; NULL: nothing */
     void *context;
     rt_gate *gate;          /* accounts; borrowed; NULL: everybody may */
+    rt_watch *watch;        /* the guard; borrowed; NULL: nobody is judged */
     const rt_terms *terms;  /* for an account's own view; NULL: none */
     const char *admin_host; /* where /admin/v1 listens; NULL: nowhere */
     int admin_port;

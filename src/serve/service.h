@@ -98,6 +98,10 @@ void rt_service_gone(void *context, rt_http_exchange *x);
 void rt_service_drained(void *context, rt_http_exchange *x);
 void rt_service_finished(void *context, rt_http_exchange *x);
 
+/* watching.c; without a guard all of it does nothing */
+bool rt_call_watch_allows(rt_call *call, rt_fault *fault);
+void rt_call_watch(const rt_call *call);
+
 /* admission.c; without accounts all of it lets through */
 const char *rt_request_key(const rt_http_exchange *x); /* NULL: none was sent */
 void rt_fault_of_refusal(const rt_refusal *why, rt_fault *fault);

@@ -10,8 +10,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
-#include "outputs/check.h"
-#include "outputs/text_rows.h"
+#include "outputs/reader.h"
 
 typedef struct place {
     char dir[64];
@@ -313,140 +312,6 @@ static void a_full_disk_is_told_and_what_was_flushed_stays(void **state)
     check_store(p->dir, 0, 10);
 }
 
-static void patch_file(const char *dir, const char *name, size_t at, unsigned char flip)
-{
-    rt_error err = {0};
-    char path[128], *data;
-    size_t size;
-    (void)snprintf(path, sizeof path, "%s/%s", dir, name);
-    must(rt_file_read(&data, &size, path, 1 << 24, &err), &err);
-    assert_true(at < size);
-    data[at] = (char)((unsigned char)data[at] ^ flip);
-    must(rt_file_write(path, data, size, &err), &err);
-    free(data);
-}
-
-static void a_damaged_header_is_taken_from_the_manifest(void **state)
-{
-    const place *p = *state;
-    rt_error err = {0};
-    rt_store *store = open_store(p->dir);
-    add_documents(store, 0, 6);
-    must(rt_store_close(store, &err), &err);
-    patch_file(p->dir, "logits/000001.rls", 17, 4);
-    check_store(p->dir, 0, 6);
-    rt_store_totals totals;
-    must(rt_store_verify(p->dir, NULL, NULL, &totals, &err), &err);
-    assert_int_equal(totals.damaged, 1);
-    must(rt_store_repair(p->dir, NULL, NULL, &totals, &err), &err);
-    must(rt_store_verify(p->dir, NULL, NULL, &totals, &err), &err);
-    assert_int_equal(totals.damaged, 0);
-    check_store(p->dir, 0, 6);
-}
-
-static void a_file_of_other_outputs_is_named(void **state)
-{
-    const place *p = *state;
-    rt_error err = {0};
-    rt_store *store = open_store(p->dir);
-    add_documents(store, 0, 3);
-    must(rt_store_close(store, &err), &err);
-    rt_rls_header other = small_header();
-    other.tokenizer_hash[0] ^= 1;
-    char path[128];
-    (void)snprintf(path, sizeof path, "%s/logits/000002.rls", p->dir);
-    rls_writer w;
-    must(rls_writer_init(&w, path, &other, &err), &err);
-    rt_store_document doc = {0};
-    make_document(&doc, &other, 9, 20);
-    must(rls_writer_add(&w, &doc, &err), &err);
-    must(rls_writer_finish(&w, &err), &err);
-    rls_writer_deinit(&w);
-    rt_store_document_deinit(&doc);
-    rt_reader *reader;
-    assert_int_equal(rt_reader_open(&reader, p->dir, &err), RT_MISMATCH);
-    assert_non_null(strstr(err.text, "000002.rls"));
-    assert_non_null(strstr(err.text, "tokenizer"));
-}
-
-static void a_manifest_of_another_version_is_named(void **state)
-{
-    const place *p = *state;
-    rt_error err = {0};
-    must(rt_store_close(open_store(p->dir), &err), &err);
-    char path[128];
-    (void)snprintf(path, sizeof path, "%s/manifest.json", p->dir);
-    static const struct {
-        const char *text, *word;
-        rt_status status;
-    } cases[] = {
-        {"{\"format\":\"retort outputs\",\"version\":9}", "version 9", RT_UNSUPPORTED},
-        {"{\"format\":\"other\",\"version\":1}", "not the manifest", RT_CORRUPT},
-        {"{\"format\":\"retort outputs\",\"version\":1,\"logits\":{\"topk\":-1}}", "logits", RT_CORRUPT},
-        {"{\"format\":\"retort outputs\",\"version\":1,\"runs\":3}", "runs", RT_CORRUPT},
-        {"{\"format\"", "manifest.json", RT_CORRUPT},
-        {"", "manifest.json", RT_CORRUPT}};
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        must(rt_file_write(path, cases[i].text, strlen(cases[i].text), &err), &err);
-        rt_reader *reader;
-        rt_store *store;
-        assert_int_equal(rt_reader_open(&reader, p->dir, &err), cases[i].status);
-        assert_int_equal(rt_store_open(&store, p->dir, NULL, "the test", &err), cases[i].status);
-        if (!strstr(err.text, cases[i].word))
-            print_message("%s\n", err.text);
-        assert_non_null(strstr(err.text, cases[i].word));
-    }
-}
-
-static rt_status count_line(void *context, const char *line, size_t size, rt_error *err)
-{
-    json_t *row;
-    must(rt_json_parse(&row, line, size, "row", err), err);
-    json_decref(row);
-    ++*(size_t *)context;
-    return RT_OK;
-}
-
-static void text_rows_cut_or_flipped_anywhere_lose_their_frame_alone(void **state)
-{
-    const place *p = *state;
-    enum { FRAMES = 4, ROWS = 3 };
-    rt_error err = {0};
-    rt_store *store = open_store(p->dir);
-    size_t ends[FRAMES];
-    char path[128], *data;
-    (void)snprintf(path, sizeof path, "%s/rows/000001.jsonl.zst", p->dir);
-    for (size_t i = 0; i < FRAMES; i++) {
-        add_texts(store, i * ROWS, (i + 1) * ROWS);
-        must(rt_store_flush(store, &err), &err);
-        struct stat info;
-        assert_int_equal(stat(path, &info), 0);
-        ends[i] = (size_t)info.st_size;
-    }
-    must(rt_store_close(store, &err), &err);
-    size_t size;
-    must(rt_file_read(&data, &size, path, 1 << 24, &err), &err);
-    for (size_t cut = 0; cut <= size; cut++) {
-        unsigned char *copy = malloc(cut + 1); /* one more: malloc(0) may be NULL */
-        assert_non_null(copy);
-        memcpy(copy, data, cut);
-        size_t seen = 0, whole = 0;
-        while (whole < FRAMES && ends[whole] <= cut)
-            whole++;
-        must(text_lines(copy, cut, count_line, &seen, NULL, NULL, &err), &err);
-        assert_true(seen >= whole * ROWS && seen <= (whole + 1) * ROWS);
-        free(copy);
-    }
-    for (size_t at = 0; at < size; at++) {
-        data[at] = (char)((unsigned char)data[at] ^ (1u << at % 8));
-        size_t seen = 0;
-        must(text_lines((unsigned char *)data, size, count_line, &seen, NULL, NULL, &err), &err);
-        assert_true(seen >= (FRAMES - 1) * ROWS);
-        data[at] = (char)((unsigned char)data[at] ^ (1u << at % 8));
-    }
-    free(data);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -454,12 +319,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_row_that_is_there_is_not_written_again, place_make, place_remove),
         cmocka_unit_test_setup_teardown(a_key_of_the_callers_own_names_a_row, place_make, place_remove),
         cmocka_unit_test_setup_teardown(a_line_of_text_is_a_row_under_its_key, place_make, place_remove),
-        cmocka_unit_test_setup_teardown(a_damaged_header_is_taken_from_the_manifest, place_make,
-                                        place_remove),
-        cmocka_unit_test_setup_teardown(a_file_of_other_outputs_is_named, place_make, place_remove),
-        cmocka_unit_test_setup_teardown(a_manifest_of_another_version_is_named, place_make, place_remove),
-        cmocka_unit_test_setup_teardown(text_rows_cut_or_flipped_anywhere_lose_their_frame_alone, place_make,
-                                        place_remove),
         cmocka_unit_test_setup_teardown(other_outputs_are_refused_by_name, place_make, place_remove),
         cmocka_unit_test_setup_teardown(a_second_writer_is_told_who_is_there, place_make, place_remove),
         cmocka_unit_test_setup_teardown(a_killed_writer_loses_nothing_that_was_flushed, place_make,

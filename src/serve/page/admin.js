@@ -3,6 +3,7 @@
 'use strict'
 ;(function () {
   const IDLE_MS = 15 * 60 * 1000, LIVE_MS = 2000, SAMPLES = 60, HOUR = 3600, DAY = 86400
+  const VIEWS = ['accounts', 'account', 'review', 'requests', 'appeals', 'trail']
   const $ = id => document.getElementById(id)
   let key = null, timer = null, idle = null, view = 'accounts', rates = [], last = null
 
@@ -106,6 +107,7 @@
     wake()
     await look()
     await show('accounts')
+    if ((await call('GET', '/live')).guard) document.querySelector('[data-view=review]').hidden = false
     timer = setInterval(() => look().catch(error => say(error.message)), LIVE_MS)
   }
   function leave(why) {
@@ -114,7 +116,7 @@
     clearTimeout(idle)
     $('door').hidden = false
     for (const id of ['desk', 'live', 'leave']) $(id).hidden = true
-    for (const id of ['accounts', 'account', 'requests', 'appeals', 'trail']) fill($(id))
+    for (const id of VIEWS) fill($(id))
     if ($('ask').open) $('ask').close('cancel')
     say(why || '')
     $('key').focus()
@@ -264,16 +266,40 @@
       [when(r.at), r.actor, r.action, r.subject, make('code', { text: JSON.stringify(r.detail) })]), 'Empty.'))
   }
 
+  // ---- the guard: what a person should look at, the strongest evidence first ----
+  function reasonList(reasons) {
+    return make('ul', {}, ...reasons.map(r => make('li', { text:
+      `${r.signal} ${r.value}: more than ${r.percentile}% of benign accounts of its kind, adds ${r.contribution}` })))
+  }
+  async function showReview() {
+    const guard = await call('GET', '/guard')
+    const cards = guard.data.map(a => {
+      const buttons = make('div', { class: 'row' },
+        make('button', { type: 'button', class: 'danger', text: 'Suspend …', click: act(() => suspend({ id: a.account })) }),
+        make('button', { type: 'button', text: 'Restore …', click: act(() => reinstate({ id: a.account })) }))
+      return make('div', { class: 'card' }, make('div', { class: 'row' }, accountLink(a.account, a.account),
+        make('span', { class: 'state throttled', text: a.rung + (a.proposed ? ', suspension proposed' : '') }),
+        make('span', { class: 'soft', text: `p ${a.p}, ${a.requests} requests` + (a.cluster ? `, cluster ${a.cluster} (p ${a.cluster_p})` : '') +
+          (a.answered ? ', has said what it is for' : '') })), reasonList(a.reasons), buttons)
+    })
+    const proposed = guard.data.filter(a => a.proposed).length
+    $('review-count').textContent = proposed ? `(${proposed})` : ''
+    fill($('review'), make('h2', { text: 'Accounts on the ladder' }), make('p', { class: 'soft', text:
+      `${number(guard.judged)} requests judged, ${guard.dropped} not, ${guard.decisions} decisions${guard.dry_run ? ' (dry run: nothing is changed)' : ''}. ` +
+      'p is the share of benign accounts that look at least so suspect in their worst moment.' }),
+    ...(cards.length ? cards : [make('p', { class: 'empty', text: 'None.' })]))
+  }
   // ---- views ----
   function select(name) {
     view = name
-    for (const id of ['accounts', 'account', 'requests', 'appeals', 'trail']) $(id).hidden = id !== name
+    for (const id of VIEWS) $(id).hidden = id !== name
     for (const b of document.querySelectorAll('nav button')) b.classList.toggle('here', b.dataset.view === name)
   }
   async function show(name) {
     select(name)
     if (name === 'accounts') await showAccounts()
     else if (name === 'requests') await look()
+    else if (name === 'review') await showReview()
     else if (name === 'appeals') await showAppeals()
     else await showTrail()
   }

@@ -1,0 +1,49 @@
+/* guard/policy.h - what the operator wants done at which evidence: the ladder of responses, from a YAML file.
+ *
+ * Each rung has the p-value from which on it is taken.  The p-value of an account is already that of its
+ * worst moment against whole benign weeks, or of its cluster (guard.h), so a rung's p is the share of benign
+ * accounts that will meet it. */
+#ifndef RT_GUARD_POLICY_H
+#define RT_GUARD_POLICY_H
+
+#include "base/schema.h"
+
+typedef enum rt_rung { /* in order of what they do to an account */
+                       RT_RUNG_NONE,
+                       RT_RUNG_OBSERVE,   /* its state says "watched"; nothing changes for it */
+                       RT_RUNG_SLOW,      /* a quarter of its rates */
+                       RT_RUNG_LOGPROBS,  /* fewer alternatives a token, or none */
+                       RT_RUNG_REASONING, /* reasoning is not shown */
+                       RT_RUNG_CHALLENGE, /* it must say what it is for; until it has, no answers */
+                       RT_RUNG_SUSPEND,
+                       RT_RUNG_COUNT
+} rt_rung;
+const char *rt_rung_name(rt_rung rung); /* "none", "observe", ... */
+
+enum { RT_SUSPEND_BY_PERSON, RT_SUSPEND_BY_RULE };
+
+typedef struct rt_guard_policy {
+    double p[RT_RUNG_COUNT]; /* [RT_RUNG_NONE] is not used; 0: the rung is never taken */
+    size_t logprobs_top;     /* alternatives that RT_RUNG_LOGPROBS leaves */
+    size_t suspend_families; /* kinds of signals that must agree, or a linked cluster */
+    int suspend_by;          /* person: it is proposed, an operator decides */
+    size_t requests_min;     /* before any rung but observe */
+    double calm;             /* a rung that lapsed or was lifted comes back at p / calm only */
+    double expire_hours;     /* without stronger evidence a rung lapses to the one below */
+    size_t exposure_top;     /* always on: most alternatives a token for anybody */
+    bool exposure_bias;      /* always on: may log-probabilities be asked for together with logit_bias? */
+    bool dry_run;            /* decide and record, change nothing */
+    const char *slow_message, *challenge_message, *suspend_message; /* what the account is told */
+} rt_guard_policy;
+
+typedef struct rt_guard_policy_file rt_guard_policy_file;
+/* path NULL: the defaults.  An error names file, line and key; contradictions (a stronger rung at weaker
+ * evidence) are errors. */
+rt_status rt_guard_policy_open(rt_guard_policy_file **out, const char *path, rt_error *err);
+rt_status rt_guard_policy_read(rt_guard_policy_file **out, const char *data, size_t size, const char *where,
+                               rt_error *err);
+const rt_guard_policy *rt_guard_policy_of(const rt_guard_policy_file *file); /* valid until close */
+void rt_guard_policy_print(const rt_guard_policy_file *file, rt_text *out);  /* as YAML with comments */
+void rt_guard_policy_close(rt_guard_policy_file *file);                      /* NULL is allowed */
+
+#endif

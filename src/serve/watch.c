@@ -1,0 +1,659 @@
+/* serve/watch.c - see watch.h.
+ *
+ * Two locks: `queue_lock` for the queue and the rules, held for moments, which the event thread takes;
+ * `guard_lock` for the guard and the ladder, which only the watch's thread holds for long (a sweep over all
+ * accounts). */
+#include "serve/watch.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "guard/result.h"
+
+enum { QUEUE_MAX = 8192, SAVE_S = 60, LADDER_BYTES_MAX = 256 << 20 };
+static const size_t queue_bytes_max = (size_t)64 << 20;
+
+typedef struct queued {
+    struct queued *next;
+    rt_guard_event event;
+    size_t bytes;
+    char texts[];
+} queued;
+
+typedef struct rung_entry { /* of the guard's account of the same index */
+    char name[RT_GUARD_ACCOUNT_BYTES_MAX + 1];
+    rt_ladder_state state;
+    bool answered; /* the challenge */
+} rung_entry;
+
+typedef struct rules_entry { /* of accounts with rules; sorted by name */
+    char name[RT_GUARD_ACCOUNT_BYTES_MAX + 1];
+    rt_watch_rules rules;
+} rules_entry;
+
+struct rt_watch {
+    rt_watch_options options;
+    const rt_guard_policy *policy;
+    pthread_t thread;
+    bool running;
+
+    pthread_mutex_t queue_lock;
+    pthread_cond_t queue_filled;
+    queued *first, **last;
+    size_t n_queued, queued_bytes;
+    bool closing;
+    rules_entry *rules;
+    size_t n_rules, rules_capacity;
+    rt_watch_counts counts;
+
+    pthread_mutex_t guard_lock;
+    rt_guard *guard;
+    rung_entry *rungs; /* [rungs_capacity] */
+    size_t rungs_capacity;
+    double saved_s;
+    FILE *log;
+};
+
+static const rt_admin guard_admin = {.role = RT_ROLE_FULL, .name = "guard"};
+
+/* ---- what the ladder leaves of answers ---- */
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(((const rules_entry *)a)->name, ((const rules_entry *)b)->name);
+}
+
+static rules_entry *find_rules(const rt_watch *w, const char *account)
+{
+    rules_entry wanted;
+    (void)snprintf(wanted.name, sizeof wanted.name, "%s", account);
+    return w->n_rules ? bsearch(&wanted, w->rules, w->n_rules, sizeof *w->rules, by_name) : NULL;
+}
+
+static rt_watch_rules rules_of_rung(const rt_guard_policy *policy, const rung_entry *entry)
+{
+    rt_watch_rules rules = {.top_logprobs = policy->exposure_top,
+                            .no_bias_with_logprobs = !policy->exposure_bias};
+    if (!entry || policy->dry_run)
+        return rules;
+    if (entry->state.rung >= RT_RUNG_LOGPROBS && policy->p[RT_RUNG_LOGPROBS] > 0) {
+        rules.top_logprobs = policy->logprobs_top;
+        rules.no_logprobs = policy->logprobs_top == 0;
+    }
+    rules.no_reasoning = entry->state.rung >= RT_RUNG_REASONING && policy->p[RT_RUNG_REASONING] > 0;
+    rules.challenged =
+        entry->state.rung >= RT_RUNG_CHALLENGE && policy->p[RT_RUNG_CHALLENGE] > 0 && !entry->answered;
+    return rules;
+}
+
+/* The rules that the event thread reads are those of the account's rung. */
+static void publish(rt_watch *w, const rung_entry *entry)
+{
+    (void)pthread_mutex_lock(&w->queue_lock);
+    rules_entry *found = find_rules(w, entry->name);
+    if (!found && entry->state.rung >= RT_RUNG_LOGPROBS) {
+        if (w->n_rules == w->rules_capacity) {
+            const size_t capacity = 2 * w->rules_capacity + 64;
+            rules_entry *rules = realloc(w->rules, capacity * sizeof *rules);
+            if (!rules) {
+                w->counts.failed++;
+                (void)pthread_mutex_unlock(&w->queue_lock);
+                return;
+            }
+            w->rules = rules;
+            w->rules_capacity = capacity;
+        }
+        memcpy(w->rules[w->n_rules].name, entry->name, sizeof entry->name);
+        w->rules[w->n_rules++].rules = rules_of_rung(w->policy, entry);
+        qsort(w->rules, w->n_rules, sizeof *w->rules, by_name);
+    } else if (found) {
+        found->rules = rules_of_rung(w->policy, entry);
+    }
+    (void)pthread_mutex_unlock(&w->queue_lock);
+}
+
+rt_watch_rules rt_watch_rules_of(rt_watch *w, const char *account)
+{
+    (void)pthread_mutex_lock(&w->queue_lock);
+    const rules_entry *found = account ? find_rules(w, account) : NULL;
+    const rt_watch_rules rules = found ? found->rules : rules_of_rung(w->policy, NULL);
+    (void)pthread_mutex_unlock(&w->queue_lock);
+    return rules;
+}
+
+const rt_guard_policy *rt_watch_policy(const rt_watch *w) { return w->policy; }
+
+/* ---- decisions ---- */
+
+static rung_entry *entry_of(rt_watch *w, const rt_guard_account *account)
+{
+    if (account->index >= w->rungs_capacity) {
+        const size_t capacity = 2 * account->index + 256;
+        rung_entry *rungs = realloc(w->rungs, capacity * sizeof *rungs);
+        if (!rungs)
+            return NULL;
+        memset(rungs + w->rungs_capacity, 0, (capacity - w->rungs_capacity) * sizeof *rungs);
+        w->rungs = rungs;
+        w->rungs_capacity = capacity;
+    }
+    rung_entry *entry = &w->rungs[account->index];
+    if (strcmp(entry->name, account->name) != 0) { /* another account was here before */
+        *entry = (rung_entry){0};
+        (void)snprintf(entry->name, sizeof entry->name, "%s", account->name);
+    }
+    return entry;
+}
+
+static rt_reply desk_call(const rt_watch *w, const char *method, const char *account, const char *tail,
+                          json_t *body)
+{
+    char path[160];
+    (void)snprintf(path, sizeof path, "/admin/v1/accounts/%s%s", account, tail);
+    const rt_reply reply = rt_admin_call(w->options.desk, &guard_admin, method, path, NULL, body);
+    json_decref(body);
+    return reply;
+}
+
+/* The account as the database has it; NULL: it cannot be had. */
+static json_t *account_now(const rt_watch *w, const char *name)
+{
+    const rt_reply reply = desk_call(w, "GET", name, "", NULL);
+    if (reply.http == 200)
+        return reply.body;
+    json_decref(reply.body);
+    return NULL;
+}
+
+static bool has_state(const json_t *account, const char *state)
+{
+    const char *own = json_string_value(json_object_get(account, "state"));
+    return own && strcmp(own, state) == 0;
+}
+
+/* Has a person put the account back since the ladder last acted? */
+static bool was_lifted(const rt_watch *w, const rung_entry *entry)
+{
+    if (entry->state.rung == RT_RUNG_NONE || w->policy->dry_run)
+        return false;
+    json_t *account = account_now(w, entry->name);
+    const bool lifted = account && has_state(account, "active");
+    json_decref(account);
+    return lifted;
+}
+
+/* What a person has decided is left alone: suspended and closed accounts, and cases that are not the ladder's
+ * when it would step down. */
+static bool may_act(const rt_watch *w, const rung_entry *entry, const rt_ladder_step *step)
+{
+    json_t *account = account_now(w, entry->name);
+    bool may = account && !has_state(account, "suspended") && !has_state(account, "closed");
+    const char *id = json_string_value(json_object_get(account, "case"));
+    if (may && step->to < step->from && id) {
+        char path[96];
+        (void)snprintf(path, sizeof path, "/admin/v1/cases/%.60s", id);
+        const rt_reply reply = rt_admin_call(w->options.desk, &guard_admin, "GET", path, NULL, NULL);
+        const char *actor = json_string_value(json_object_get(reply.body, "actor"));
+        may = actor && strcmp(actor, guard_admin.name) == 0;
+        json_decref(reply.body);
+    }
+    json_decref(account);
+    return may;
+}
+
+/* "p 0.0004; template.share 0.93 (99.1th percentile of benign accounts), ..." */
+static void write_reason(rt_text *out, const rt_watch *w, const rt_guard_account *account,
+                         const rt_ladder_step *step)
+{
+    rt_guard_reason reasons[RT_GUARD_REASONS_MAX];
+    const size_t n = rt_guard_reasons(rt_guard_reference_of(w->guard), account, reasons);
+    rt_text_printf(out, "%s%s after %u requests: p %.2g", rt_rung_name(step->to),
+                   step->proposed ? ", suspension proposed" : "", account->n,
+                   (double)rt_guard_final_p(account));
+    if (account->cluster)
+        rt_text_printf(out, ", cluster %u with p %.2g", account->cluster, (double)account->cluster_p);
+    for (size_t i = 0; i < n; i++)
+        rt_text_printf(out, "; %s.%s %.3g (%.1f%% of benign accounts have less)",
+                       rt_guard_feature_signal(reasons[i].feature)->name,
+                       rt_guard_feature_name(reasons[i].feature), (double)reasons[i].value,
+                       (double)reasons[i].percentile);
+}
+
+static void act(rt_watch *w, const rt_guard_account *account, const rung_entry *entry,
+                const rt_ladder_step *step)
+{
+    const rt_guard_policy *policy = w->policy;
+    rt_text reason = {.size_max = 3900};
+    const char *tail = "/watch", *told = "";
+    if (step->to >= RT_RUNG_SLOW) {
+        tail = "/throttle";
+        told = policy->slow_message;
+    }
+    if (step->to >= RT_RUNG_CHALLENGE)
+        told = policy->challenge_message;
+    if (step->to == RT_RUNG_SUSPEND) {
+        tail = "/suspend";
+        told = policy->suspend_message;
+    }
+    json_t *body = NULL;
+    write_reason(&reason, w, account, step);
+    if (step->to == RT_RUNG_NONE) {
+        tail = "/reinstate";
+        body = json_pack("{s:s}", "note", "the rung has lapsed without stronger evidence");
+    } else {
+        body = json_pack("{s:s, s:s, s:[]}", "reason", reason.data ? reason.data : rt_rung_name(step->to),
+                         "public_reason", told, "evidence");
+    }
+    rt_text_deinit(&reason);
+    const rt_reply reply = desk_call(w, "POST", entry->name, tail, body);
+    json_decref(reply.body);
+    (void)pthread_mutex_lock(&w->queue_lock);
+    w->counts.decisions++;
+    w->counts.failed += reply.http >= 300;
+    (void)pthread_mutex_unlock(&w->queue_lock);
+}
+
+/* Closed and suspended accounts are the operator's: the ladder leaves them alone. */
+static void decide(rt_watch *w, const rt_guard_account *account, double now)
+{
+    rung_entry *entry = entry_of(w, account);
+    if (!entry)
+        return;
+    if (was_lifted(w, entry)) {
+        rt_ladder_lift(&entry->state);
+        entry->answered = false;
+        publish(w, entry);
+    }
+    const rt_ladder_evidence evidence = rt_ladder_evidence_of(w->guard, account, now);
+    const rt_ladder_step step = rt_ladder_decide(w->policy, &entry->state, &evidence);
+    if (step.from == step.to && !step.proposed)
+        return;
+    if (step.to < RT_RUNG_CHALLENGE)
+        entry->answered = false;
+    if (!w->policy->dry_run && may_act(w, entry, &step))
+        act(w, account, entry, &step);
+    publish(w, entry);
+}
+
+static void decide_all(rt_watch *w, double now)
+{
+    for (size_t i = 0; i < rt_guard_count(w->guard); i++) {
+        const rt_guard_account *account = rt_guard_account_at(w->guard, i);
+        const bool on_rung = account->index < w->rungs_capacity && w->rungs[account->index].state.rung;
+        if (on_rung || (double)rt_guard_final_p(account) <= w->policy->p[RT_RUNG_OBSERVE])
+            decide(w, account, now);
+    }
+}
+
+/* ---- the thread ---- */
+
+static void put_span(json_t *row, const char *key, rt_guard_span span)
+{
+    (void)json_object_set_new(row, key, rt_json_text(span.data, span.size));
+}
+
+/* The event as a row of recorded traffic. */
+static void log_event(rt_watch *w, const rt_guard_event *e)
+{
+    if (!w->log)
+        return;
+    json_t *row = json_object(), *params = json_object(), *bias = json_object();
+    const struct {
+        const char *key;
+        rt_guard_span span;
+    } texts[] = {
+        {"account", e->account},   {"ip", e->ip},       {"asn", e->asn},      {"user_agent", e->user_agent},
+        {"pay_hash", e->pay_hash}, {"model", e->model}, {"prompt", e->prompt}};
+    (void)json_object_set_new(row, "ts", json_real(e->ts));
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        put_span(row, texts[i].key, texts[i].span);
+    (void)json_object_set_new(row, "created", json_real(e->created));
+    (void)json_object_set_new(params, "temperature", json_real((double)e->temperature));
+    (void)json_object_set_new(params, "n", json_integer(e->n));
+    (void)json_object_set_new(params, "logprobs", json_boolean(e->logprobs));
+    (void)json_object_set_new(params, "stream", json_boolean(e->stream));
+    if (e->max_tokens)
+        (void)json_object_set_new(params, "max_tokens", json_integer(e->max_tokens));
+    if (e->top_logprobs)
+        (void)json_object_set_new(params, "top_logprobs", json_integer(e->top_logprobs));
+    for (uint32_t i = 0; i < e->bias_count; i++) {
+        char id[16];
+        (void)snprintf(id, sizeof id, "%u", e->bias_ids[i]);
+        (void)json_object_set_new(bias, id, json_integer(1));
+    }
+    if (e->bias_count)
+        (void)json_object_set(params, "logit_bias", bias);
+    json_decref(bias);
+    (void)json_object_set_new(row, "params", params);
+    (void)json_object_set_new(row, "prompt_tokens", json_integer(e->prompt_tokens));
+    (void)json_object_set_new(row, "completion_tokens", json_integer(e->completion_tokens));
+    char *line = json_dumps(row, JSON_COMPACT | JSON_REAL_PRECISION(17));
+    if (line)
+        (void)fprintf(w->log, "%s\n", line);
+    free(line);
+    json_decref(row);
+}
+
+/* When the account was made: from the guard, or for a new one from the database. */
+static double created_of(const rt_watch *w, const char *name)
+{
+    const rt_guard_account *known = rt_guard_find(w->guard, name);
+    if (known)
+        return known->created;
+    json_t *account = account_now(w, name);
+    const double created = json_number_value(json_object_get(account, "created"));
+    json_decref(account);
+    return created;
+}
+
+static void judge(rt_watch *w, rt_guard_event *event)
+{
+    char name[RT_GUARD_ACCOUNT_BYTES_MAX + 1];
+    (void)snprintf(name, sizeof name, "%.*s", (int)event->account.size, event->account.data);
+    rt_error err = {0};
+    rt_guard_verdict verdict = {0};
+    (void)pthread_mutex_lock(&w->guard_lock);
+    event->created = created_of(w, name);
+    log_event(w, event);
+    if (rt_guard_sweep_due(w->guard, event->ts) && rt_guard_sweep(w->guard, event->ts, &err) == RT_OK)
+        decide_all(w, event->ts);
+    const rt_status status = rt_guard_observe(w->guard, event, &verdict, &err);
+    if (status == RT_OK && verdict.checked) {
+        const rt_guard_account *account = rt_guard_find(w->guard, name);
+        if (account)
+            decide(w, account, event->ts);
+    }
+    (void)pthread_mutex_unlock(&w->guard_lock);
+    (void)pthread_mutex_lock(&w->queue_lock);
+    w->counts.judged += status == RT_OK;
+    w->counts.dropped += status != RT_OK;
+    (void)pthread_mutex_unlock(&w->queue_lock);
+}
+
+static char *ladder_path(const rt_watch *w)
+{
+    rt_text path = {0};
+    rt_text_printf(&path, "%s.ladder", w->options.state_path);
+    return path.failed ? NULL : path.data;
+}
+
+static rt_status save_ladder(const rt_watch *w, const char *path, rt_error *err)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < w->rungs_capacity; i++) {
+        const rung_entry *e = &w->rungs[i];
+        if (e->name[0] && (e->state.rung || e->state.returning))
+            (void)json_array_append_new(list, json_pack("{s:s, s:s, s:b, s:b, s:b, s:f, s:f}", "account",
+                                                        e->name, "rung", rt_rung_name((rt_rung)e->state.rung),
+                                                        "proposed", e->state.proposed, "returning",
+                                                        e->state.returning, "answered", e->answered, "p",
+                                                        e->state.p, "until", e->state.until));
+    }
+    char *text = json_dumps(list, JSON_INDENT(1) | JSON_REAL_PRECISION(17));
+    json_decref(list);
+    const rt_status status = text ? rt_file_write(path, text, strlen(text), err)
+                                  : rt_error_set(err, RT_NO_MEMORY, "%.200s: no memory to write it", path);
+    free(text);
+    return status;
+}
+
+static rt_status save(rt_watch *w, rt_error *err)
+{
+    if (!w->options.state_path)
+        return RT_OK;
+    char *path = ladder_path(w);
+    if (!path)
+        return rt_error_set(err, RT_NO_MEMORY, "no memory to save the guard's state");
+    (void)pthread_mutex_lock(&w->guard_lock);
+    rt_status status = rt_guard_save(w->guard, w->options.state_path, err);
+    if (status == RT_OK)
+        status = save_ladder(w, path, err);
+    if (w->log)
+        (void)fflush(w->log);
+    (void)pthread_mutex_unlock(&w->guard_lock);
+    free(path);
+    w->saved_s = rt_clock_seconds();
+    return status;
+}
+
+/* The next event, NULL when the watch closes and nothing is left. */
+static queued *wait_for_event(rt_watch *w)
+{
+    (void)pthread_mutex_lock(&w->queue_lock);
+    while (!w->first && !w->closing)
+        (void)pthread_cond_wait(&w->queue_filled, &w->queue_lock);
+    queued *item = w->first;
+    if (item) {
+        w->first = item->next;
+        if (!w->first)
+            w->last = &w->first;
+        w->n_queued--;
+        w->queued_bytes -= item->bytes;
+    }
+    (void)pthread_mutex_unlock(&w->queue_lock);
+    return item;
+}
+
+static void *watch_thread(void *context)
+{
+    rt_watch *w = context;
+    rt_error err = {0};
+    for (queued *item; (item = wait_for_event(w));) {
+        judge(w, &item->event);
+        free(item);
+        if (rt_clock_seconds() - w->saved_s > SAVE_S)
+            (void)save(w, &err); /* tried again in a minute */
+    }
+    return NULL;
+}
+
+/* ---- the queue ---- */
+
+static size_t texts_size(const rt_guard_event *e)
+{
+    return e->account.size + e->ip.size + e->asn.size + e->user_agent.size + e->pay_hash.size +
+           e->model.size + e->prompt.size;
+}
+
+static void copy_texts(queued *item)
+{
+    rt_guard_event *e = &item->event;
+    rt_guard_span *spans[] = {&e->account,  &e->ip,    &e->asn,   &e->user_agent,
+                              &e->pay_hash, &e->model, &e->prompt};
+    char *at = item->texts;
+    for (size_t i = 0; i < sizeof spans / sizeof *spans; i++) {
+        if (spans[i]->size)
+            memcpy(at, spans[i]->data, spans[i]->size);
+        spans[i]->data = at;
+        at += spans[i]->size;
+    }
+}
+
+void rt_watch_request(rt_watch *w, const rt_guard_event *event)
+{
+    const size_t texts = texts_size(event), bytes = sizeof(queued) + texts;
+    queued *item = texts <= queue_bytes_max ? malloc(bytes) : NULL;
+    if (item) {
+        item->next = NULL;
+        item->event = *event;
+        item->bytes = bytes;
+        copy_texts(item);
+    }
+    (void)pthread_mutex_lock(&w->queue_lock);
+    if (!item || w->n_queued == QUEUE_MAX || w->queued_bytes + bytes > queue_bytes_max) {
+        w->counts.dropped++;
+        free(item);
+    } else {
+        *w->last = item;
+        w->last = &item->next;
+        w->n_queued++;
+        w->queued_bytes += bytes;
+        (void)pthread_cond_signal(&w->queue_filled);
+    }
+    (void)pthread_mutex_unlock(&w->queue_lock);
+}
+
+void rt_watch_answered(rt_watch *w, const char *account)
+{
+    (void)pthread_mutex_lock(&w->guard_lock);
+    const rt_guard_account *found = rt_guard_find(w->guard, account);
+    rung_entry *entry = found ? entry_of(w, found) : NULL;
+    if (entry && entry->state.rung) {
+        entry->answered = true;
+        publish(w, entry);
+    }
+    (void)pthread_mutex_unlock(&w->guard_lock);
+}
+
+/* ---- lists ---- */
+
+static int by_p(const void *a, const void *b)
+{
+    const float x = rt_guard_final_p(*(const rt_guard_account *const *)a),
+                y = rt_guard_final_p(*(const rt_guard_account *const *)b);
+    return (x > y) - (x < y);
+}
+
+json_t *rt_watch_list(rt_watch *w)
+{
+    json_t *list = json_array();
+    (void)pthread_mutex_lock(&w->guard_lock);
+    const size_t count = rt_guard_count(w->guard);
+    const rt_guard_account **found = calloc(count + 1, sizeof(rt_guard_account *));
+    size_t n = 0;
+    for (size_t i = 0; found && i < count; i++) {
+        const rt_guard_account *account = rt_guard_account_at(w->guard, i);
+        if (account->index < w->rungs_capacity && w->rungs[account->index].state.rung)
+            found[n++] = account;
+    }
+    if (found)
+        qsort(found, n, sizeof(rt_guard_account *), by_p);
+    for (size_t i = 0; i < n; i++) {
+        const rung_entry *entry = &w->rungs[found[i]->index];
+        json_t *row = rt_guard_result(w->guard, found[i]);
+        (void)json_object_set_new(row, "rung", json_string(rt_rung_name((rt_rung)entry->state.rung)));
+        (void)json_object_set_new(row, "proposed", json_boolean(entry->state.proposed));
+        (void)json_object_set_new(row, "answered", json_boolean(entry->answered));
+        (void)json_array_append_new(list, row);
+    }
+    free(found);
+    (void)pthread_mutex_unlock(&w->guard_lock);
+    return list;
+}
+
+rt_watch_counts rt_watch_counts_of(rt_watch *w)
+{
+    (void)pthread_mutex_lock(&w->queue_lock);
+    const rt_watch_counts counts = w->counts;
+    (void)pthread_mutex_unlock(&w->queue_lock);
+    return counts;
+}
+
+/* ---- life ---- */
+
+static rt_rung rung_of(const char *name)
+{
+    for (int r = 0; name && r < RT_RUNG_COUNT; r++)
+        if (strcmp(name, rt_rung_name((rt_rung)r)) == 0)
+            return (rt_rung)r;
+    return RT_RUNG_NONE;
+}
+
+static void restore_entry(rt_watch *w, const json_t *row)
+{
+    const char *name = json_string_value(json_object_get(row, "account"));
+    const rt_guard_account *account = name ? rt_guard_find(w->guard, name) : NULL;
+    rung_entry *entry = account ? entry_of(w, account) : NULL;
+    if (!entry)
+        return;
+    entry->state =
+        (rt_ladder_state){.rung = (uint8_t)rung_of(json_string_value(json_object_get(row, "rung"))),
+                          .proposed = json_is_true(json_object_get(row, "proposed")),
+                          .returning = json_is_true(json_object_get(row, "returning")),
+                          .p = json_number_value(json_object_get(row, "p")),
+                          .until = json_number_value(json_object_get(row, "until"))};
+    entry->answered = json_is_true(json_object_get(row, "answered"));
+    publish(w, entry);
+}
+
+static rt_status restore(rt_watch *w, rt_error *err)
+{
+    if (!w->options.state_path || !rt_path_exists(w->options.state_path))
+        return RT_OK;
+    if (rt_guard_load(w->guard, w->options.state_path, err) != RT_OK)
+        return err->status;
+    char *path = ladder_path(w);
+    json_t *list = NULL, *row;
+    size_t i;
+    rt_status status = path ? RT_OK : rt_error_set(err, RT_NO_MEMORY, "no memory for the guard's state");
+    if (status == RT_OK && rt_path_exists(path))
+        status = rt_json_read(&list, path, LADDER_BYTES_MAX, err);
+    if (status == RT_OK && list && !json_is_array(list))
+        status = rt_error_set(err, RT_CORRUPT, "%.300s: must be a list of accounts with their rungs", path);
+    if (status == RT_OK)
+        json_array_foreach(list, i, row) restore_entry(w, row);
+    json_decref(list);
+    free(path);
+    return status;
+}
+
+rt_status rt_watch_open(rt_watch **out, const rt_watch_options *options, rt_error *err)
+{
+    *out = NULL;
+    rt_watch *w = calloc(1, sizeof *w);
+    if (!w)
+        return rt_error_set(err, RT_NO_MEMORY, "no memory for the guard");
+    w->options = *options;
+    w->policy = rt_guard_policy_of(options->policy);
+    w->last = &w->first;
+    (void)pthread_mutex_init(&w->queue_lock, NULL);
+    (void)pthread_mutex_init(&w->guard_lock, NULL);
+    (void)pthread_cond_init(&w->queue_filled, NULL);
+    w->saved_s = rt_clock_seconds();
+    rt_status status = rt_guard_open(&w->guard, &options->guard, err);
+    if (status == RT_OK)
+        status = restore(w, err);
+    if (status == RT_OK && options->log_path && !(w->log = fopen(options->log_path, "a")))
+        status = rt_error_set(err, RT_IO, "%.300s: cannot be opened for the guard's rows: %s",
+                              options->log_path, strerror(errno));
+    if (w->log)
+        (void)setvbuf(w->log, NULL, _IOLBF, 0); /* a row is in the file before the next is judged */
+    if (status == RT_OK && pthread_create(&w->thread, NULL, watch_thread, w) != 0)
+        status = rt_error_set(err, RT_NO_MEMORY, "cannot start the guard's thread");
+    w->running = status == RT_OK;
+    if (status != RT_OK) {
+        rt_watch_close(w);
+        return status;
+    }
+    *out = w;
+    return RT_OK;
+}
+
+void rt_watch_close(rt_watch *w)
+{
+    if (!w)
+        return;
+    rt_error err = {0};
+    if (w->running) {
+        (void)pthread_mutex_lock(&w->queue_lock);
+        w->closing = true;
+        (void)pthread_cond_signal(&w->queue_filled);
+        (void)pthread_mutex_unlock(&w->queue_lock);
+        (void)pthread_join(w->thread, NULL);
+        (void)save(w, &err);
+    }
+    if (w->log)
+        (void)fclose(w->log);
+    rt_guard_close(w->guard);
+    free(w->rungs);
+    free(w->rules);
+    (void)pthread_cond_destroy(&w->queue_filled);
+    (void)pthread_mutex_destroy(&w->queue_lock);
+    (void)pthread_mutex_destroy(&w->guard_lock);
+    free(w);
+}

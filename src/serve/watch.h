@@ -1,0 +1,53 @@
+/* serve/watch.h - the guard beside the live server: every settled request is judged in a thread of its own,
+ * and the ladder's decisions become states of accounts and limits of answers.
+ *
+ * rt_watch_request copies what the guard needs and returns; answers never wait for it.  When more is waiting
+ * than the queue holds, requests go unjudged and are counted.  Decisions are written to the audit trail as
+ * the actor "guard", with a case number that the account can appeal against.  What an operator has lifted
+ * stays lifted until the evidence has become stronger. */
+#ifndef RT_SERVE_WATCH_H
+#define RT_SERVE_WATCH_H
+
+#include "account/admin.h"
+#include "guard/ladder.h"
+
+typedef struct rt_watch rt_watch;
+
+typedef struct rt_watch_options { /* borrowed for the watch's life */
+    rt_guard_options guard;
+    const rt_guard_policy_file *policy;
+    rt_desk *desk;          /* states, cases and the audit trail */
+    const char *state_path; /* read at the start when it is there, written every minute and at the end; NULL:
+                               none. The ladder's own state lies beside it, in <state_path>.ladder */
+    const char *log_path;   /* appends every event as a row that `retort guard replay` reads (it holds the
+                               prompts);   NULL: none */
+} rt_watch_options;
+
+rt_status rt_watch_open(rt_watch **out, const rt_watch_options *options, rt_error *err);
+/* Judges what is queued, saves, closes.  NULL is allowed. */
+void rt_watch_close(rt_watch *watch);
+
+/* From any thread.  The texts are copied. */
+void rt_watch_request(rt_watch *watch, const rt_guard_event *event);
+
+/* What the ladder has left of an account's answers. */
+typedef struct rt_watch_rules {
+    size_t top_logprobs; /* most alternatives a token */
+    bool no_logprobs, no_reasoning, challenged;
+    bool no_bias_with_logprobs;
+} rt_watch_rules;
+rt_watch_rules rt_watch_rules_of(rt_watch *watch, const char *account);
+const rt_guard_policy *rt_watch_policy(const rt_watch *watch);
+/* The account has said what it is for: it is served again until a person decides. */
+void rt_watch_answered(rt_watch *watch, const char *account);
+
+/* Accounts on any rung, the strongest evidence first: {account, rung, proposed, ...} with the fields of
+ * rt_guard_result.  The caller owns it. */
+json_t *rt_watch_list(rt_watch *watch);
+
+typedef struct rt_watch_counts {
+    uint64_t judged, dropped, decisions, failed; /* failed: decisions that the database did not take */
+} rt_watch_counts;
+rt_watch_counts rt_watch_counts_of(rt_watch *watch);
+
+#endif

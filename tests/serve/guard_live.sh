@@ -1,0 +1,162 @@
+#!/usr/bin/env bash
+# The guard beside a live server: rungs are taken, answers change, a person's word holds, a replay says the same.
+# shellcheck source=testlib.sh
+. "$(dirname "$0")/../testlib.sh"
+
+# shellcheck disable=SC2154 # set by testlib.sh
+model=$source_dir/data/teacher-small.gguf
+
+# usage: start_server OPTION ...: on free ports; sets server_pid, url and admin_url
+start_server() {
+    # shellcheck disable=SC2154
+    "$build_dir/retort" serve "$model" --db accounts.db --port 0 --admin-port 0 --threads 1 "$@" >server.log 2>&1 &
+    server_pid=$!
+    trap 'kill "$server_pid" 2>/dev/null; wait "$server_pid" 2>/dev/null' EXIT
+    for _ in $(seq 300); do
+        grep -q 'admin' server.log && break
+        kill -0 "$server_pid" || { cat server.log && return 1; }
+        sleep 0.1
+    done
+    url=$(grep -oE 'http://127.0.0.1:[0-9]+/v1' server.log | head -n 1)
+    admin_url=$(grep -oE 'http://127.0.0.1:[0-9]+/admin/v1' server.log | head -n 1)
+}
+
+stop_server() {
+    kill "$server_pid"
+    wait "$server_pid" || true
+    trap - EXIT
+}
+
+make_accounts() {
+    account=$(retort account create "Some Account" --db accounts.db --json | jq -r .id)
+    key=$(retort key create "$account" --db accounts.db --json | jq -r .secret)
+    operator=$(retort key create --admin support --db accounts.db --json | jq -r .secret)
+}
+
+# usage: ask NUMBER [JSON MEMBERS]: the status of a chat request with the NUMBER-th prompt
+ask() {
+    local prompt
+    prompt=$(sed -n "$1p" "$source_dir/data/prompts.jsonl" | jq -r .prompt)
+    curl -sS -o answer.json -w '%{http_code}' -H "Authorization: Bearer $key" -H 'Content-Type: application/json' \
+        -d "$(jq -nc --arg p "$prompt" --argjson more "${2:-{\}}" \
+            '{messages: [{role: "user", content: $p}], max_tokens: 2} + $more')" "$url/chat/completions"
+}
+
+admin() {
+    curl -sS -H "Authorization: Bearer $operator" "$admin_url/$1"
+}
+
+# Waits until the account has the rung.
+await_rung() {
+    for _ in $(seq 100); do
+        [ "$(admin guard | jq -r '.data[0].rung')" = "$1" ] && return 0
+        sleep 0.1
+    done
+    admin guard
+    return 1
+}
+
+# Any account soon has these p-values: what is tested is what follows from them.
+write_policy() {
+    cat >policy.yaml <<END
+observe: {p: 0.999}
+slow: {p: 0.999}
+logprobs: {p: 0.999, top: 0}
+reasoning: {p: 0}
+challenge: {p: ${1:-0}}
+suspend: {p: 0}
+ladder: {requests_min: 6}
+END
+}
+
+rungs_change_what_is_answered_and_a_persons_word_holds() {
+    make_accounts
+    write_policy
+    start_server --policy policy.yaml
+    expect_equal 200 "$(ask 1 '{"logprobs": true, "top_logprobs": 5}')"
+    expect_equal 403 "$(ask 1 '{"logprobs": true, "logit_bias": {"5": 1}}')"
+    expect_text 'not given together' "$(cat answer.json)"
+    local i
+    for i in $(seq 2 14); do expect_equal 200 "$(ask "$i")"; done
+    await_rung logprobs
+    expect_equal 403 "$(ask 1 '{"logprobs": true}')"
+    expect_text 'feature_not_allowed' "$(cat answer.json)"
+    expect_equal 200 "$(ask 1)"
+    curl -sS -H "Authorization: Bearer $key" "$url/account" >account.json
+    expect_equal throttled "$(jq -r .state account.json)"
+    expect_text 'case_' "$(jq -r .case account.json)"
+    expect_text 'logprobs after' "$(retort audit show --db accounts.db)"
+    curl -sS -o back.json -X POST -H "Authorization: Bearer $operator" -d '{"note": "an honest customer"}' \
+        "$admin_url/accounts/$account/reinstate"
+    for i in $(seq 15 40); do expect_equal 200 "$(ask "$i")"; done
+    for _ in $(seq 50); do
+        [ "$(admin guard | jq '.data | length')" = 0 ] && break
+        sleep 0.1
+    done
+    expect_equal 0 "$(admin guard | jq '.data | length')"
+    expect_equal 200 "$(ask 1 '{"logprobs": true}')"
+    expect_status 0 retort audit verify --db accounts.db
+}
+
+a_challenged_account_is_answered_again_once_it_has_spoken() {
+    make_accounts
+    write_policy 0.999
+    start_server --policy policy.yaml --guard-state guard.state
+    local i
+    for i in $(seq 1 30); do
+        [ "$(ask "$i")" = 200 ] || break
+        sleep 0.05
+    done
+    await_rung challenge
+    expect_equal 403 "$(ask 1)"
+    expect_text account_challenged "$(cat answer.json)"
+    stop_server
+    start_server --policy policy.yaml --guard-state guard.state
+    expect_equal 403 "$(ask 1)"
+    expect_equal 201 "$(curl -sS -o appeal.json -w '%{http_code}' -X POST -H "Authorization: Bearer $key" \
+        -d '{"statement": "We test a page."}' "$url/account/appeals")"
+    expect_equal 200 "$(ask 1)"
+    expect_equal open "$(admin appeals | jq -r '.data[0].state')"
+}
+
+a_replay_of_the_recorded_rows_gives_the_live_scores() {
+    make_accounts
+    write_policy
+    start_server --policy policy.yaml --guard-log rows.jsonl
+    local i
+    for i in $(seq 1 20); do expect_equal 200 "$(ask "$i")"; done
+    await_rung logprobs
+    for _ in $(seq 100); do
+        [ "$(admin guard | jq -r .judged)" -ge 20 ] && break
+        sleep 0.1
+    done
+    admin guard | jq -c '.data[0] | {account, requests, score, p, reasons}' >live.json
+    retort guard replay rows.jsonl | jq -c '{account, requests, score, p, reasons}' >replayed.json
+    expect_equal "$(cat live.json)" "$(cat replayed.json)"
+}
+
+a_dry_run_changes_nothing() {
+    make_accounts
+    write_policy
+    echo 'ladder: {dry_run: yes, requests_min: 6}' >dry.yaml
+    grep -v ladder policy.yaml >>dry.yaml
+    start_server --policy dry.yaml
+    local i
+    for i in $(seq 1 12); do expect_equal 200 "$(ask "$i")"; done
+    await_rung logprobs
+    expect_equal 200 "$(ask 1 '{"logprobs": true}')"
+    expect_equal active "$(curl -sS -H "Authorization: Bearer $key" "$url/account" | jq -r .state)"
+}
+
+a_guard_without_accounts_and_a_bad_policy_are_refused() {
+    expect_status 2 retort serve "$model" --guard --db none
+    expect_text 'retort account create' "$err"
+    make_accounts
+    echo 'slow: {p: 2}' >policy.yaml
+    expect_status 2 retort serve "$model" --db accounts.db --policy policy.yaml
+    expect_text 'slow.p' "$err"
+}
+
+run_tests rungs_change_what_is_answered_and_a_persons_word_holds a_challenged_account_is_answered_again_once_it_has_spoken \
+    a_replay_of_the_recorded_rows_gives_the_live_scores a_dry_run_changes_nothing \
+    a_guard_without_accounts_and_a_bad_policy_are_refused
