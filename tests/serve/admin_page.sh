@@ -11,7 +11,7 @@ start_server() {
     server_pid=$!
     trap 'kill "$server_pid" 2>/dev/null; wait "$server_pid" 2>/dev/null' EXIT
     for _ in $(seq 300); do
-        grep -q 'admin' server.log && break
+        grep -qs admin server.log && break
         kill -0 "$server_pid" || { cat server.log && return 1; }
         sleep 0.1
     done
