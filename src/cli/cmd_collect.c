@@ -10,7 +10,7 @@
 #include "cli/collect_terms.h"
 #include "cli/commands.h"
 #include "cli/progress.h"
-#include "teacher/remote.h"
+#include "teacher/batch.h"
 
 /* Limits of answers are needed where spending is limited and none was given. */
 enum { ANSWER_TOKENS_MAX = 4096 };
@@ -22,7 +22,7 @@ typedef struct run {
     rt_teacher *teacher;
     json_t *params, *identity, *facts, *source;
     char *base;
-    bool json, json_progress, permitted, dry_run;
+    bool json, json_progress, permitted, dry_run, batch_api;
     double json_shown;
     cli_progress bar;
     bool bar_open;
@@ -110,6 +110,29 @@ static rt_status progress(void *context, const rt_collect_progress *p, rt_error 
 
 /* ---- setting up ---- */
 
+static rt_status open_batch(run *r, const char *key, rt_error *err)
+{
+    const collect_settings *s = &r->settings;
+    const char *out = s->output.out;
+    rt_text state = {0};
+    rt_text_printf(&state, "%s%sbatches.json", out, rt_collect_out_is_file(out) ? "." : "/");
+    const rt_batch_options options = {.url = s->teacher.url,
+                                      .model = s->teacher.model,
+                                      .key = key,
+                                      .state = state.data,
+                                      .top_logprobs = s->ask.logprobs,
+                                      .keep_raw = s->output.format == 1,
+                                      .poll_s = s->net.poll_s,
+                                      .n_vocab = s->teacher.n_vocab,
+                                      .licence = s->teacher.licence,
+                                      .terms = s->teacher.terms,
+                                      .forbids_training = s->teacher.forbids_training};
+    const rt_status status = state.failed ? rt_error_set(err, RT_NO_MEMORY, "no memory for a name")
+                                          : rt_batch_open(&r->teacher, &options, err);
+    rt_text_deinit(&state);
+    return status;
+}
+
 static rt_status open_remote(run *r, rt_error *err)
 {
     const collect_settings *s = &r->settings;
@@ -127,6 +150,8 @@ static rt_status open_remote(run *r, rt_error *err)
                                 "the environment variable %.80s is not set; it should hold the key",
                                 s->teacher.key_env);
     }
+    if (r->batch_api)
+        return open_batch(r, key, err);
     const rt_remote_options options = {.url = s->teacher.url,
                                        .model = s->teacher.model,
                                        .key = key,
@@ -362,6 +387,8 @@ int cmd_collect(int argc, char **argv)
         {CLI_STRING, "--near X", &v[21], "drop prompts at least this similar to an earlier one, such as 0.8"},
         {CLI_STRING, "--limit N", &v[22], "only the first N prompts"},
         {CLI_STRING, "--format rows|batch", &v[23], "own rows, or OpenAI Batch results"},
+        {CLI_FLAG, "--batch-api", &r.batch_api,
+         "by the server's Batch API: files go up, answers come within a day"},
         {CLI_STRING, "--licence TEXT", &v[24], "of the outputs, kept with every row"},
         {CLI_STRING, "--terms TEXT", &v[25], "terms of use: an address or a sentence"},
         {CLI_FLAG, "--ordered", &ordered, "sort the rows at the end"},

@@ -69,6 +69,8 @@ static const rt_field fields[] = {
      86400},
     {"net.patience_s", RT_FIELD_REAL, AT(net.patience_s), "300", "server out of reach, before the run stops",
      NULL, 0.1, 1e6},
+    {"net.poll_s", RT_FIELD_REAL, AT(net.poll_s), "10", "first wait for a batch; later ones are longer", NULL,
+     0.05, 3600},
     {"price.table", RT_FIELD_STRING, AT(price.table), "''",
      "YAML file: models: {NAME: {input, cached, output}}", NULL, 0, 0},
     {"price.currency", RT_FIELD_STRING, AT(price.currency), "usd", "of the prices below", NULL, 0, 0},

@@ -31,7 +31,7 @@ typedef struct collect_settings {
     struct {
         const char *concurrency;
         size_t concurrency_max, attempts;
-        double timeout_s, silence_s, patience_s;
+        double timeout_s, silence_s, patience_s, poll_s;
     } net;
     struct {
         const char *table, *currency, *spend_max;

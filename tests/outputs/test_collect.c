@@ -14,8 +14,8 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "outputs/collect.h"
+#include "teacher/batch.h"
 #include "teacher/fault_server.h"
-#include "teacher/remote.h"
 
 static fault_server server;
 static char folder[64];
@@ -166,6 +166,7 @@ static int set_up(void **state)
         return -1;
     memset(server.plan, 0, sizeof *server.plan);
     memset(server.counts, 0, sizeof *server.counts);
+    memset(server.files, 0, sizeof *server.files);
     server.plan->seed = 1;
     return 0;
 }
@@ -728,6 +729,72 @@ static void a_batch_file_is_answered_in_its_own_form(void **state)
     free(data);
 }
 
+/* ---- the Batch API ---- */
+
+static rt_status run_batch(const char *in, const char *out, rt_collect_report *report, rt_error *err)
+{
+    const rt_batch_options remote = {.url = server.url,
+                                     .model = "m",
+                                     .state = in_folder("batches.json"),
+                                     .requests_max = 40,
+                                     .poll_s = 0.05,
+                                     .poll_max_s = 0.2};
+    rt_teacher *teacher = NULL;
+    if (rt_batch_open(&teacher, &remote, err) != RT_OK)
+        return err->status;
+    json_t *params = json_pack("{s:i}", "max_tokens", 20);
+    const char *inputs[] = {in};
+    setting s = {0};
+    const rt_collect_options options = {.out = out,
+                                        .inputs = {inputs, 1},
+                                        .params = params,
+                                        .settings = params,
+                                        .teacher = params,
+                                        .progress = on_progress,
+                                        .context = &s};
+    const rt_status status = rt_collect(teacher, &options, report, err);
+    json_decref(params);
+    rt_teacher_close(teacher);
+    return status;
+}
+
+static void batches_are_made_looked_at_and_what_expired_is_sent_again(void **state)
+{
+    (void)state;
+    rt_collect_report report;
+    rt_error err = {0};
+    server.plan->expire = 300;
+    const char *in = make_prompts("in.jsonl", 1, 100), *out = in_folder("rows.jsonl");
+    if (run_batch(in, out, &report, &err) != RT_OK)
+        print_error("%s\n", err.text);
+    assert_each_once(out, 1, 100);
+    for (unsigned i = 1; i <= 100; i++)
+        assert_int_equal(server.counts->good[i], 1);
+    assert_false(rt_path_exists(in_folder("batches.json")));
+}
+
+static void a_run_killed_while_it_waits_for_batches_goes_on_waiting(void **state)
+{
+    (void)state;
+    rt_collect_report report;
+    rt_error err = {0};
+    const char *in = make_prompts("in.jsonl", 1, 60), *out = in_folder("rows.jsonl");
+    for (int i = 0; i < 4; i++) {
+        const pid_t child = fork();
+        if (child == 0)
+            _exit(run_batch(in, out, &report, &err) == RT_OK ? 0 : 1);
+        while (i == 0 && server.files->n_batches < 2)
+            (void)usleep(1000);
+        (void)usleep(40000);
+        (void)kill(child, SIGKILL);
+        (void)waitpid(child, NULL, 0);
+    }
+    if (run_batch(in, out, &report, &err) != RT_OK)
+        print_error("%s\n", err.text);
+    assert_each_once(out, 1, 60);
+    assert_true(total(server.counts->asked) <= 60 + 40); /* a file that was on its way at the first kill */
+}
+
 static void into_a_store_each_row_goes_once_through_kills(void **state)
 {
     (void)state;
@@ -794,6 +861,8 @@ int main(int argc, char **argv)
         TEST(log_probabilities_fall_back_to_what_the_server_gives),
         TEST(lies_are_marked_and_never_believed),
         TEST(a_batch_file_is_answered_in_its_own_form),
+        TEST(batches_are_made_looked_at_and_what_expired_is_sent_again),
+        TEST(a_run_killed_while_it_waits_for_batches_goes_on_waiting),
         TEST(into_a_store_each_row_goes_once_through_kills),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -33,6 +33,7 @@ typedef struct fault_plan { /* chances in 1,000 */
     unsigned length;                     /* chance that the answer is cut off at max_tokens */
     int top_logprobs_max;                /* more are refused with 400; -1: none are known */
     bool no_token_ids;                   /* return_token_ids is refused */
+    unsigned expire;                     /* chance that a request of a batch gets no answer */
     unsigned window;                     /* requests a window of x-ratelimit, then 429; 0: no such limit */
     unsigned window_ms;
     int always;       /* this status for everything; 0: none */
@@ -49,12 +50,20 @@ typedef struct fault_counts {
     atomic_llong window_from;
 } fault_counts;
 
+enum { FAULT_FILES_MAX = 32 };
+typedef struct fault_files { /* of the Batch API */
+    char data[FAULT_FILES_MAX][FAULT_BODY_MAX], out[FAULT_FILES_MAX][32], errors[FAULT_FILES_MAX][32];
+    unsigned n_files, n_batches;
+    atomic_uint looked;
+} fault_files;
+
 typedef struct fault_server {
     pid_t pid;
     int port;
     char url[64];
     fault_plan *plan;     /* shared */
     fault_counts *counts; /* shared */
+    fault_files *files;   /* shared */
 } fault_server;
 
 static long long fault_now_ms(void)
@@ -292,6 +301,104 @@ static bool fault_window(const fault_plan *plan, fault_counts *counts, char *hea
     return true;
 }
 
+/* ---- batches: files and jobs live in shared memory ---- */
+
+static bool fault_json(int fd, json_t *json)
+{
+    char *text = json_dumps(json, JSON_COMPACT);
+    json_decref(json);
+    const bool keep = fault_body(fd, "application/json", "", text, strlen(text), false, false);
+    free(text);
+    return keep;
+}
+
+/* The answers to a file of requests; what expires is left to the error file. */
+static void fault_run_batch(const fault_server *server, fault_files *files, unsigned input)
+{
+    fault_draw draw = {server->plan->seed * 77 + files->n_batches};
+    char *out = files->data[files->n_files + 1], *errors = files->data[files->n_files + 2];
+    size_t n_out = 0, n_errors = 0;
+    for (char *line = files->data[input], *end = strchr(line, '\n'); end;
+         line = end + 1, end = strchr(line, '\n')) {
+        json_t *json = json_loadb(line, (size_t)(end - line), 0, NULL);
+        const char *id = json_string_value(json_object_get(json, "custom_id")), *prompt;
+        char text[160];
+        if (!id)
+            continue;
+        const unsigned number = fault_number(json_object_get(json, "body"), &prompt);
+        atomic_fetch_add(&server->counts->asked[number], 1);
+        fault_answer(text, sizeof text, prompt);
+        if (fault_by_chance(&draw, server->plan->expire)) {
+            n_errors += (size_t)snprintf(errors + n_errors, FAULT_BODY_MAX - n_errors,
+                                         "{\"custom_id\":\"%s\",\"response\":null,\"error\":{\"code\":"
+                                         "\"batch_expired\",\"message\":\"too late\"}}\n",
+                                         id);
+        } else {
+            n_out += (size_t)snprintf(
+                out + n_out, FAULT_BODY_MAX - n_out,
+                "{\"custom_id\":\"%s\",\"response\":{\"status_code\":200,\"request_id\":\"r\","
+                "\"body\":{\"model\":\"m\",\"choices\":[{\"message\":{\"content\":\"%s\"},"
+                "\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":5,"
+                "\"completion_tokens\":9}}},\"error\":null}\n",
+                id, text);
+            atomic_fetch_add(&server->counts->good[number], 1);
+        }
+        json_decref(json);
+    }
+    files->n_files += 2;
+}
+
+static bool fault_upload(int fd, fault_files *files, const fault_request *r)
+{
+    const char *start = memmem(r->data + r->head, r->body, "{\"", 2), *end = NULL;
+    for (const char *c = start; c && c + 2 < r->data + r->size; c++)
+        if (memcmp(c, "\r\n-", 3) == 0)
+            end = c;
+    char name[32];
+    if (!start || !end || files->n_files + 4 >= FAULT_FILES_MAX)
+        return false;
+    memcpy(files->data[++files->n_files], start, (size_t)(end - start));
+    (void)snprintf(name, sizeof name, "file-%u", files->n_files);
+    return fault_json(fd, json_pack("{s:s}", "id", name));
+}
+
+static bool fault_make_batch(int fd, const fault_server *server, const fault_request *r)
+{
+    fault_files *files = server->files;
+    json_t *body = json_loadb(r->data + r->head, r->body, 0, NULL);
+    const char *input = json_string_value(json_object_get(body, "input_file_id"));
+    unsigned file = 0;
+    const bool known = input && sscanf(input, "file-%u", &file) == 1 && file <= files->n_files;
+    json_decref(body);
+    if (!known)
+        return false;
+    const unsigned n = ++files->n_batches;
+    fault_run_batch(server, files, file);
+    (void)snprintf(files->out[n], sizeof files->out[n], "file-%u", files->n_files - 1);
+    (void)snprintf(files->errors[n], sizeof files->errors[n], "file-%u", files->n_files);
+    char name[32];
+    (void)snprintf(name, sizeof name, "batch-%u", n);
+    return fault_json(fd, json_pack("{s:s, s:s}", "id", name, "status", "validating"));
+}
+
+static bool fault_batch(int fd, const fault_server *server, const fault_request *r)
+{
+    fault_files *files = server->files;
+    unsigned number = 0;
+    const char *path = strstr(r->data, "/v1/");
+    if (sscanf(path, "/v1/files/file-%u/content", &number) == 1 && number <= files->n_files)
+        return fault_body(fd, "text/plain", "", files->data[number], strlen(files->data[number]), false,
+                          false);
+    if (sscanf(path, "/v1/batches/batch-%u", &number) == 1 && number <= files->n_batches) {
+        const bool done = atomic_fetch_add(&files->looked, 1) % 2 == 1; /* at the second look */
+        return fault_json(fd, done ? json_pack("{s:s, s:s, s:s, s:s}", "id", "b", "status", "completed",
+                                               "output_file_id", files->out[number], "error_file_id",
+                                               files->errors[number])
+                                   : json_pack("{s:s, s:s}", "id", "b", "status", "in_progress"));
+    }
+    return strncmp(path, "/v1/files", 9) == 0 ? fault_upload(fd, files, r) : fault_make_batch(fd, server, r);
+}
+
 /* Answers one request; false: the connection ends. */
 static bool fault_serve(int fd, const fault_server *server, const fault_request *r)
 {
@@ -299,6 +406,9 @@ static bool fault_serve(int fd, const fault_server *server, const fault_request 
     fault_counts *counts = server->counts;
     const unsigned n = atomic_fetch_add(&counts->requests, 1);
     fault_draw draw = {plan.seed * 1000003 + n};
+    if (strncmp(r->data + 5, "v1/files", 8) == 0 || strncmp(r->data + 6, "v1/files", 8) == 0 ||
+        strncmp(r->data + 5, "v1/batches", 10) == 0 || strncmp(r->data + 6, "v1/batches", 10) == 0)
+        return fault_batch(fd, server, r);
     if (strncmp(r->data, "GET ", 4) == 0) {
         static const char models[] = "{\"object\":\"list\",\"data\":[{\"id\":\"m\",\"object\":\"model\"}]}";
         return fault_body(fd, "application/json", "", models, sizeof models - 1, false, false);
@@ -451,6 +561,8 @@ static bool fault_start(fault_server *server, int port)
     if (!server->plan) {
         server->plan =
             mmap(NULL, sizeof *server->plan, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+        server->files =
+            mmap(NULL, sizeof *server->files, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
         server->counts =
             mmap(NULL, sizeof *server->counts, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     }
