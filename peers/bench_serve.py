@@ -8,7 +8,8 @@ Each client sends one streamed completion after the other.  The lengths of promp
 ContextTokens, GeneratedTokens; without it from a fixed list with the medians of Azure's chat trace of 2023), cut to the
 given bounds.  End tokens are banned by logit_bias, so every server makes the same number of tokens; prompts differ, so
 none is cached.  llama-server comes from PyPI's xllamacpp (the same code as llama.cpp's program), with as many slots as
-clients.  Prints one JSON object a server: output tokens/s of all clients together, time to first token (median, p95).
+clients.  Prints one JSON object a server: output tokens/s of all clients together, time to first token (median, p95), the server's CPU
+seconds, which a busy machine disturbs less.
 The figures depend on the machine being quiet: quote ratios of runs made back to back.
 """
 import argparse, csv, http.client, io, json, os, random, socket, subprocess, sys, threading, time
@@ -59,7 +60,12 @@ def ask(port, body):
     return first, count
 
 
-def load(port, bodies, clients):
+def cpu_seconds(pid):
+    fields = open(f"/proc/{pid}/stat").read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def load(port, bodies, clients, pid):
     results, waiting, lock = [], list(reversed(bodies)), threading.Lock()
 
     def client():
@@ -76,13 +82,14 @@ def load(port, bodies, clients):
             with lock:
                 results.append((got[0], body["max_tokens"], got[1]))
 
-    begun = time.perf_counter()
+    begun, cpu = time.perf_counter(), cpu_seconds(pid)
     threads = [threading.Thread(target=client) for _ in range(clients)]
     [t.start() for t in threads]
     [t.join() for t in threads]
     seconds = time.perf_counter() - begun
+    cpu = cpu_seconds(pid) - cpu
     first = sorted(r[0] for r in results if r[0] is not None)
-    return dict(clients=clients, answered=len(results), of=len(bodies), seconds=round(seconds, 2),
+    return dict(clients=clients, answered=len(results), of=len(bodies), seconds=round(seconds, 2), cpu_s=round(cpu, 2),
                 output_tokens_per_s=round(sum(r[1] for r in results) / seconds, 1),
                 ttft_median_s=round(first[len(first) // 2], 3), ttft_p95_s=round(first[int(len(first) * 0.95)], 3),
                 events=sum(r[2] for r in results))
@@ -136,9 +143,9 @@ def main():
             process = subprocess.Popen(command(name, args, port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             try:
                 wait_for(port, process)
-                print(json.dumps(dict(server=name, **load(port, bodies, args.clients))), flush=True)
+                print(json.dumps(dict(server=name, **load(port, bodies, args.clients, process.pid))), flush=True)
                 if args.clients > 1:
-                    print(json.dumps(dict(server=name, **load(port, bodies[:6], 1))), flush=True)
+                    print(json.dumps(dict(server=name, **load(port, bodies[:6], 1, process.pid))), flush=True)
             finally:
                 process.kill()
                 process.wait()

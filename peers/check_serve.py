@@ -140,11 +140,12 @@ def documents(count):
     """Paragraphs of this repository's own documents, divided into a context and its continuation."""
     root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
     found = []
-    for folder, _, names in sorted(os.walk(os.path.join(root, "docs"))):
-        for name in sorted(names):
-            if name.endswith(".md"):
-                text = open(os.path.join(folder, name), encoding="utf-8").read()
-                found += [" ".join(p.split()) for p in re.split(r"\n\s*\n", text) if 120 < len(p) < 1500]
+    for part in ("docs", "src", "peers", "tests/golden"):
+        for folder, _, names in sorted(os.walk(os.path.join(root, part))):
+            for name in sorted(names):
+                if name.endswith(".md"):
+                    text = open(os.path.join(folder, name), encoding="utf-8").read()
+                    found += [" ".join(p.split()) for p in re.split(r"\n\s*\n", text) if 120 < len(p) < 1500]
     found = found[:count]
     return [(p[:p.index(" ", len(p) // 2)], p[p.index(" ", len(p) // 2):]) for p in found if " " in p[len(p) // 2:]]
 

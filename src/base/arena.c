@@ -26,6 +26,8 @@ rt_status rt_arena_init(rt_arena *arena, size_t bytes_max, rt_error *err)
     return RT_OK;
 }
 
+void rt_arena_use_small_pages(rt_arena *arena) { (void)madvise(arena->base, arena->size, MADV_NOHUGEPAGE); }
+
 void *rt_arena_push_raw(rt_arena *arena, size_t count, size_t size)
 {
     size_t bytes;

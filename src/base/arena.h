@@ -16,6 +16,8 @@ typedef struct rt_arena {
 } rt_arena;
 
 rt_status rt_arena_init(rt_arena *arena, size_t bytes_max, rt_error *err);
+/* For memory that is used here and there: small pages, so that a touched byte costs 4 KiB and not 2 MiB. */
+void rt_arena_use_small_pages(rt_arena *arena);
 /* count × size bytes, zeroed; NULL when the arena is full or the product overflows. */
 void *rt_arena_push(rt_arena *arena, size_t count, size_t size);
 /* The same without zeroing: for buffers that are written before they are read. */

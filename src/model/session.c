@@ -57,6 +57,8 @@ rt_status rt_session_open(rt_session **out, const rt_model *model, size_t n_slot
                             "no memory for the keys and values of %zu sequences of %zu tokens", n_slots,
                             n_positions);
     }
+    if (n_slots > 1) /* each slot and layer is used from its beginning, and most of them never to the end */
+        rt_arena_use_small_pages(&s->cache);
     s->keys = rt_arena_push_raw(&s->cache, half, 1);
     s->values = rt_arena_push_raw(&s->cache, half, 1);
     if (rt_pass_open(&s->pass, model, tokens, false, err) != RT_OK) {
