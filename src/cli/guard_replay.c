@@ -9,16 +9,23 @@
 #include "cli/guard.h"
 #include "guard/result.h"
 
-static int print_results(const rt_guard *guard, bool as_list)
+/* With a policy each account's rung is told too. */
+static json_t *result_of(const rt_guard *guard, const rt_ladders *ladders, const rt_guard_account *account)
 {
-    if (as_list) {
-        json_t *list = json_array();
-        for (size_t i = 0; i < rt_guard_count(guard); i++)
-            json_array_append_new(list, rt_guard_result(guard, rt_guard_account_at(guard, i)));
-        return cli_print_json(list);
+    json_t *json = rt_guard_result(guard, account);
+    const rt_ladder_entry *entry = ladders ? rt_ladders_find(ladders, account) : NULL;
+    if (json && ladders) {
+        const rt_rung rung = entry ? (rt_rung)entry->state.rung : RT_RUNG_NONE;
+        (void)json_object_set_new(json, "rung", json_string(rt_rung_name(rung)));
+        (void)json_object_set_new(json, "suspension_proposed", json_boolean(entry && entry->state.proposed));
     }
+    return json;
+}
+
+static int print_results(const rt_guard *guard, const rt_ladders *ladders)
+{
     for (size_t i = 0; i < rt_guard_count(guard); i++) {
-        json_t *json = rt_guard_result(guard, rt_guard_account_at(guard, i));
+        json_t *json = result_of(guard, ladders, rt_guard_account_at(guard, i));
         char *line =
             json ? json_dumps(json, JSON_COMPACT | JSON_PRESERVE_ORDER | JSON_REAL_PRECISION(8)) : NULL;
         json_decref(json);
@@ -47,7 +54,8 @@ int guard_replay(int argc, char **argv)
         {CLI_STRING, "FILE", &path, "the recorded traffic"},
         {CLI_STRING, "--asn FILE", &asn,
          "JSON object: network -> residential, mobile, business, datacentre, education, vpn"},
-        {CLI_STRING, "--policy FILE", &policy, "the ladder's policy (YAML)"},
+        {CLI_STRING, "--policy FILE", &policy,
+         "the ladder's thresholds (YAML): each account's rung is told too"},
         {CLI_STRING, "--reference FILE", &reference_path, "another reference than the built-in one"},
         {CLI_STRING, "--state FILE", &state,
          "read the state before, if the file is there, and write it after"},
@@ -59,6 +67,8 @@ int guard_replay(int argc, char **argv)
     rt_error err = {0};
     rt_guard *guard = NULL;
     rt_guard_reference *reference = NULL;
+    rt_guard_policy_file *file = NULL;
+    rt_ladders *ladders = NULL;
     rt_guard_replay_counts counts;
     int code = 1;
     if (cli_parse(spec, argc, argv, &err) != RT_OK)
@@ -68,15 +78,21 @@ int guard_replay(int argc, char **argv)
     const rt_guard_options options = {.reference = reference, .asn_path = asn, .accounts_max = accounts_max};
     if (rt_guard_open(&guard, &options, &err) != RT_OK ||
         (state && rt_path_exists(state) && rt_guard_load(guard, state, &err) != RT_OK) ||
-        rt_guard_replay(guard, path, &(rt_guard_replay_options){.skip_bad = skip_bad, .sweep_at_end = true},
-                        &counts, &err) != RT_OK ||
+        (policy && (rt_guard_policy_open(&file, policy, &err) != RT_OK ||
+                    rt_ladders_open(&ladders, guard, rt_guard_policy_of(file), NULL, &err) != RT_OK)) ||
+        rt_guard_replay(
+            guard, path,
+            &(rt_guard_replay_options){.ladders = ladders, .skip_bad = skip_bad, .sweep_at_end = true},
+            &counts, &err) != RT_OK ||
         (state && rt_guard_save(guard, state, &err) != RT_OK)) {
         code = cli_fail(&err);
     } else {
         if (counts.bad_rows)
             (void)fprintf(stderr, "retort: %zu malformed rows were passed over\n", counts.bad_rows);
-        code = print_results(guard, false);
+        code = print_results(guard, ladders);
     }
+    rt_ladders_close(ladders);
+    rt_guard_policy_close(file);
     rt_guard_close(guard);
     rt_guard_reference_close(reference);
     return code;

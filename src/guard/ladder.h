@@ -7,6 +7,8 @@
 #ifndef RT_GUARD_LADDER_H
 #define RT_GUARD_LADDER_H
 
+#include <jansson.h>
+
 #include "guard/guard.h"
 #include "guard/policy.h"
 
@@ -29,6 +31,7 @@ typedef struct rt_ladder_evidence {
 typedef struct rt_ladder_step {
     rt_rung from, to;
     bool proposed; /* a suspension was proposed just now */
+    bool lifted;   /* by a person, not by the ladder */
 } rt_ladder_step;
 
 rt_ladder_step rt_ladder_decide(const rt_guard_policy *policy, rt_ladder_state *state,

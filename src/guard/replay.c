@@ -20,10 +20,11 @@ static rt_status one_row(rt_guard *guard, const char *line, size_t size, const c
     }
     counts->rows++;
     rt_status status = RT_OK;
-    if (rt_guard_sweep_due(guard, row.event.ts))
+    if (!options->ladders && rt_guard_sweep_due(guard, row.event.ts))
         status = rt_guard_sweep(guard, row.event.ts, err);
     if (status == RT_OK)
-        status = rt_guard_observe(guard, &row.event, &verdict, err);
+        status = options->ladders ? rt_ladders_feed(options->ladders, &row.event, &verdict, err)
+                                  : rt_guard_observe(guard, &row.event, &verdict, err);
     if (status == RT_OK && options->on_verdict)
         options->on_verdict(options->context, &row.event, &verdict);
     rt_guard_row_deinit(&row);

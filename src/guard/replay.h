@@ -2,11 +2,12 @@
 #ifndef RT_GUARD_REPLAY_H
 #define RT_GUARD_REPLAY_H
 
-#include "guard/guard.h"
+#include "guard/ladders.h"
 
 typedef struct rt_guard_replay_options {
-    bool sweep_at_end; /* link the accounts once more after the last row */
-    bool skip_bad;     /* pass over malformed rows and count them; else the first one is the error */
+    rt_ladders *ladders; /* of this guard: decisions are made too; NULL: verdicts only */
+    bool sweep_at_end;   /* link the accounts once more after the last row */
+    bool skip_bad;       /* pass over malformed rows and count them; else the first one is the error */
     void (*on_verdict)(void *context, const rt_guard_event *event,
                        const rt_guard_verdict *verdict); /* may be NULL */
     void *context;

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/json.h"
+#include "guard/ladders.h"
 #include "guard/result.h"
 
 enum { QUEUE_MAX = 8192, SAVE_S = 60, LADDER_BYTES_MAX = 256 << 20 };
@@ -25,12 +26,6 @@ typedef struct queued {
     size_t bytes;
     char texts[];
 } queued;
-
-typedef struct rung_entry { /* of the guard's account of the same index */
-    char name[RT_GUARD_ACCOUNT_BYTES_MAX + 1];
-    rt_ladder_state state;
-    bool answered; /* the challenge */
-} rung_entry;
 
 typedef struct rules_entry { /* of accounts with rules; sorted by name */
     char name[RT_GUARD_ACCOUNT_BYTES_MAX + 1];
@@ -54,8 +49,7 @@ struct rt_watch {
 
     pthread_mutex_t guard_lock;
     rt_guard *guard;
-    rung_entry *rungs; /* [rungs_capacity] */
-    size_t rungs_capacity;
+    rt_ladders *ladders;
     double saved_s;
     FILE *log;
 };
@@ -76,7 +70,7 @@ static rules_entry *find_rules(const rt_watch *w, const char *account)
     return w->n_rules ? bsearch(&wanted, w->rules, w->n_rules, sizeof *w->rules, by_name) : NULL;
 }
 
-static rt_watch_rules rules_of_rung(const rt_guard_policy *policy, const rung_entry *entry)
+static rt_watch_rules rules_of_rung(const rt_guard_policy *policy, const rt_ladder_entry *entry)
 {
     rt_watch_rules rules = {.top_logprobs = policy->exposure_top,
                             .no_bias_with_logprobs = !policy->exposure_bias};
@@ -93,7 +87,7 @@ static rt_watch_rules rules_of_rung(const rt_guard_policy *policy, const rung_en
 }
 
 /* The rules that the event thread reads are those of the account's rung. */
-static void publish(rt_watch *w, const rung_entry *entry)
+static void publish(rt_watch *w, const rt_ladder_entry *entry)
 {
     (void)pthread_mutex_lock(&w->queue_lock);
     rules_entry *found = find_rules(w, entry->name);
@@ -131,25 +125,6 @@ const rt_guard_policy *rt_watch_policy(const rt_watch *w) { return w->policy; }
 
 /* ---- decisions ---- */
 
-static rung_entry *entry_of(rt_watch *w, const rt_guard_account *account)
-{
-    if (account->index >= w->rungs_capacity) {
-        const size_t capacity = 2 * account->index + 256;
-        rung_entry *rungs = realloc(w->rungs, capacity * sizeof *rungs);
-        if (!rungs)
-            return NULL;
-        memset(rungs + w->rungs_capacity, 0, (capacity - w->rungs_capacity) * sizeof *rungs);
-        w->rungs = rungs;
-        w->rungs_capacity = capacity;
-    }
-    rung_entry *entry = &w->rungs[account->index];
-    if (strcmp(entry->name, account->name) != 0) { /* another account was here before */
-        *entry = (rung_entry){0};
-        (void)snprintf(entry->name, sizeof entry->name, "%s", account->name);
-    }
-    return entry;
-}
-
 static rt_reply desk_call(const rt_watch *w, const char *method, const char *account, const char *tail,
                           json_t *body)
 {
@@ -177,9 +152,10 @@ static bool has_state(const json_t *account, const char *state)
 }
 
 /* Has a person put the account back since the ladder last acted? */
-static bool was_lifted(const rt_watch *w, const rung_entry *entry)
+static bool was_lifted(void *context, const rt_ladder_entry *entry)
 {
-    if (entry->state.rung == RT_RUNG_NONE || w->policy->dry_run)
+    const rt_watch *w = context;
+    if (w->policy->dry_run)
         return false;
     json_t *account = account_now(w, entry->name);
     const bool lifted = account && has_state(account, "active");
@@ -189,7 +165,7 @@ static bool was_lifted(const rt_watch *w, const rung_entry *entry)
 
 /* What a person has decided is left alone: suspended and closed accounts, and cases that are not the ladder's
  * when it would step down. */
-static bool may_act(const rt_watch *w, const rung_entry *entry, const rt_ladder_step *step)
+static bool may_act(const rt_watch *w, const rt_ladder_entry *entry, const rt_ladder_step *step)
 {
     json_t *account = account_now(w, entry->name);
     bool may = account && !has_state(account, "suspended") && !has_state(account, "closed");
@@ -224,7 +200,7 @@ static void write_reason(rt_text *out, const rt_watch *w, const rt_guard_account
                        (double)reasons[i].percentile);
 }
 
-static void act(rt_watch *w, const rt_guard_account *account, const rung_entry *entry,
+static void act(rt_watch *w, const rt_guard_account *account, const rt_ladder_entry *entry,
                 const rt_ladder_step *step)
 {
     const rt_guard_policy *policy = w->policy;
@@ -258,36 +234,13 @@ static void act(rt_watch *w, const rt_guard_account *account, const rung_entry *
     (void)pthread_mutex_unlock(&w->queue_lock);
 }
 
-/* Closed and suspended accounts are the operator's: the ladder leaves them alone. */
-static void decide(rt_watch *w, const rt_guard_account *account, double now)
+static void decided(void *context, const rt_guard_account *account, const rt_ladder_entry *entry,
+                    const rt_ladder_step *step)
 {
-    rung_entry *entry = entry_of(w, account);
-    if (!entry)
-        return;
-    if (was_lifted(w, entry)) {
-        rt_ladder_lift(&entry->state);
-        entry->answered = false;
-        publish(w, entry);
-    }
-    const rt_ladder_evidence evidence = rt_ladder_evidence_of(w->guard, account, now);
-    const rt_ladder_step step = rt_ladder_decide(w->policy, &entry->state, &evidence);
-    if (step.from == step.to && !step.proposed)
-        return;
-    if (step.to < RT_RUNG_CHALLENGE)
-        entry->answered = false;
-    if (!w->policy->dry_run && may_act(w, entry, &step))
-        act(w, account, entry, &step);
+    rt_watch *w = context;
+    if (!step->lifted && !w->policy->dry_run && may_act(w, entry, step))
+        act(w, account, entry, step);
     publish(w, entry);
-}
-
-static void decide_all(rt_watch *w, double now)
-{
-    for (size_t i = 0; i < rt_guard_count(w->guard); i++) {
-        const rt_guard_account *account = rt_guard_account_at(w->guard, i);
-        const bool on_rung = account->index < w->rungs_capacity && w->rungs[account->index].state.rung;
-        if (on_rung || (double)rt_guard_final_p(account) <= w->policy->p[RT_RUNG_OBSERVE])
-            decide(w, account, now);
-    }
 }
 
 /* ---- the thread ---- */
@@ -360,14 +313,7 @@ static void judge(rt_watch *w, rt_guard_event *event)
     (void)pthread_mutex_lock(&w->guard_lock);
     event->created = created_of(w, name);
     log_event(w, event);
-    if (rt_guard_sweep_due(w->guard, event->ts) && rt_guard_sweep(w->guard, event->ts, &err) == RT_OK)
-        decide_all(w, event->ts);
-    const rt_status status = rt_guard_observe(w->guard, event, &verdict, &err);
-    if (status == RT_OK && verdict.checked) {
-        const rt_guard_account *account = rt_guard_find(w->guard, name);
-        if (account)
-            decide(w, account, event->ts);
-    }
+    const rt_status status = rt_ladders_feed(w->ladders, event, &verdict, &err);
     (void)pthread_mutex_unlock(&w->guard_lock);
     (void)pthread_mutex_lock(&w->queue_lock);
     w->counts.judged += status == RT_OK;
@@ -384,16 +330,7 @@ static char *ladder_path(const rt_watch *w)
 
 static rt_status save_ladder(const rt_watch *w, const char *path, rt_error *err)
 {
-    json_t *list = json_array();
-    for (size_t i = 0; i < w->rungs_capacity; i++) {
-        const rung_entry *e = &w->rungs[i];
-        if (e->name[0] && (e->state.rung || e->state.returning))
-            (void)json_array_append_new(list, json_pack("{s:s, s:s, s:b, s:b, s:b, s:f, s:f}", "account",
-                                                        e->name, "rung", rt_rung_name((rt_rung)e->state.rung),
-                                                        "proposed", e->state.proposed, "returning",
-                                                        e->state.returning, "answered", e->answered, "p",
-                                                        e->state.p, "until", e->state.until));
-    }
+    json_t *list = rt_ladders_json(w->ladders);
     char *text = json_dumps(list, JSON_INDENT(1) | JSON_REAL_PRECISION(17));
     json_decref(list);
     const rt_status status = text ? rt_file_write(path, text, strlen(text), err)
@@ -502,7 +439,7 @@ void rt_watch_answered(rt_watch *w, const char *account)
 {
     (void)pthread_mutex_lock(&w->guard_lock);
     const rt_guard_account *found = rt_guard_find(w->guard, account);
-    rung_entry *entry = found ? entry_of(w, found) : NULL;
+    rt_ladder_entry *entry = found ? rt_ladders_entry(w->ladders, found) : NULL;
     if (entry && entry->state.rung) {
         entry->answered = true;
         publish(w, entry);
@@ -528,13 +465,14 @@ json_t *rt_watch_list(rt_watch *w)
     size_t n = 0;
     for (size_t i = 0; found && i < count; i++) {
         const rt_guard_account *account = rt_guard_account_at(w->guard, i);
-        if (account->index < w->rungs_capacity && w->rungs[account->index].state.rung)
+        const rt_ladder_entry *entry = rt_ladders_find(w->ladders, account);
+        if (entry && entry->state.rung)
             found[n++] = account;
     }
     if (found)
         qsort(found, n, sizeof(rt_guard_account *), by_p);
     for (size_t i = 0; i < n; i++) {
-        const rung_entry *entry = &w->rungs[found[i]->index];
+        const rt_ladder_entry *entry = rt_ladders_find(w->ladders, found[i]);
         json_t *row = rt_guard_result(w->guard, found[i]);
         (void)json_object_set_new(row, "rung", json_string(rt_rung_name((rt_rung)entry->state.rung)));
         (void)json_object_set_new(row, "proposed", json_boolean(entry->state.proposed));
@@ -556,29 +494,13 @@ rt_watch_counts rt_watch_counts_of(rt_watch *w)
 
 /* ---- life ---- */
 
-static rt_rung rung_of(const char *name)
+static void publish_all(rt_watch *w)
 {
-    for (int r = 0; name && r < RT_RUNG_COUNT; r++)
-        if (strcmp(name, rt_rung_name((rt_rung)r)) == 0)
-            return (rt_rung)r;
-    return RT_RUNG_NONE;
-}
-
-static void restore_entry(rt_watch *w, const json_t *row)
-{
-    const char *name = json_string_value(json_object_get(row, "account"));
-    const rt_guard_account *account = name ? rt_guard_find(w->guard, name) : NULL;
-    rung_entry *entry = account ? entry_of(w, account) : NULL;
-    if (!entry)
-        return;
-    entry->state =
-        (rt_ladder_state){.rung = (uint8_t)rung_of(json_string_value(json_object_get(row, "rung"))),
-                          .proposed = json_is_true(json_object_get(row, "proposed")),
-                          .returning = json_is_true(json_object_get(row, "returning")),
-                          .p = json_number_value(json_object_get(row, "p")),
-                          .until = json_number_value(json_object_get(row, "until"))};
-    entry->answered = json_is_true(json_object_get(row, "answered"));
-    publish(w, entry);
+    for (size_t i = 0; i < rt_guard_count(w->guard); i++) {
+        const rt_ladder_entry *entry = rt_ladders_find(w->ladders, rt_guard_account_at(w->guard, i));
+        if (entry && entry->state.rung)
+            publish(w, entry);
+    }
 }
 
 static rt_status restore(rt_watch *w, rt_error *err)
@@ -588,15 +510,13 @@ static rt_status restore(rt_watch *w, rt_error *err)
     if (rt_guard_load(w->guard, w->options.state_path, err) != RT_OK)
         return err->status;
     char *path = ladder_path(w);
-    json_t *list = NULL, *row;
-    size_t i;
+    json_t *list = NULL;
     rt_status status = path ? RT_OK : rt_error_set(err, RT_NO_MEMORY, "no memory for the guard's state");
     if (status == RT_OK && rt_path_exists(path))
         status = rt_json_read(&list, path, LADDER_BYTES_MAX, err);
-    if (status == RT_OK && list && !json_is_array(list))
-        status = rt_error_set(err, RT_CORRUPT, "%.300s: must be a list of accounts with their rungs", path);
-    if (status == RT_OK)
-        json_array_foreach(list, i, row) restore_entry(w, row);
+    if (status == RT_OK && list)
+        status = rt_ladders_restore(w->ladders, list, path, err);
+    publish_all(w);
     json_decref(list);
     free(path);
     return status;
@@ -616,6 +536,9 @@ rt_status rt_watch_open(rt_watch **out, const rt_watch_options *options, rt_erro
     (void)pthread_cond_init(&w->queue_filled, NULL);
     w->saved_s = rt_clock_seconds();
     rt_status status = rt_guard_open(&w->guard, &options->guard, err);
+    const rt_ladders_calls calls = {was_lifted, decided, w};
+    if (status == RT_OK)
+        status = rt_ladders_open(&w->ladders, w->guard, w->policy, &calls, err);
     if (status == RT_OK)
         status = restore(w, err);
     if (status == RT_OK && options->log_path && !(w->log = fopen(options->log_path, "a")))
@@ -650,7 +573,7 @@ void rt_watch_close(rt_watch *w)
     if (w->log)
         (void)fclose(w->log);
     rt_guard_close(w->guard);
-    free(w->rungs);
+    rt_ladders_close(w->ladders);
     free(w->rules);
     (void)pthread_cond_destroy(&w->queue_filled);
     (void)pthread_mutex_destroy(&w->queue_lock);

@@ -1,0 +1,159 @@
+/* guard/ladders.c - see ladders.h. */
+#include "guard/ladders.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "guard/result.h"
+
+struct rt_ladders {
+    rt_guard *guard;
+    const rt_guard_policy *policy;
+    rt_ladders_calls calls;
+    rt_ladder_entry *entries;
+    size_t capacity;
+};
+
+rt_status rt_ladders_open(rt_ladders **out, rt_guard *guard, const rt_guard_policy *policy,
+                          const rt_ladders_calls *calls, rt_error *err)
+{
+    *out = calloc(1, sizeof **out);
+    if (!*out)
+        return rt_error_set(err, RT_NO_MEMORY, "no memory for the ladder");
+    **out = (rt_ladders){.guard = guard, .policy = policy, .calls = calls ? *calls : (rt_ladders_calls){0}};
+    return RT_OK;
+}
+
+void rt_ladders_close(rt_ladders *l)
+{
+    if (!l)
+        return;
+    free(l->entries);
+    free(l);
+}
+
+rt_ladder_entry *rt_ladders_entry(rt_ladders *l, const rt_guard_account *account)
+{
+    if (account->index >= l->capacity) {
+        const size_t capacity = 2 * (size_t)account->index + 256;
+        rt_ladder_entry *entries = realloc(l->entries, capacity * sizeof *entries);
+        if (!entries)
+            return NULL;
+        memset(entries + l->capacity, 0, (capacity - l->capacity) * sizeof *entries);
+        l->entries = entries;
+        l->capacity = capacity;
+    }
+    rt_ladder_entry *entry = &l->entries[account->index];
+    if (strcmp(entry->name, account->name) != 0) { /* another account was here before */
+        *entry = (rt_ladder_entry){0};
+        (void)snprintf(entry->name, sizeof entry->name, "%s", account->name);
+    }
+    return entry;
+}
+
+const rt_ladder_entry *rt_ladders_find(const rt_ladders *l, const rt_guard_account *account)
+{
+    if (account->index >= l->capacity || strcmp(l->entries[account->index].name, account->name) != 0)
+        return NULL;
+    return &l->entries[account->index];
+}
+
+static void decide(rt_ladders *l, const rt_guard_account *account, double now)
+{
+    rt_ladder_entry *entry = rt_ladders_entry(l, account);
+    if (!entry)
+        return;
+    if (entry->state.rung != RT_RUNG_NONE && l->calls.lifted && l->calls.lifted(l->calls.context, entry)) {
+        const rt_ladder_step lifted = {
+            .from = (rt_rung)entry->state.rung, .to = RT_RUNG_NONE, .lifted = true};
+        rt_ladder_lift(&entry->state);
+        entry->answered = false;
+        if (l->calls.decided)
+            l->calls.decided(l->calls.context, account, entry, &lifted);
+    }
+    const rt_ladder_evidence evidence = rt_ladder_evidence_of(l->guard, account, now);
+    const rt_ladder_step step = rt_ladder_decide(l->policy, &entry->state, &evidence);
+    if (step.from == step.to && !step.proposed)
+        return;
+    if (step.to < RT_RUNG_CHALLENGE)
+        entry->answered = false;
+    if (l->calls.decided)
+        l->calls.decided(l->calls.context, account, entry, &step);
+}
+
+void rt_ladders_decide_all(rt_ladders *l, double now)
+{
+    for (size_t i = 0; i < rt_guard_count(l->guard); i++) {
+        const rt_guard_account *account = rt_guard_account_at(l->guard, i);
+        const rt_ladder_entry *entry = rt_ladders_find(l, account);
+        if ((entry && entry->state.rung) ||
+            (double)rt_guard_final_p(account) <= l->policy->p[RT_RUNG_OBSERVE])
+            decide(l, account, now);
+    }
+}
+
+rt_status rt_ladders_feed(rt_ladders *l, const rt_guard_event *event, rt_guard_verdict *verdict,
+                          rt_error *err)
+{
+    char name[RT_GUARD_ACCOUNT_BYTES_MAX + 1];
+    if (rt_guard_sweep_due(l->guard, event->ts)) {
+        if (rt_guard_sweep(l->guard, event->ts, err) != RT_OK)
+            return err->status;
+        rt_ladders_decide_all(l, event->ts);
+    }
+    if (rt_guard_observe(l->guard, event, verdict, err) != RT_OK)
+        return err->status;
+    (void)snprintf(name, sizeof name, "%.*s", (int)event->account.size, event->account.data);
+    const rt_guard_account *account = verdict->checked ? rt_guard_find(l->guard, name) : NULL;
+    if (account)
+        decide(l, account, event->ts);
+    return RT_OK;
+}
+
+json_t *rt_ladders_json(const rt_ladders *l)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < l->capacity; i++) {
+        const rt_ladder_entry *e = &l->entries[i];
+        if (e->name[0] && (e->state.rung || e->state.returning))
+            (void)json_array_append_new(list, json_pack("{s:s, s:s, s:b, s:b, s:b, s:f, s:f}", "account",
+                                                        e->name, "rung", rt_rung_name((rt_rung)e->state.rung),
+                                                        "proposed", e->state.proposed, "returning",
+                                                        e->state.returning, "answered", e->answered, "p",
+                                                        e->state.p, "until", e->state.until));
+    }
+    return list;
+}
+
+static rt_rung rung_of(const char *name)
+{
+    for (int r = 0; name && r < RT_RUNG_COUNT; r++)
+        if (strcmp(name, rt_rung_name((rt_rung)r)) == 0)
+            return (rt_rung)r;
+    return RT_RUNG_NONE;
+}
+
+rt_status rt_ladders_restore(rt_ladders *l, const json_t *list, const char *where, rt_error *err)
+{
+    const json_t *row;
+    size_t i;
+    if (!json_is_array(list))
+        return rt_error_set(err, RT_CORRUPT, "%.300s: must be a list of accounts with their rungs", where);
+    json_array_foreach((json_t *)list, i, row)
+    {
+        const char *name = json_string_value(json_object_get(row, "account"));
+        const rt_guard_account *account = name ? rt_guard_find(l->guard, name) : NULL;
+        rt_ladder_entry *entry = account ? rt_ladders_entry(l, account) : NULL;
+        if (!entry)
+            continue;
+        entry->state =
+            (rt_ladder_state){.rung = (uint8_t)rung_of(json_string_value(json_object_get(row, "rung"))),
+                              .proposed = json_is_true(json_object_get(row, "proposed")),
+                              .returning = json_is_true(json_object_get(row, "returning")),
+                              .p = json_number_value(json_object_get(row, "p")),
+                              .until = json_number_value(json_object_get(row, "until"))};
+        entry->answered = json_is_true(json_object_get(row, "answered"));
+    }
+    return RT_OK;
+}

@@ -1,0 +1,44 @@
+/* guard/ladders.h - a guard with the ladder of every account: the one way in which events become decisions,
+ * live and in a replay. */
+#ifndef RT_GUARD_LADDERS_H
+#define RT_GUARD_LADDERS_H
+
+#include "guard/ladder.h"
+
+typedef struct rt_ladder_entry { /* of the guard's account of the same index */
+    char name[RT_GUARD_ACCOUNT_BYTES_MAX + 1];
+    rt_ladder_state state;
+    bool answered; /* the challenge */
+} rt_ladder_entry;
+
+typedef struct rt_ladders_calls {
+    /* Has a person put the account back since the ladder last acted?  NULL: never. */
+    bool (*lifted)(void *context, const rt_ladder_entry *entry);
+    /* A decision: the account's rung has changed, or a suspension is proposed.  May be NULL. */
+    void (*decided)(void *context, const rt_guard_account *account, const rt_ladder_entry *entry,
+                    const rt_ladder_step *step);
+    void *context;
+} rt_ladders_calls;
+
+typedef struct rt_ladders rt_ladders;
+/* guard and policy are borrowed. */
+rt_status rt_ladders_open(rt_ladders **out, rt_guard *guard, const rt_guard_policy *policy,
+                          const rt_ladders_calls *calls, rt_error *err);
+void rt_ladders_close(rt_ladders *ladders); /* NULL is allowed */
+
+/* A sweep where one is due, the event's verdict, and what follows from both. */
+rt_status rt_ladders_feed(rt_ladders *ladders, const rt_guard_event *event, rt_guard_verdict *verdict,
+                          rt_error *err);
+/* After a sweep that was made outside: decides for every account that it may concern. */
+void rt_ladders_decide_all(rt_ladders *ladders, double now);
+
+/* The account's entry, made where there is none; NULL: no memory. */
+rt_ladder_entry *rt_ladders_entry(rt_ladders *ladders, const rt_guard_account *account);
+/* The same without making one; NULL: it has never been on a rung. */
+const rt_ladder_entry *rt_ladders_find(const rt_ladders *ladders, const rt_guard_account *account);
+
+/* All entries that say something, as JSON and back (unknown accounts are passed over). */
+json_t *rt_ladders_json(const rt_ladders *ladders);
+rt_status rt_ladders_restore(rt_ladders *ladders, const json_t *list, const char *where, rt_error *err);
+
+#endif
