@@ -8,6 +8,8 @@ int cmd_outputs(int argc, char **argv)
     const cli_sub subs[] = {
         {"record", (char[]){"outputs record"}, "a local model's log-probabilities over a text, into a store",
          cli_outputs_record},
+        {"score", (char[]){"outputs score"}, "a server's log-probabilities over a text, into a store",
+         cli_outputs_score},
         {"stat", (char[]){"outputs stat"}, "what a store holds, in figures", cli_outputs_stat},
         {"head", (char[]){"outputs head"}, "its first rows", cli_outputs_head},
         {"verify", (char[]){"outputs verify"}, "read every byte and say what is damaged", cli_outputs_verify},

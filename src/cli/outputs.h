@@ -3,6 +3,7 @@
 #define RT_CLI_OUTPUTS_H
 
 int cli_outputs_record(int argc, char **argv);
+int cli_outputs_score(int argc, char **argv);
 int cli_outputs_verify(int argc, char **argv);
 int cli_outputs_repair(int argc, char **argv);
 int cli_outputs_stat(int argc, char **argv);

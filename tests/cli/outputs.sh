@@ -101,6 +101,35 @@ a_streamed_model_gives_the_same_rows() {
     expect_equal 60 "$(number known)"
 }
 
+a_server_scores_the_same_text() {
+    make_model
+    make_data 1 12 >data.jsonl
+    "$build_dir/retort" serve model --port 0 --db none --admin-host none --precision f32 >serve.log 2>&1 &
+    local pid=$! url=
+    # shellcheck disable=SC2064
+    trap "kill $pid 2>/dev/null || true" EXIT
+    for _ in $(seq 100); do
+        url=$(sed -n 's|.* on \(http://[0-9.:]*\)/v1.*|\1|p' serve.log)
+        [ -n "$url" ] && break
+        sleep 0.1
+    done
+    expect_status 0 retort outputs score --url "$url" --model model --tokenizer model --data data.jsonl --out far \
+        --topk 5 --quiet --json
+    expect_equal 12 "$(number recorded)"
+    expect_status 0 retort outputs score --url "$url" --model model --tokenizer model --data data.jsonl --out far \
+        --topk 5 --quiet --json
+    expect_equal 12 "$(number known)"
+    expect_status 0 record --data data.jsonl --out near --topk 5
+    expect_status 0 retort outputs stat far --json
+    local rows
+    rows=$(number rows)
+    expect_status 0 retort outputs stat near --json
+    expect_equal "$rows" "$(number rows)"
+    expect_status 0 retort outputs verify far
+    kill "$pid"
+    wait "$pid" 2>/dev/null || true
+}
+
 a_damaged_store_is_told_and_repaired() {
     make_model
     make_data 1 30 >data.jsonl
@@ -178,5 +207,6 @@ a_full_disk_leaves_what_was_recorded() {
 }
 
 run_tests a_text_is_recorded_and_looked_at what_is_there_is_not_recorded_again \
-    a_killed_recording_goes_on_to_the_same_rows a_streamed_model_gives_the_same_rows a_damaged_store_is_told_and_repaired a_lost_manifest_is_made_again \
+    a_killed_recording_goes_on_to_the_same_rows a_streamed_model_gives_the_same_rows \
+    a_server_scores_the_same_text a_damaged_store_is_told_and_repaired a_lost_manifest_is_made_again \
     stores_are_merged_without_doubles wrong_use_is_said_in_one_sentence a_full_disk_leaves_what_was_recorded

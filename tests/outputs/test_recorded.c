@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/hash.h"
+#include "outputs/record_scores.h"
 #include "outputs/recorded.h"
 
 /* A byte-level tokenizer of `letters` and an end token, padded to `padded` ids. */
@@ -226,6 +227,50 @@ static void make_full_document(rt_store_document *doc, const rt_rls_header *h, u
     rt_sparse_rows_deinit(&one);
 }
 
+/* The store's rows by its score verb into another store; the third text is not in it. */
+static void check_scores_are_recorded(rt_teacher *teacher, const rt_store_document *docs,
+                                      const rt_rls_header *h)
+{
+    rt_error err = {0};
+    char dir[] = "/tmp/retort-test-recorded-XXXXXX", command[96];
+    assert_non_null(mkdtemp(dir));
+    int32_t ids[80];
+    uint8_t mask[80];
+    size_t begins[4] = {0};
+    for (size_t i = 0; i < 3; i++) {
+        begins[i + 1] = begins[i] + docs[i].n_tokens;
+        memcpy(ids + begins[i], docs[i].ids, docs[i].n_tokens * sizeof *ids);
+        memcpy(mask + begins[i], docs[i].mask, docs[i].n_tokens);
+    }
+    const rt_record_texts texts = {ids, mask, begins, 3};
+    const rt_record_scores_options options = {.score = {.top_k = 8, .n_draws = 12, .draw_power = 1},
+                                              .in_flight_max = 2};
+    json_t *facts = json_pack("{s:o}", "logits", rt_rls_facts(h));
+    for (unsigned run = 0; run < 2; run++) { /* the second finds two texts there */
+        rt_store *store;
+        rt_record_progress done;
+        must(rt_store_open(&store, dir, facts, "the test", &err), &err);
+        assert_int_equal(rt_record_scores(store, teacher, &texts, &options, &done, &err), RT_NOT_FOUND);
+        assert_non_null(strstr(err.text, "1 of 3 texts could not be scored"));
+        assert_int_equal(done.docs_done, 2);
+        assert_int_equal(done.docs_known, run ? 2 : 0);
+        must(rt_store_close(store, &err), &err);
+    }
+    json_decref(facts);
+    rt_reader *reader;
+    must(rt_reader_open(&reader, dir, &err), &err);
+    assert_int_equal(rt_reader_documents(reader), 2);
+    rt_store_document got = {0};
+    for (size_t i = 0; i < 2; i++) {
+        must(rt_reader_document(reader, i, &got, &err), &err);
+        assert_same_document(&got, &docs[got.number], h);
+    }
+    rt_store_document_deinit(&got);
+    rt_reader_close(reader);
+    (void)snprintf(command, sizeof command, "rm -rf '%s'", dir);
+    (void)!system(command);
+}
+
 static void a_store_answers_and_scores_what_it_holds(void **state)
 {
     (void)state;
@@ -277,6 +322,7 @@ static void a_store_answers_and_scores_what_it_holds(void **state)
     assert_int_equal(s.missing, 1);
     assert_int_equal(rt_teacher_score(teacher, &(rt_score_options){.dense = true}, &calls, &err),
                      RT_UNSUPPORTED);
+    check_scores_are_recorded(teacher, docs, &h);
     rt_teacher_close(teacher);
     for (size_t i = 0; i < 3; i++)
         rt_store_document_deinit(&docs[i]);
