@@ -38,7 +38,8 @@ static json_t *uniformity(double *p, size_t n, bool *passed)
     for (size_t i = 0; n > 0 && i < QUANTILES; i++) /* for the QQ plot */
         (void)json_array_append_new(quantiles, json_real(p[i * (n - 1) / (QUANTILES - 1)]));
     const double d = rt_ks_statistic(p, n), ks = rt_ks_p(d, n);
-    *passed = ks > 0.01 && (n == 0 || p[0] >= 0.01 / (double)n);
+    /* all of them 1: the suspect is its own reference, and there is nothing that could be wrong */
+    *passed = (n > 0 && p[0] == 1) || (ks > 0.01 && (n == 0 || p[0] >= 0.01 / (double)n));
     return json_pack("{s:I,s:f,s:f,s:f,s:f,s:f,s:b,s:o}", "n", (json_int_t)n, "ks_d", d, "ks_p", ks,
                      "below_0.01", (double)below_01 / fmax((double)n, 1), "below_0.001",
                      (double)below_001 / fmax((double)n, 1), "least", n ? p[0] : 1.0, "passed", *passed,

@@ -70,7 +70,8 @@ static void add_result(run *r, const rt_result *result, bool counts)
 {
     const int passed = calibrated(r, result->test);
     json_t *o = rt_result_json(result);
-    const bool mark = result->test < RT_TEST_MARKS, checked = !mark || result->check.calibrated;
+    const bool mark = result->test < RT_TEST_MARKS,
+               checked = !mark || result->check.keys == 0 || result->check.calibrated;
     if (mark)
         add_power(o, result, &r->c.key.mark);
     if (passed == 0 || !checked) {
@@ -100,9 +101,10 @@ static rt_status mark_tests(run *r, rt_error *err)
         if (!cli_plan_has(c->plan, t))
             continue;
         if (rt_battery_mark(&result, &c->gathered, t, &c->key.mark, err) != RT_OK ||
-            rt_battery_check(&result, &c->gathered, &c->key.mark, keys, seed ^ 0x5EED, c->pool, err) != RT_OK)
+            (!result.note && rt_battery_check(&result, &c->gathered, &c->key.mark, keys, seed ^ 0x5EED,
+                                              c->pool, err) != RT_OK))
             return err->status;
-        add_result(r, &result, true);
+        add_result(r, &result, !result.note); /* a note: there was nothing to look at */
         for (size_t a = 0; a < json_array_size(accounts); a++) {
             const char *account = json_string_value(json_array_get(accounts, a));
             rt_watermark mark;

@@ -28,7 +28,7 @@ static double number_of(const json_t *o, const char *key)
 
 static void cell(rt_text *out, const char *text)
 {
-    rt_text_puts(out, "<td>");
+    rt_text_puts(out, "<td style=\"text-align:left\">");
     rt_html_puts(out, text);
     rt_text_puts(out, "</td>");
 }
@@ -36,7 +36,7 @@ static void cell(rt_text *out, const char *text)
 static void cell_number(rt_text *out, double value, const char *format)
 {
     if (isfinite(value)) {
-        rt_text_puts(out, "<td>");
+        rt_text_puts(out, "<td style=\"text-align:left\">");
         rt_text_printf(out, format, value); /* formats are ours */
         rt_text_puts(out, "</td>");
     } else {
@@ -48,7 +48,7 @@ static void table_open(rt_text *out, const char *const *heads, size_t n)
 {
     rt_text_puts(out, "<table class=\"results\"><thead><tr>");
     for (size_t i = 0; i < n; i++)
-        rt_text_printf(out, "<th>%s</th>", heads[i]);
+        rt_text_printf(out, "<th style=\"text-align:left\">%s</th>", heads[i]);
     rt_text_puts(out, "</tr></thead><tbody>\n");
 }
 

@@ -1,0 +1,124 @@
+#!/usr/bin/env bash
+# `retort watermark` and `retort evidence` from key to page, on the small model that ships with the project.
+# shellcheck source=testlib.sh
+. "$(dirname "$0")/../testlib.sh"
+
+model=$source_dir/data/teacher-small.gguf
+export RETORT_HOME=.
+
+say() { # FILE KEY-OPTIONS ...: six answers of 120 tokens
+    local out=$1
+    shift
+    for i in 1 2 3 4 5 6; do printf '{"prompt":"Tell me about thing %s."}\n' "$i"; done >p.jsonl
+    expect_status 0 retort generate "$model" --prompts p.jsonl --temperature 1 --tokens-max 120 --seed 2 --out "$out" "$@"
+}
+
+marked_text_is_found_by_its_key_and_by_no_other() {
+    expect_status 0 retort watermark key new mine
+    expect_status 0 retort watermark key new other
+    say a.jsonl --watermark mine
+    expect_text '"watermark"' "$(cat a.jsonl)"
+    expect_status 0 retort watermark detect a.jsonl --key mine --key other --model "$model" --json
+    expect_equal true "$(jq '.results[0].log10_p < -20 and .results[1].log10_p > -4' <<<"$out")"
+    expect_equal true "$(jq '.results[0].key_check.calibrated' <<<"$out")"
+    expect_status 0 retort watermark detect --key mine --model "$model" --json <a.jsonl
+    expect_equal true "$(jq '.results[0].log10_p < -20' <<<"$out")"
+}
+
+the_key_of_an_account_names_it() {
+    expect_status 0 retort watermark key new mine
+    say a.jsonl --watermark mine --watermark-account alice --watermark-alpha 0.4
+    expect_status 0 retort watermark detect a.jsonl --key mine --account alice --account bob --model "$model" --json
+    expect_equal true "$(jq '.results[1].log10_p_corrected < -3 and .results[2].log10_p > -3' <<<"$out")"
+}
+
+a_sentence_said_ten_thousand_times_proves_nothing() {
+    expect_status 0 retort watermark key new mine
+    for _ in $(seq 10000); do printf 'The quick brown fox. '; done >rep.txt
+    expect_status 0 retort watermark detect rep.txt --key mine --model "$model" --json
+    expect_equal true "$(jq '.results[0].log10_p > -3 and .results[0].n < 40' <<<"$out")"
+    printf 'a' >tiny.txt
+    expect_status 0 retort watermark detect tiny.txt --key mine --model "$model" --json
+    expect_equal 0 "$(jq '.results[0].log10_p' <<<"$out" | cut -d. -f1)"
+}
+
+keys_that_others_may_read_wrong_tokenizers_and_ids_are_refused() {
+    expect_status 0 retort watermark key new mine --model "$model"
+    expect_status 1 retort watermark key new mine
+    expect_text "never overwritten" "$err"
+    printf '{"ids":[1,2,99999]}\n' >ids.jsonl
+    expect_status 1 retort watermark detect ids.jsonl --key mine --model "$model"
+    expect_text "wrong tokenizer" "$err"
+    say a.jsonl --watermark mine
+    sed 's/"tokenizer":"[0-9a-f]*"/"tokenizer":"abc"/' a.jsonl >b.jsonl
+    expect_status 1 retort watermark detect b.jsonl --key mine --model "$model"
+    expect_text "wrong tokenizer" "$err"
+    chmod 640 keys/mine.json
+    expect_status 1 retort watermark detect a.jsonl --key mine --model "$model"
+    expect_text "others may read" "$err"
+}
+
+public_demo_keys_are_warned_of_and_refused_for_evidence() {
+    expect_status 0 retort watermark key new demo --scheme hf-kgw --secret 15485863 --vocab-size 272
+    expect_text "public code" "$err"
+    say a.jsonl --watermark demo
+    expect_status 0 retort watermark detect a.jsonl --key demo --model "$model"
+    expect_text "public code" "$out"
+    expect_status 1 retort evidence plan --answers a.jsonl --suspect "$model" --key demo --out plan.json
+    expect_text "no evidence can rest" "$err"
+}
+
+evidence_goes_from_a_plan_to_a_page() {
+    expect_status 0 retort watermark key new mine
+    say a.jsonl --watermark mine
+    expect_status 0 retort evidence plan --answers a.jsonl --suspect "$model" --key mine --test closed --out plan.json
+    expect_status 1 retort evidence plan --answers a.jsonl --suspect "$model" --key mine --test closed --out plan.json
+    expect_status 0 retort evidence run plan.json --out record.json --json
+    expect_equal true "$(jq '.plan_intact and .results[0].log10_p < -20' <<<"$out")"
+    expect_equal indication "$(jq -r .verdict.words <<<"$out")" # one test alone is no strong evidence
+    expect_status 0 retort evidence report record.json --out page.html
+    expect_text "What else could explain it" "$(cat page.html)"
+    expect_equal 0 "$(grep -ciw proof page.html)"
+}
+
+an_altered_plan_and_altered_inputs_show() {
+    expect_status 0 retort watermark key new mine
+    say a.jsonl --watermark mine
+    expect_status 0 retort evidence plan --answers a.jsonl --suspect "$model" --key mine --test closed --out plan.json
+    expect_status 0 retort evidence run plan.json --out record.json
+    sed 's/"read_tokens": 30000/"read_tokens": 30/' plan.json >altered.json
+    expect_status 0 retort evidence run altered.json
+    expect_text "ALTERED" "$out"
+    sed 's/"read_tokens": 30000/"read_tokens": 30/' record.json >altered-record.json
+    expect_status 0 retort evidence report altered-record.json --out page.html
+    expect_text "was altered" "$(cat page.html)"
+    echo '{"text":"more"}' >>a.jsonl
+    expect_status 1 retort evidence run plan.json
+    expect_text "is not the file that the plan was made with" "$err"
+}
+
+another_key_is_not_the_plans() {
+    expect_status 0 retort watermark key new mine
+    expect_status 0 retort watermark key new other
+    say a.jsonl --watermark mine
+    expect_status 0 retort evidence plan --answers a.jsonl --suspect "$model" --key mine --test closed --out plan.json
+    expect_status 1 retort evidence run plan.json --key other
+    expect_text "commitment" "$err"
+}
+
+an_innocent_model_is_calibrated_and_shows_nothing() {
+    expect_status 0 retort watermark key new mine
+    say a.jsonl
+    expect_status 0 retort evidence plan --answers a.jsonl --suspect "$model" --reference "$model" --key mine --read a.jsonl \
+        --test pooled --test hard --test closed --read-tokens 600 --out plan.json
+    expect_status 0 retort evidence calibrate plan.json --keys 200 --out calibration.json
+    expect_status 0 retort evidence run plan.json --calibration calibration.json --json
+    # the suspect is its own reference: there is no difference to look at
+    expect_text "no difference between suspect and reference" "$out"
+    expect_equal true "$(jq '[.results[] | select(.log10_p != null) | .log10_p > -3] | all' <<<"$out")"
+}
+
+run_tests marked_text_is_found_by_its_key_and_by_no_other the_key_of_an_account_names_it \
+    a_sentence_said_ten_thousand_times_proves_nothing keys_that_others_may_read_wrong_tokenizers_and_ids_are_refused \
+    public_demo_keys_are_warned_of_and_refused_for_evidence evidence_goes_from_a_plan_to_a_page \
+    an_altered_plan_and_altered_inputs_show another_key_is_not_the_plans an_innocent_model_is_calibrated_and_shows_nothing
