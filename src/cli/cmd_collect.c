@@ -188,6 +188,11 @@ static rt_status make_facts(run *r, rt_error *err)
         (void)fprintf(stderr, "retort: with a limit of spending every answer has one too: max_tokens %d\n",
                       (int)ANSWER_TOKENS_MAX);
     }
+    if (s->teacher.file[0] &&
+        s->ask.logprobs) { /* a server is asked by the remote teacher, which knows what it refuses */
+        (void)json_object_set_new(r->params, "logprobs", json_true());
+        (void)json_object_set_new(r->params, "top_logprobs", json_integer((json_int_t)s->ask.logprobs));
+    }
     r->facts = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:b}", "kind", info->kind, "name", info->name,
                          "source", info->source, "licence", info->licence, "terms", info->terms,
                          "tokenizer_hash", info->tokenizer_hash, "forbids_training", info->forbids_training);

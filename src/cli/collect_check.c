@@ -6,7 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/model_arg.h"
 #include "teacher/answer.h"
+#include "teacher/local.h"
 #include "cli/model_arg.h"
 #include "teacher/local.h"
 #include "teacher/remote.h"
@@ -261,17 +263,13 @@ rt_status collect_teacher_file_open(rt_teacher **out, const collect_settings *se
     *out = NULL;
     if (!settings->teacher.file[0])
         return RT_OK;
-    static const rt_precision precisions[] = {RT_PRECISION_BF16, RT_PRECISION_F32, RT_PRECISION_INT8};
     char *path = NULL;
-    const rt_local_options options = {.name = settings->teacher.model[0] ? settings->teacher.model : NULL,
-                                      .precision = precisions[settings->teacher.precision],
-                                      .stream = settings->teacher.stream,
-                                      .n_slots = settings->teacher.slots};
-    rt_status status = rt_cpu_check(err);
-    if (status == RT_OK)
-        status = cli_model_path(&path, settings->teacher.file, err);
-    if (status == RT_OK)
-        status = rt_local_open(out, path, &options, NULL, err);
+    if (cli_model_path(&path, settings->teacher.file, err) != RT_OK)
+        return err->status;
+    size_t slots = 0; /* auto */
+    (void)rt_parse_count(&slots, settings->net.concurrency);
+    const rt_local_options options = {.precision = RT_PRECISION_INT8, .n_slots = slots};
+    const rt_status status = rt_local_open(out, path, &options, NULL, err);
     free(path);
     return status;
 }

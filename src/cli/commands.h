@@ -16,8 +16,8 @@
     X(serve, "models behind an OpenAI-compatible HTTP API")                                                  \
     X(export, "between Hugging Face folders and GGUF, with quantisation")                                    \
     X(watermark, "keys of watermarks, and marks in text")                                                    \
-    X(evidence, "was this model trained on that one's outputs? plan, run, calibrate, report")                 \
-    X(watermark, "keys of watermarks, and marks in text")                                                  \
+    X(evidence, "was this model trained on that one's outputs? plan, run, calibrate, report")                \
+    X(watermark, "keys of watermarks, and marks in text")                                                    \
     X(bench, "speed beside the machine's limits")                                                            \
     X(verify, "this build against reference vectors")                                                        \
     X(eval, "how near students are to their teacher, on held-out text")                                      \
