@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "cli/cli.h"
 #include "cli/collect_check.h"
+#include "cli/collect_instruct.h"
 #include "cli/collect_settings.h"
 #include "cli/collect_terms.h"
 #include "cli/commands.h"
@@ -24,6 +25,7 @@ typedef struct run {
     char *base;
     bool json, json_progress, permitted, dry_run, batch_api;
     double json_shown;
+    size_t instruct; /* prompts to be made up; 0: none */
     cli_progress bar;
     bool bar_open;
 } run;
@@ -317,6 +319,24 @@ static void say_report(const run *r, const rt_collect_report *p)
                   (unsigned long long)p->limited);
 }
 
+static int instruct_all(run *r, rt_error *err)
+{
+    rt_collect_report report = {0};
+    size_t made = 0;
+    const rt_status status = collect_instruct(r->teacher, &r->options, r->instruct, &made, &report, err);
+    if (r->bar_open)
+        cli_progress_close(&r->bar);
+    if (status == RT_STOPPED && cli_interrupted())
+        (void)cli_stopped(err, "the same command goes on");
+    if (status != RT_OK)
+        return cli_fail(err);
+    (void)fprintf(stderr, "retort: %zu prompts in %s%s\n", made, r->options.out,
+                  made < r->instruct ? " (the teacher said nothing new any more)" : "");
+    return r->json
+               ? cli_print_json(json_pack("{s:s, s:I}", "out", r->options.out, "prompts", (json_int_t)made))
+               : 0;
+}
+
 static int collect_all(run *r, rt_error *err)
 {
     if (r->dry_run)
@@ -326,6 +346,8 @@ static int collect_all(run *r, rt_error *err)
     (void)json_object_set_new(r->facts, "permission_claimed", json_boolean(r->permitted));
     rt_collect_report report;
     cli_interrupts_watch();
+    if (r->instruct)
+        return instruct_all(r, err);
     const rt_status status = rt_collect(r->teacher, &r->options, &report, err);
     if (r->bar_open)
         cli_progress_close(&r->bar);
@@ -392,6 +414,8 @@ int cmd_collect(int argc, char **argv)
         {CLI_STRING, "--near X", &v[21], "drop prompts at least this similar to an earlier one, such as 0.8"},
         {CLI_STRING, "--limit N", &v[22], "only the first N prompts"},
         {CLI_STRING, "--format rows|batch", &v[23], "own rows, or OpenAI Batch results"},
+        {CLI_COUNT, "--self-instruct N", &r.instruct,
+         "make N prompts up from the seed tasks of --in, into --out"},
         {CLI_FLAG, "--batch-api", &r.batch_api,
          "by the server's Batch API: files go up, answers come within a day"},
         {CLI_STRING, "--licence TEXT", &v[24], "of the outputs, kept with every row"},

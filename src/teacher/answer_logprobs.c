@@ -142,6 +142,12 @@ static int likelier(const void *a, const void *b)
     return x->bytes < y->bytes ? -1 : x->bytes > y->bytes;
 }
 
+static void sort_top(rt_answered *reply, const rt_answered_token *token)
+{
+    if (token->n_top > 1)
+        qsort(reply->alternatives + token->top, token->n_top, sizeof *reply->alternatives, likelier);
+}
+
 static rt_status read_chat_entry(rt_answered *reply, const json_t *entry, rt_error *err)
 {
     const json_t *text = json_object_get(entry, "token"), *logprob = json_object_get(entry, "logprob");
@@ -162,7 +168,7 @@ static rt_status read_chat_entry(rt_answered *reply, const json_t *entry, rt_err
                     err) != RT_OK)
             return err->status;
     }
-    qsort(reply->alternatives + token->top, token->n_top, sizeof *reply->alternatives, likelier);
+    sort_top(reply, token);
     return RT_OK;
 }
 
@@ -192,7 +198,7 @@ static rt_status read_legacy(rt_answered *reply, const json_t *logprobs, rt_erro
             if (add_top(reply, token, name, name_size, NULL, NULL, json_number_value(top), err) != RT_OK)
                 return err->status;
         }
-        qsort(reply->alternatives + token->top, token->n_top, sizeof *reply->alternatives, likelier);
+        sort_top(reply, token);
     }
     return RT_OK;
 }

@@ -11,6 +11,7 @@
 #include <cmocka.h>
 
 #include "base/file.h"
+#include "outputs/instruct.h"
 #include "outputs/minhash.h"
 #include "outputs/price.h"
 #include "outputs/prompts.h"
@@ -196,6 +197,33 @@ static void refusals_are_known_by_how_they_begin(void **state)
     }
 }
 
+static void the_tasks_of_a_list_are_cut_out_and_what_was_said_before_is_left_out(void **state)
+{
+    (void)state;
+    rt_tasks tasks = {0};
+    rt_error err = {0};
+    size_t n;
+    static const char seed[] = "Write a poem about the sea in four lines.";
+    static const char answer[] =
+        "Sure! Here they are:\n\n1. **Explain how a bicycle stays upright.**\n2) Task: \"Name five rivers\n"
+        "   of Europe, longest first.\"\n- Write a poem about the sea in four lines!\n3. Short\n\nThat is "
+        "all.";
+    assert_int_equal(rt_tasks_add(&tasks, seed, sizeof seed - 1, NULL, &err), RT_OK);
+    tasks.n_seeds = 1;
+    assert_int_equal(rt_tasks_take(&tasks, answer, sizeof answer - 1, &n, &err), RT_OK);
+    assert_int_equal(n, 2);
+    assert_string_equal(tasks.items[1], "Explain how a bicycle stays upright.");
+    assert_string_equal(tasks.items[2], "Name five rivers\n   of Europe, longest first.");
+    rt_text first = {0}, second = {0};
+    rt_tasks_request(&first, &tasks, 1, 2, 3);
+    rt_tasks_request(&second, &tasks, 1, 2, 3);
+    assert_string_equal(first.data, second.data);
+    assert_non_null(strstr(first.data, seed));
+    rt_text_deinit(&first);
+    rt_text_deinit(&second);
+    rt_tasks_deinit(&tasks);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -204,6 +232,7 @@ int main(void)
         cmocka_unit_test(files_are_read_line_by_line_blank_lines_and_marks_left_out),
         cmocka_unit_test(prices_come_from_a_table_and_limits_have_a_unit),
         cmocka_unit_test(alike_texts_are_found_and_others_are_not),
+        cmocka_unit_test(the_tasks_of_a_list_are_cut_out_and_what_was_said_before_is_left_out),
         cmocka_unit_test(refusals_are_known_by_how_they_begin),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
