@@ -93,7 +93,7 @@ static void an_apis_alternatives_become_ids_by_their_bytes(void **state)
     rt_deal deal;
     open_world(&w);
     text_store(&w);
-    const rt_kept_match match = {.tokenizer = w.tokenizer, .n_vocab = 272};
+    const rt_kept_match match = {.tokenizer = w.tokenizer, .n_logits = 272};
     const rt_document_options options = {.tokens_max = 64};
     assert_int_equal(rt_kept_source_open(&source, w.dir, &match, &w.err), RT_OK);
     assert_false(rt_kept_source_has_rows(&source));
@@ -214,7 +214,7 @@ static void rows_of_a_file_meet_their_targets(void **state)
     rt_deal deal;
     open_world(&w);
     rls_store(&w, header_for(&w));
-    const rt_kept_match match = {.tokenizer = w.tokenizer, .n_vocab = 272};
+    const rt_kept_match match = {.tokenizer = w.tokenizer, .n_logits = 272};
     assert_int_equal(rt_kept_source_open(&source, w.dir, &match, &w.err), RT_OK);
     assert_true(rt_kept_source_has_rows(&source) && source.topk && source.draws && source.n_max == 6);
     assert_int_equal(rt_kept_source_documents(&source, &docs, 64, &w.err), RT_OK);
@@ -240,7 +240,7 @@ static void rows_of_a_file_meet_their_targets(void **state)
 static void what_is_not_the_students_is_named(void **state)
 {
     (void)state;
-    static const char *const words[] = {"tokenizer", "padded", "chat template", "end with id"};
+    static const char *const words[] = {"tokenizer", "padding", "chat template", "end with id"};
     for (size_t i = 0; i < 4; i++) {
         world w;
         rt_kept_source source;
@@ -255,7 +255,7 @@ static void what_is_not_the_students_is_named(void **state)
         if (i == 3)
             h.end_id = 200;
         rls_store(&w, h);
-        rt_kept_match match = {.tokenizer = w.tokenizer, .n_vocab = 272};
+        rt_kept_match match = {.tokenizer = w.tokenizer, .n_logits = 272};
         assert_int_equal(rt_kept_source_open(&source, w.dir, &match, &w.err), RT_MISMATCH);
         assert_non_null(strstr(w.err.text, words[i]));
         rt_kept_source_close(&source);
