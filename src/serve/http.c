@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -22,7 +23,14 @@
 #include "base/size.h"
 #include "serve/http_internal.h"
 
-enum { INPUT_BYTES_MAX = 64 << 10, LINGER_S = 2, LISTEN_BACKLOG = 1024, BODY_PROGRESS_BYTES = 1024 };
+enum {
+    INPUT_BYTES_MAX = 64 << 10,
+    DESCRIPTORS_KEPT = 512,
+    ACCEPT_REST_US = 100000,
+    LINGER_S = 2,
+    LISTEN_BACKLOG = 1024,
+    BODY_PROGRESS_BYTES = 1024
+};
 
 rt_http_options rt_http_options_default(void)
 {
@@ -351,6 +359,43 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
 
 /* ---- the server ---- */
 
+/* As many descriptors as the system allows, and fewer connections than that: model files, the ledger and a
+ * gateway's upstreams need some too. */
+static size_t connections_possible(size_t wanted)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return wanted;
+    limit.rlim_cur = limit.rlim_max;
+    (void)setrlimit(RLIMIT_NOFILE, &limit);
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
+        return wanted;
+    const size_t descriptors = (size_t)limit.rlim_cur;
+    return rt_size_min(wanted,
+                       descriptors > 2 * DESCRIPTORS_KEPT ? descriptors - DESCRIPTORS_KEPT : descriptors / 2);
+}
+
+/* No descriptor is left: the listeners rest, or the loop would turn for nothing until one is free. */
+static void on_accept_error(struct evconnlistener *listener, void *context)
+{
+    (void)listener;
+    rt_http_server *server = ((struct listener_handler *)context)->server;
+    for (size_t i = 0; i < server->n_listeners; i++)
+        if (server->listeners[i])
+            (void)evconnlistener_disable(server->listeners[i]);
+    (void)evtimer_add(server->accept_again, &(struct timeval){.tv_usec = ACCEPT_REST_US});
+}
+
+static void on_accept_again(evutil_socket_t fd, short what, void *context)
+{
+    (void)fd;
+    (void)what;
+    rt_http_server *server = context;
+    for (size_t i = 0; i < server->n_listeners; i++)
+        if (server->listeners[i])
+            (void)evconnlistener_enable(server->listeners[i]);
+}
+
 rt_status rt_http_server_open(rt_http_server **out, struct event_base *base, const rt_http_options *options,
                               rt_error *err)
 {
@@ -359,6 +404,13 @@ rt_status rt_http_server_open(rt_http_server **out, struct event_base *base, con
         return rt_error_set(err, RT_NO_MEMORY, "no memory for the HTTP server");
     (*out)->base = base;
     (*out)->options = *options;
+    (*out)->options.connections_max = connections_possible(options->connections_max);
+    (*out)->accept_again = evtimer_new(base, on_accept_again, *out);
+    if (!(*out)->accept_again) {
+        free(*out);
+        *out = NULL;
+        return rt_error_set(err, RT_NO_MEMORY, "no memory for the HTTP server");
+    }
     return RT_OK;
 }
 
@@ -371,6 +423,7 @@ void rt_http_server_close(rt_http_server *server)
             evconnlistener_free(server->listeners[i]);
     while (server->conns)
         rt_http_conn_close(server->conns);
+    event_free(server->accept_again);
     free(server);
 }
 
@@ -385,6 +438,7 @@ static rt_status listen_on(rt_http_server *server, const struct addrinfo *where,
                                 LISTEN_BACKLOG, where->ai_addr, (int)where->ai_addrlen);
     if (!listener)
         return RT_IO;
+    evconnlistener_set_error_cb(listener, on_accept_error);
     struct sockaddr_storage bound;
     socklen_t size = sizeof bound;
     (void)getsockname(evconnlistener_get_fd(listener), (struct sockaddr *)&bound, &size);

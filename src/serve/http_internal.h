@@ -60,6 +60,7 @@ struct rt_http_server {
         rt_http_server *server;
         const rt_http_handler *handler;
     } handlers[4];
+    struct event *accept_again;
     size_t n_listeners, n_conns, n_exchanges;
     rt_http_conn *conns;
     bool stopping;
