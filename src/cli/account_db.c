@@ -7,36 +7,61 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "account/db.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "cli/home.h"
+
+/* "<retort's folder>/name", and the folder is made. */
+static rt_status home_file(char **out, const char *name, rt_error *err)
+{
+    char *folder = NULL;
+    rt_status status = cli_home_path(out, name, err);
+    if (status == RT_OK)
+        status = cli_home_path(&folder, ".", err);
+    if (status == RT_OK)
+        status = rt_dir_make(folder, err);
+    free(folder);
+    return status;
+}
+
+static rt_status copy_of(char **out, const char *text, rt_error *err)
+{
+    *out = strdup(text);
+    return *out ? RT_OK : rt_error_set(err, RT_NO_MEMORY, "no memory for a path");
+}
 
 rt_status cli_account_db_path(char **out, const char *option, rt_error *err)
 {
     const char *given = option ? option : getenv("RETORT_DB");
     *out = NULL;
-    if (!given || !*given) {
-        char *folder = NULL;
-        rt_status status = cli_home_path(out, "accounts.db", err);
-        if (status == RT_OK)
-            status = cli_home_path(&folder, ".", err);
-        if (status == RT_OK)
-            status = rt_dir_make(folder, err);
-        free(folder);
-        return status;
-    }
-    *out = strdup(given);
+    return given && *given ? copy_of(out, given, err) : home_file(out, "accounts.db", err);
+}
+
+rt_status cli_account_secrets_path(char **out, const char *option, const char *db, rt_error *err)
+{
+    const char *given = option ? option : getenv("RETORT_SECRETS");
+    *out = NULL;
+    if (given && *given)
+        return copy_of(out, given, err);
+    if (rt_db_url_is_shared(db))
+        return home_file(out, "accounts.secrets", err);
+    rt_text beside = {0};
+    rt_text_printf(&beside, "%s.secrets", db);
+    *out = beside.failed ? NULL : beside.data;
     return *out ? RT_OK : rt_error_set(err, RT_NO_MEMORY, "no memory for a path");
 }
 
 static rt_status open_desk(cli_account_db *db, rt_error *err)
 {
-    char *path = NULL;
-    const char *secrets = db->secrets ? db->secrets : getenv("RETORT_SECRETS");
+    char *path = NULL, *secrets = NULL;
     rt_status status = cli_account_db_path(&path, db->db, err);
     if (status == RT_OK)
-        status = rt_desk_open(&db->desk, path, secrets && *secrets ? secrets : NULL, err);
+        status = cli_account_secrets_path(&secrets, db->secrets, path, err);
+    if (status == RT_OK)
+        status = rt_desk_open(&db->desk, path, secrets, err);
     free(path);
+    free(secrets);
     return status;
 }
 

@@ -25,6 +25,9 @@ typedef struct cli_account_db { /* the options; NULL: $RETORT_DB, $RETORT_SECRET
 
 /* Where the database is: the option, $RETORT_DB, or accounts.db in retort's folder.  malloc'd. */
 rt_status cli_account_db_path(char **out, const char *option, rt_error *err);
+/* Where its secrets are: the option, $RETORT_SECRETS, beside a file, or for PostgreSQL accounts.secrets in
+ * retort's folder (several servers need the same file).  malloc'd. */
+rt_status cli_account_secrets_path(char **out, const char *option, const char *db, rt_error *err);
 /* One call with the rights of whoever may write the database; opens it at the first one.  Takes the reference
  * to body.  *out: the answer's body. */
 rt_status cli_admin_call(cli_account_db *db, const char *method, const char *path, const char *query,

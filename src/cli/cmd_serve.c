@@ -197,30 +197,29 @@ static rt_status open_accounts(server *s, rt_error *err)
 {
     const settings *set = s->settings;
     char *path = NULL;
-    const char *secrets = set->secrets ? set->secrets : getenv("RETORT_SECRETS"),
-               *given = getenv("RETORT_DB");
+    char *secrets = NULL;
+    const char *given = getenv("RETORT_DB");
     const bool named = set->db || (given && *given);
     if (set->db && strcmp(set->db, "none") == 0)
         return RT_OK;
     if (cli_account_db_path(&path, set->db, err) != RT_OK)
         return err->status;
-    rt_status status = RT_OK;
-    if (set->terms)
+    rt_status status = cli_account_secrets_path(&secrets, set->secrets, path, err);
+    if (status == RT_OK && set->terms)
         status = rt_terms_open(&s->terms, set->terms, err);
     if (status == RT_OK && set->prices &&
         (status = rt_json_read(&s->prices, set->prices, 1 << 20, err)) == RT_OK)
         status = rt_prices_check(s->prices, err);
     if (status == RT_OK && (named || rt_path_exists(path))) {
-        const rt_gate_options options = {.db = path,
-                                         .secrets = secrets && *secrets ? secrets : NULL,
-                                         .terms = s->terms,
-                                         .prices = s->prices};
+        const rt_gate_options options = {
+            .db = path, .secrets = secrets, .terms = s->terms, .prices = s->prices};
         status = rt_gate_open(&s->gate, &options, err);
         if (status == RT_OK && !named && rt_gate_account_count(s->gate) == 0) {
             rt_gate_close(s->gate);
             s->gate = NULL;
         }
     }
+    free(secrets);
     free(path);
     return status;
 }
