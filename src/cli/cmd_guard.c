@@ -3,11 +3,16 @@
 #include "cli/guard.h"
 #include "cli/sub.h"
 
-static char replay[] = "guard replay", calibrate[] = "guard calibrate", train[] = "guard train",
-            train_elicit[] = "guard train-elicit";
+static char replay[] = "guard replay", explain[] = "guard explain", clusters[] = "guard clusters",
+            review[] = "guard review", what_if[] = "guard what-if", calibrate[] = "guard calibrate",
+            train[] = "guard train", train_elicit[] = "guard train-elicit";
 
 static const cli_sub subs[] = {
     {"replay", replay, "recorded traffic judged: one JSON line an account", guard_replay},
+    {"explain", explain, "why an account has its score", guard_explain},
+    {"clusters", clusters, "linked accounts, and which clusters collect", guard_clusters},
+    {"review", review, "what a person should look at, most useful first", guard_review},
+    {"what-if", what_if, "who would be hit by another policy", guard_what_if},
     {"calibrate", calibrate, "a reference from reviewed benign traffic", guard_calibrate},
     {"train", train, "a reference's weights from labelled traffic", guard_train},
     {"train-elicit", train_elicit, "the classifier of prompts from labelled texts", guard_train_elicit},

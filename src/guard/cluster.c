@@ -6,7 +6,7 @@
 
 #include "guard/attach.h"
 
-static const float edge_min = 1.0F, edge_alone = 4.0F; /* nats */
+static const float edge_min = (float)RT_GUARD_EDGE_MIN, edge_alone = 4.0F; /* nats */
 static const double correlation = 0.5;
 static const float accused_p = 1e-3F, lift_least = 1e-6F;
 enum { ACCUSED_SIZE = 3 };

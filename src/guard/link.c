@@ -9,6 +9,8 @@
 #include <string.h>
 
 enum { BUCKET_MAX = 48, RARE_ADDRESS = 12 };
+/* the most that a creation gap says, and all but addresses and payers together */
+static const double created_most = 4, others_most = 8.5;
 static const double week = 604800;
 enum { KEY_ADDRESS, KEY_PAYER, KEY_CREATED };
 
@@ -22,6 +24,7 @@ struct rt_guard_links {
     size_t n;  /* accounts */
     key *keys; /* sorted by value, then account */
     size_t n_keys;
+    bool *profiled;                      /* [n] */
     float (*profile)[RT_GUARD_FEATURES]; /* [n] clipped features of content and form */
     double *created;                     /* [n] ascending */
 };
@@ -61,8 +64,11 @@ static void add_keys(rt_guard_links *links, size_t index)
 }
 
 /* What the account does, for "do these two do the same": features as the score sees them. */
-static void profile_of(rt_guard_links *links, size_t index)
+static void profile_of(const rt_guard_links *links, size_t index)
 {
+    if (links->profiled[index]) /* made when it is first wanted: most accounts are in no pair */
+        return;
+    links->profiled[index] = true;
     const rt_guard_reference *r = rt_guard_reference_of(links->guard);
     float features[RT_GUARD_FEATURES];
     rt_guard_measure(rt_guard_account_at(links->guard, index), features);
@@ -89,16 +95,16 @@ rt_status rt_guard_links_open(rt_guard_links **out, const rt_guard *guard, rt_er
         links->n = n;
         links->keys = calloc(n * (RT_GUARD_ADDRESSES + RT_GUARD_PAYERS + 2) + 1, sizeof *links->keys);
         links->profile = calloc(n + 1, sizeof *links->profile);
+        links->profiled = calloc(n + 1, sizeof *links->profiled);
     }
     if (links)
         links->created = calloc(n + 1, sizeof *links->created);
-    if (!links || !links->keys || !links->profile || !links->created) {
+    if (!links || !links->keys || !links->profile || !links->profiled || !links->created) {
         rt_guard_links_close(links);
         return rt_error_set(err, RT_NO_MEMORY, "guard: no memory to link %zu accounts", n);
     }
     for (size_t i = 0; i < n; i++) {
         add_keys(links, i);
-        profile_of(links, i);
         links->created[i] = rt_guard_account_at(guard, i)->created;
     }
     qsort(links->created, n, sizeof *links->created, by_time);
@@ -119,6 +125,7 @@ void rt_guard_links_close(rt_guard_links *links)
         return;
     free(links->keys);
     free(links->profile);
+    free(links->profiled);
     free(links->created);
     free(links);
 }
@@ -185,6 +192,8 @@ static float profile_distance(const rt_guard_links *links, size_t a, size_t b)
 {
     double sum = 0;
     size_t count = 0;
+    profile_of(links, a);
+    profile_of(links, b);
     for (size_t f = 0; f < rt_guard_feature_count(); f++) {
         const rt_guard_family family = rt_guard_feature_signal(f)->family;
         if (family == RT_GUARD_CONDUCT)
@@ -224,7 +233,7 @@ static float created_ratio(const rt_guard_links *links, const rt_guard_account *
     if (gap > 7200)
         return 0;
     const double by_chance = made_near(links, a->created) / ((double)links->n + 100) * gap / week;
-    return (float)fmin(4, fmax(0, log(0.25 / (by_chance + 1e-6))));
+    return (float)fmin(created_most, fmax(0, log(0.25 / (by_chance + 1e-6))));
 }
 
 /* A log-likelihood ratio by straight lines between measured points, x ascending. */
@@ -270,9 +279,12 @@ rt_guard_link rt_guard_link_of(const rt_guard_links *links, size_t a, size_t b)
 
 void rt_guard_links_candidates(const rt_guard_links *links, rt_guard_on_pair visit, void *context)
 {
+    /* among very many accounts a common hour of creation cannot make a pair, whatever else speaks for it */
+    const bool hopeless = created_most + others_most - log((double)links->n + 100) < RT_GUARD_EDGE_MIN;
     for (size_t i = 0, end; i < links->n_keys; i = end) {
         end = i + links->keys[i].users;
-        if (end - i > BUCKET_MAX)
+        const bool created_only = links->keys[i].value >> 60 == KEY_CREATED;
+        if (end - i > BUCKET_MAX || (created_only && hopeless))
             continue;
         for (size_t p = i; p < end; p++)
             for (size_t q = p + 1; q < end; q++)

@@ -9,6 +9,9 @@
 
 #include "guard/guard.h"
 
+/* Nats over which a pair is an edge. */
+#define RT_GUARD_EDGE_MIN 1.0
+
 typedef struct rt_guard_link { /* log-likelihood ratios, nats; `total` is their sum with the prior */
     float address, payer, created, client, content, wrappers, overlap, presence, total;
     uint32_t shared_addresses; /* that no more than a few accounts use */

@@ -1,0 +1,38 @@
+/* cli/guard_run.c - recorded traffic through the guard, for every word of `retort guard` that looks at it. */
+#include <stdio.h>
+
+#include "base/file.h"
+#include "cli/guard.h"
+
+rt_status guard_run_open(guard_run *run, rt_error *err)
+{
+    if (rt_guard_policy_open(&run->policy, run->policy_path, err) != RT_OK ||
+        (run->reference_path && rt_guard_reference_read(&run->reference, run->reference_path, err) != RT_OK))
+        return err->status;
+    const rt_guard_options options = {
+        .reference = run->reference, .asn_path = run->asn, .accounts_max = run->accounts_max};
+    const rt_guard_replay_options how = {.skip_bad = run->skip_bad, .sweep_at_end = true};
+    if (rt_guard_open(&run->guard, &options, err) != RT_OK ||
+        (run->state && rt_path_exists(run->state) && rt_guard_load(run->guard, run->state, err) != RT_OK) ||
+        rt_guard_replay(run->guard, run->path, &how, &run->counts, err) != RT_OK ||
+        (run->state && rt_guard_save(run->guard, run->state, err) != RT_OK))
+        return err->status;
+    if (run->counts.bad_rows)
+        (void)fprintf(stderr, "retort: %zu malformed rows were passed over\n", run->counts.bad_rows);
+    return RT_OK;
+}
+
+void guard_run_close(guard_run *run)
+{
+    rt_guard_policy_close(run->policy);
+    rt_guard_close(run->guard);
+    rt_guard_reference_close(run->reference);
+}
+
+rt_rung guard_run_rung(const guard_run *run, const rt_guard_policy_file *policy,
+                       const rt_guard_account *account)
+{
+    rt_ladder_state state = {0};
+    const rt_ladder_evidence evidence = rt_ladder_evidence_of(run->guard, account, account->last_ts);
+    return rt_ladder_decide(rt_guard_policy_of(policy), &state, &evidence).to;
+}
