@@ -25,6 +25,7 @@ typedef struct score_context {
     score_way way;
     size_t top_k;
     rt_status ended; /* a row callback said stop */
+    bool deliver;    /* an answer is read twice: checked as a whole, then handed on */
     uint32_t ids[TOP_MAX];
     float logq[TOP_MAX];
 } score_context;
@@ -97,6 +98,8 @@ static rt_status give_row(score_context *score, const remote_work *work, size_t 
     }
     if (!(sum <= 1 + 1e-4))
         return rt_error_set(err, RT_CORRUPT, "position %zu: probabilities sum to %.6g", position, sum);
+    if (!score->deliver)
+        return RT_OK;
     const rt_score_row row = {.ids = score->ids,
                               .logq = score->logq,
                               .n = n,
@@ -209,15 +212,17 @@ static rt_status score_read(void *context, rt_answered *reply, const remote_work
                  *list = json_object_get(choice, "prompt_logprobs");
     if (!json_is_array(list))
         list = json_object_get(json, "prompt_logprobs");
-    rt_status status;
+    rt_status status = RT_OK;
     if (!json_is_object(choice))
         status = rt_error_set(err, RT_CORRUPT, "the answer holds no choice");
-    else if (score->way == WAY_PROMPT_LOGPROBS && json_is_array(list))
-        status = read_prompt_logprobs(score, work, list, err);
-    else if (score->way == WAY_PROMPT_LOGPROBS)
+    else if (score->way == WAY_PROMPT_LOGPROBS && !json_is_array(list))
         status = rt_error_set(err, RT_UNSUPPORTED, "the server ignored prompt_logprobs");
-    else
-        status = read_echo(score, work, json_object_get(choice, "logprobs"), err);
+    for (int pass = 0; pass < 2 && status == RT_OK; pass++) {
+        score->deliver = pass == 1;
+        status = score->way == WAY_PROMPT_LOGPROBS
+                     ? read_prompt_logprobs(score, work, list, err)
+                     : read_echo(score, work, json_object_get(choice, "logprobs"), err);
+    }
     json_decref(json);
     if (status == RT_UNSUPPORTED ||
         status == RT_STOPPED) { /* answered, if with nothing of use: not asked again */

@@ -33,8 +33,9 @@ typedef struct fault_plan { /* chances in 1,000 */
     unsigned length;                     /* chance that the answer is cut off at max_tokens */
     int top_logprobs_max;                /* more are refused with 400; -1: none are known */
     bool no_token_ids;                   /* return_token_ids is refused */
-    unsigned expire;                     /* chance that a request of a batch gets no answer */
-    unsigned window;                     /* requests a window of x-ratelimit, then 429; 0: no such limit */
+    enum { FAULT_SCORE_NONE, FAULT_SCORE_LISTS, FAULT_SCORE_ECHO } score; /* how given tokens are scored */
+    unsigned expire; /* chance that a request of a batch gets no answer */
+    unsigned window; /* requests a window of x-ratelimit, then 429; 0: no such limit */
     unsigned window_ms;
     int always;       /* this status for everything; 0: none */
     const char *code; /* error code that goes with it */
@@ -399,6 +400,46 @@ static bool fault_batch(int fd, const fault_server *server, const fault_request 
     return strncmp(path, "/v1/files", 9) == 0 ? fault_upload(fd, files, r) : fault_make_batch(fd, server, r);
 }
 
+/* The distribution at each position of ids: the id itself and two more, in the form that is asked for. */
+static bool fault_score(int fd, const fault_server *server, const json_t *body)
+{
+    const json_t *ids = json_object_get(body, "prompt");
+    const bool lists = json_object_get(body, "prompt_logprobs") != NULL;
+    const size_t n = json_array_size(ids);
+    if (lists && server->plan->score != FAULT_SCORE_LISTS)
+        return fault_error(fd, 400, "unknown_parameter", "prompt_logprobs is not known", "");
+    json_t *rows = json_array(), *tokens = json_array(), *values = json_array();
+    for (size_t i = 0; i < n + !lists; i++) {
+        char names[3][32];
+        json_t *row = json_object();
+        const json_int_t id = i < n ? json_integer_value(json_array_get(ids, i)) : 7;
+        for (int j = 0; j < 3; j++) {
+            const double p = server->plan->sum_lie ? -0.1 : -1.0 - j;
+            const json_int_t which =
+                server->plan->bad_ids && j == 2 ? 60000 : id + j + (server->plan->other_bytes ? 9 : 0);
+            (void)snprintf(names[j], sizeof names[j], "%s%lld", lists ? "" : "token_id:", (long long)which);
+            (void)json_object_set_new(
+                row, names[j], lists ? json_pack("{s:f, s:i}", "logprob", p, "rank", j + 1) : json_real(p));
+        }
+        (void)json_array_append_new(rows, i ? row : json_null());
+        if (i == 0)
+            json_decref(row);
+        (void)json_array_append_new(tokens, json_string(names[0]));
+        (void)json_array_append_new(values, i ? json_real(-1) : json_null());
+    }
+    json_t *choice = json_pack("{s:i, s:s, s:s}", "index", 0, "text", "", "finish_reason", "length");
+    if (lists)
+        (void)json_object_set(choice, "prompt_logprobs", rows);
+    else
+        (void)json_object_set_new(
+            choice, "logprobs",
+            json_pack("{s:O, s:O, s:O}", "tokens", tokens, "token_logprobs", values, "top_logprobs", rows));
+    json_decref(rows);
+    json_decref(tokens);
+    json_decref(values);
+    return fault_json(fd, json_pack("{s:s, s:[o]}", "model", "m", "choices", choice));
+}
+
 /* Answers one request; false: the connection ends. */
 static bool fault_serve(int fd, const fault_server *server, const fault_request *r)
 {
@@ -425,7 +466,9 @@ static bool fault_serve(int fd, const fault_server *server, const fault_request 
         (void)usleep(plan.latency_ms * 1000);
     const json_int_t top = chat ? json_integer_value(json_object_get(body, "top_logprobs"))
                                 : json_integer_value(json_object_get(body, "logprobs"));
-    if (plan.always) {
+    if (plan.score && json_is_array(json_object_get(body, "prompt"))) {
+        keep = fault_score(fd, server, body);
+    } else if (plan.always) {
         keep = fault_error(fd, plan.always, plan.code ? plan.code : "x", "it is always so", headers);
     } else if (over || fault_by_chance(&draw, plan.limited)) {
         atomic_fetch_add(&counts->limited, 1);
