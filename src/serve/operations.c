@@ -75,6 +75,10 @@ void rt_log_call(rt_call *call)
     json_t *line = json_object();
     (void)json_object_set_new(line, "time", json_integer(rt_clock_unix_seconds()));
     put_text(line, "request_id", request->id, sizeof request->id);
+    if (call->caller) {
+        put_text(line, "account", call->caller->account, sizeof call->caller->account);
+        put_text(line, "key", call->caller->key, sizeof call->caller->key);
+    }
     put_text(line, "endpoint", call->route ? call->route->endpoint : "unknown", 64);
     put_text(line, "model", call->model ? call->model->id : call->model_name, 256);
     (void)json_object_set_new(line, "status", json_integer(status));

@@ -56,7 +56,7 @@ typedef struct rt_serve_options { /* borrowed for the server's life */
     const rt_upstream *upstreams;
     size_t n_upstreams;
     bool ledger_behind; /* a gateway's answers do not wait until their rows are on the disk */
-    bool signals; /* SIGTERM and SIGINT drain, SIGHUP reloads */
+    bool signals;       /* SIGTERM and SIGINT drain, SIGHUP reloads */
 } rt_serve_options;
 rt_serve_options rt_serve_options_default(void);
 
