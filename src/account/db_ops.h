@@ -29,7 +29,8 @@ struct rt_db {
     void *handle;
 };
 
-/* Prepared statements by their text: a small table, no entry ever leaves it. */
-enum { RT_STATEMENTS_MAX = 256 };
+/* Prepared statements by their text: a small table that is emptied when it is nearly full (a rare thing: only
+ * usage has statements that are put together). */
+enum { RT_STATEMENTS_MAX = 256, RT_STATEMENTS_KEPT = 128 };
 
 #endif

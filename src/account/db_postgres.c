@@ -23,6 +23,7 @@ typedef struct postgres_db {
     bool in_transaction;
     uint64_t epoch;
     statement statements[RT_STATEMENTS_MAX];
+    size_t n_statements;
 } postgres_db;
 
 /* One line of what libpq says; it may name the address and never the password. */
@@ -75,6 +76,12 @@ static int prepared_statement(postgres_db *db, const char *sql, rt_error *err)
             return (int)index;
         if (place->prepared)
             continue;
+        if (db->n_statements >= RT_STATEMENTS_KEPT) {
+            PQclear(PQexec(db->connection, "DEALLOCATE ALL"));
+            memset(db->statements, 0, sizeof db->statements);
+            db->n_statements = 0;
+            return prepared_statement(db, sql, err);
+        }
         char name[16];
         (void)snprintf(name, sizeof name, "s%zu", index);
         PGresult *result = PQprepare(db->connection, name, sql, 0, NULL);
@@ -85,6 +92,7 @@ static int prepared_statement(postgres_db *db, const char *sql, rt_error *err)
         if (!good)
             return -1;
         *place = (statement){hash, true};
+        db->n_statements++;
         return (int)index;
     }
     (void)rt_error_set(err, RT_INTERNAL, "more than %d different statements", RT_STATEMENTS_MAX);
@@ -161,6 +169,7 @@ static bool connect_again(postgres_db *db)
     PQreset(db->connection);
     db->epoch++;
     memset(db->statements, 0, sizeof db->statements);
+    db->n_statements = 0;
     return PQstatus(db->connection) == CONNECTION_OK;
 }
 

@@ -22,6 +22,7 @@ typedef struct statement {
 typedef struct sqlite_db {
     sqlite3 *connection;
     statement statements[RT_STATEMENTS_MAX];
+    size_t n_statements;
 } sqlite_db;
 
 static rt_status failed(const sqlite_db *db, int code, const char *what, rt_error *err)
@@ -96,6 +97,16 @@ static rt_status open_db(void **out, const char *where, rt_error *err)
     return RT_OK;
 }
 
+/* No statement is running: a row function runs none of its own. */
+static void drop_statements(sqlite_db *db)
+{
+    for (size_t i = 0; i < RT_STATEMENTS_MAX; i++) {
+        (void)sqlite3_finalize(db->statements[i].prepared);
+        db->statements[i] = (statement){0};
+    }
+    db->n_statements = 0;
+}
+
 static sqlite3_stmt *prepared_statement(sqlite_db *db, const char *sql, rt_error *err)
 {
     const uint64_t hash = rt_hash64(sql, strlen(sql), 0);
@@ -105,12 +116,17 @@ static sqlite3_stmt *prepared_statement(sqlite_db *db, const char *sql, rt_error
             return place->prepared;
         if (place->prepared)
             continue;
+        if (db->n_statements >= RT_STATEMENTS_KEPT) {
+            drop_statements(db);
+            return prepared_statement(db, sql, err);
+        }
         const int code =
             sqlite3_prepare_v3(db->connection, sql, -1, SQLITE_PREPARE_PERSISTENT, &place->prepared, NULL);
         if (code != SQLITE_OK) {
             (void)failed(db, code, "a statement", err);
             return NULL;
         }
+        db->n_statements++;
         place->hash = hash;
         return place->prepared;
     }

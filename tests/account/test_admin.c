@@ -101,6 +101,14 @@ static void usage_adds_up(backend kind)
     assert_int_equal(json_array_size(json_object_get(list, "data")), 2);
     assert_false(json_is_true(json_object_get(list, "has_more")));
     json_decref(list);
+    for (int shape = 0; shape < 3 * 64; shape++) { /* more statements than are kept */
+        static const char *const buckets[] = {"1m", "1h", "1d"};
+        (void)snprintf(query, sizeof query, "bucket=%s%s%s%s&group_by=model%s%s&from=%d", buckets[shape % 3],
+                       shape & 64 ? "&account=x" : "", shape & 32 ? "&key=y" : "",
+                       shape & 16 ? "&model=z" : "", shape & 8 ? ",key" : "", shape & 4 ? ",account" : "",
+                       FIRST_S + (shape & 1));
+        json_decref(desk_call(desk, 200, "GET", "/admin/v1/usage", query, NULL));
+    }
     static const char *const bad[] = {"bucket=1y",       "group_by=;DROP", "from=x", "from=-1",
                                       "limit=x&from=1x", "a=%00",          "a=%zz",  "a=%1"};
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
