@@ -13,6 +13,7 @@
 #include "evidence/matrix.h"
 #include "evidence/mmd.h"
 #include "evidence/rank.h"
+#include "evidence/saddle.h"
 #include "evidence/tails.h"
 #include "model/config.h"
 #include "tensor/quant.h"
@@ -151,6 +152,36 @@ static rt_status preference_row(rows_run *r, const json_t *row, const char *wher
     return RT_OK;
 }
 
+static void coins_cumulant(const void *context, double theta, double k[3])
+{
+    const rows_run *r = context;
+    for (size_t i = 0; i < r->n; i++)
+        rt_cumulant_coin(k, theta, 2 * fabs(r->x[i]));
+}
+
+/* Under H0 the sum of d is a sum of fair coins of values +-|d|: its tail past what flips can show. */
+static bool coins_tail(const rows_run *r, double *log10_p)
+{
+    double sum = 0, size = 0, squares = 0;
+    for (size_t i = 0; i < r->n; i++) {
+        sum += r->x[i];
+        size += fabs(r->x[i]);
+        squares += r->x[i] * r->x[i];
+    }
+    const rt_saddle saddle = {.cumulant = coins_cumulant,
+                              .context = r,
+                              .variance = squares,
+                              .theta_min = -HUGE_VAL,
+                              .theta_max = HUGE_VAL,
+                              .max = size,
+                              .log10_p_max = -(double)r->n * log10(2)};
+    const double p = rt_saddle_log10(&saddle, sum);
+    if (!(squares > 0) || !(p < *log10_p))
+        return false;
+    *log10_p = p;
+    return true;
+}
+
 static rt_status conclude(rt_result *out, rows_run *r, size_t flips, uint64_t seed, rt_error *err)
 {
     out->n = r->n + r->n_y;
@@ -287,6 +318,15 @@ static bool letter(const char *text, size_t at, size_t size)
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c >= 0x80;
 }
 
+/* Does a word or sign in between begin another clause? */
+static bool joined(const char *text, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (strchr(",.;:", text[i]) || (i + 4 <= n && strncasecmp(text + i, "but ", 4) == 0))
+            return true;
+    return false;
+}
+
 /* The name between word borders, cases folded, and not right after a negation. */
 static bool claims(const rt_text_item *item, const char *name)
 {
@@ -300,8 +340,9 @@ static bool claims(const rt_text_item *item, const char *name)
         const size_t from = at > 24 ? at - 24 : 0;
         for (size_t k = 0; k < sizeof negations / sizeof *negations; k++) {
             const size_t m = strlen(negations[k]);
-            for (size_t j = from; j + m <= at; j++)
-                denied |= strncasecmp(item->text + j, negations[k], m) == 0;
+            for (size_t j = from; j + m <= at; j++) /* "not made by X", but not "not X but Y" */
+                denied |= at - (j + m) <= 10 && strncasecmp(item->text + j, negations[k], m) == 0 &&
+                          !joined(item->text + j + m, at - (j + m));
         }
         if (!denied)
             return true;
