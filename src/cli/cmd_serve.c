@@ -18,6 +18,7 @@
 #include "cli/commands.h"
 #include "cli/open_model.h"
 #include "cli/upstreams.h"
+#include "cli/watermark.h"
 #include "serve/serve.h"
 
 typedef struct settings {
@@ -29,6 +30,7 @@ typedef struct settings {
     const char *policy, *guard_state, *guard_log, *asn, *reference;
     bool insecure, open_tokenizer, metrics_open, ledger_behind, guard;
     const char *reasoning;
+    cli_mark_options mark;
 } settings;
 
 typedef struct server {
@@ -38,6 +40,7 @@ typedef struct server {
     rt_serve_model served[RT_SERVE_MODELS_MAX];
     char *ids[RT_SERVE_MODELS_MAX];
     char hashes[RT_SERVE_MODELS_MAX][65];
+    rt_mark *marks[RT_SERVE_MODELS_MAX]; /* NULL: no watermark */
     size_t n_models;
     rt_serve_alias aliases[CLI_LIST_MAX];
     char *alias_words[CLI_LIST_MAX];
@@ -84,6 +87,25 @@ static const char *quant_of(const rt_weights *weights)
     return rt_dtype_get(most)->name;
 }
 
+/* The watermark of a model's answers; the log says its scheme and the key's id, clients are not told. */
+static rt_status mark_one(server *s, size_t i, rt_error *err)
+{
+    json_t *record;
+    const cli_model *m = &s->models[i];
+    if (cli_mark_open(&s->marks[i], &record, &s->settings->mark, m->model->config.n_vocab, m->tokenizer,
+                      err) != RT_OK)
+        return err->status;
+    s->served[i].marker = s->marks[i] ? rt_mark_marker(s->marks[i]) : NULL;
+    if (record) {
+        char *line = json_dumps(record, JSON_COMPACT);
+        if (line)
+            (void)fprintf(s->log ? s->log : stderr, "{\"model\":\"%s\",\"watermark\":%s}\n", s->ids[i], line);
+        free(line);
+        json_decref(record);
+    }
+    return RT_OK;
+}
+
 static rt_status open_one(server *s, const char *argument, rt_error *err)
 {
     const size_t i = s->n_models++;
@@ -108,7 +130,7 @@ static rt_status open_one(server *s, const char *argument, rt_error *err)
                                     .sha256 = is_file ? s->hashes[i] : NULL,
                                     .created = stat(m->path, &facts) == 0 ? (int64_t)facts.st_mtime
                                                                           : rt_clock_unix_seconds()};
-    return RT_OK;
+    return mark_one(s, i, err);
 }
 
 static rt_status open_models(server *s, rt_error *err)
@@ -353,7 +375,8 @@ int cmd_serve(int argc, char **argv)
                     .slots = 16,
                     .timeout = 600,
                     .drain = 30,
-                    .connections = 16384};
+                    .connections = 16384,
+                    .mark = {.alpha = 0.3}};
     const cli_option spec[] = {
         {CLI_ABOUT, NULL, NULL,
          "Serves models to OpenAI-compatible clients: chat/completions, completions (with echo scoring),\n"
@@ -402,6 +425,7 @@ int cmd_serve(int argc, char **argv)
         {CLI_STRING, "--asn FILE", &set.asn, "classes of networks, as in 'retort guard replay'"},
         {CLI_STRING, "--reference FILE", &set.reference, "another reference than the built-in one"},
         {CLI_STRING, "--log FILE", &set.log, "access log, a line of JSON a request (-: standard error)"},
+        CLI_MARK_ROWS(set.mark),
         {CLI_STRING, "--precision " CLI_PRECISIONS, &set.precision, "of the computation (default int8)"},
         {CLI_COUNT, "--threads N", &set.threads, "default: one a processor"},
         {CLI_END, NULL, NULL, NULL},
@@ -412,6 +436,7 @@ int cmd_serve(int argc, char **argv)
     server s = {.settings = &set};
     const int status = work(&s, &err);
     for (size_t i = 0; i < s.n_models; i++) {
+        rt_mark_close(s.marks[i]);
         cli_model_close(&s.models[i]);
         free(s.ids[i]);
     }

@@ -22,6 +22,7 @@ typedef struct rt_serve_model { /* borrowed for the server's life */
     const char *quant;                     /* "Q4_1", ... for /v1/models */
     const char *sha256;                    /* of the weight file, or NULL */
     int64_t created;                       /* Unix seconds */
+    const rt_marker *marker;               /* a watermark on its answers; NULL: none */
 } rt_serve_model;
 
 typedef struct rt_serve_alias {
