@@ -169,7 +169,7 @@ static rt_guard_cluster judge(const rt_guard *guard, const member *members, size
     double sum = 0;
     for (size_t i = 0; i < count; i++) {
         const rt_guard_account *account = rt_guard_account_at(guard, members[i].account);
-        sum += deviate(account->p);
+        sum += deviate((double)account->p);
         scratch[i] = account->score;
     }
     qsort(scratch, count, sizeof *scratch, by_value);
