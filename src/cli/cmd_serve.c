@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 
 #include "base/clock.h"
@@ -288,21 +287,6 @@ static rt_status check_host(const server *s, rt_error *err)
 
 /* ---- running ---- */
 
-/* Connections need descriptors: as many as the system lets this process have, and never more than those. */
-static size_t connections_of(size_t wanted)
-{
-    enum { OWN_FILES = 64 }; /* models, databases, the log, the event loop */
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
-        return wanted;
-    limit.rlim_cur = limit.rlim_max;
-    (void)setrlimit(RLIMIT_NOFILE, &limit);
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
-        return wanted;
-    const size_t most = limit.rlim_cur > 2 * OWN_FILES ? (size_t)limit.rlim_cur - OWN_FILES : OWN_FILES;
-    return rt_size_min(wanted, most);
-}
-
 static rt_status serve(server *s, rt_error *err)
 {
     const settings *set = s->settings;
@@ -327,7 +311,7 @@ static rt_status serve(server *s, rt_error *err)
     options.reasoning = strcmp(set->reasoning, "none") != 0;
     options.origins = set->origins.items;
     options.n_origins = set->origins.count;
-    options.http.connections_max = connections_of(set->connections);
+    options.http.connections_max = set->connections;
     options.log = set->log ? write_log : NULL;
     options.reload = reload;
     options.context = s;
