@@ -420,6 +420,8 @@ int cmd_collect(int argc, char **argv)
          "by the server's Batch API: files go up, answers come within a day"},
         {CLI_STRING, "--licence TEXT", &v[24], "of the outputs, kept with every row"},
         {CLI_STRING, "--terms TEXT", &v[25], "terms of use: an address or a sentence"},
+        {CLI_STRING, "--cache FILE", &r.options.cache,
+         "answers shared between runs: temperature 0, or with a seed"},
         {CLI_FLAG, "--ordered", &ordered, "sort the rows at the end"},
         {CLI_FLAG, "--new-run", &r.options.new_run, "other settings: move what is there aside"},
         {CLI_FLAG, "--retry-failed", &r.options.retry_failed, "ask the rejected rows again"},

@@ -71,6 +71,29 @@ rt_row_facts collect_facts(const collect *c, const collect_item *item, double co
                           .ts = rt_clock_unix_seconds()};
 }
 
+/* A row that is there already, once more under the item's id. */
+static rt_status write_again(collect *c, collect_item *item, json_t *row)
+{
+    (void)json_object_set_new(row, "id", json_string(item->id));
+    if (json_object_get(row, "key"))
+        (void)json_object_set_new(row, "key", json_string(item->id));
+    if (item->custom_id)
+        (void)json_object_set_new(row, "custom_id", json_string(item->custom_id));
+    else
+        (void)json_object_del(row, "custom_id");
+    (void)json_object_set_new(row, "index", json_integer((json_int_t)item->index));
+    (void)json_object_set_new(row, "cost", json_integer(0));
+    (void)json_object_set_new(row, "shared", json_true());
+    char *text = json_dumps(row, JSON_COMPACT);
+    rt_text_clear(&c->line);
+    if (text)
+        rt_text_printf(&c->line, "%s\n", text);
+    free(text);
+    c->report->shared++;
+    return c->line.size ? rt_collect_sink_add(&c->sink, item->id, &c->line, c->err)
+                        : rt_error_set(c->err, RT_NO_MEMORY, "no memory for a row");
+}
+
 /* The answer to an identical request, read back from the output under another id. */
 rt_status collect_share(collect *c, collect_item *item, uint64_t offset)
 {
@@ -89,30 +112,38 @@ rt_status collect_share(collect *c, collect_item *item, uint64_t offset)
     }
     free(buffer);
     json_t *row = whole && !line.failed ? json_loadb(line.data, line.size, JSON_ALLOW_NUL, NULL) : NULL;
-    rt_text_clear(&line);
-    rt_status status = RT_OK;
-    if (!row) {
-        status = rt_error_set(c->err, RT_IO, "%.200s: the row at %llu cannot be read back", c->sink.path,
-                              (unsigned long long)offset);
-    } else {
-        (void)json_object_set_new(row, "id", json_string(item->id));
-        if (item->custom_id)
-            (void)json_object_set_new(row, "custom_id", json_string(item->custom_id));
-        else
-            (void)json_object_del(row, "custom_id");
-        (void)json_object_set_new(row, "index", json_integer((json_int_t)item->index));
-        (void)json_object_set_new(row, "cost", json_integer(0));
-        (void)json_object_set_new(row, "shared", json_true());
-        char *text = json_dumps(row, JSON_COMPACT);
-        if (text)
-            rt_text_printf(&line, "%s\n", text);
-        free(text);
-        json_decref(row);
-        c->report->shared++;
-        status = line.size ? rt_collect_sink_add(&c->sink, item->id, &line, c->err)
-                           : rt_error_set(c->err, RT_NO_MEMORY, "no memory for a row");
-    }
     rt_text_deinit(&line);
+    const rt_status status = row ? write_again(c, item, row)
+                                 : rt_error_set(c->err, RT_IO, "%.200s: the row at %llu cannot be read back",
+                                                c->sink.path, (unsigned long long)offset);
+    json_decref(row);
+    return status;
+}
+
+/* What else than the request decides the row: who was asked, and for what beside the text. */
+static void cache_key(char out[65], const collect *c, const collect_item *item)
+{
+    char text[512];
+    const json_t *settings = c->options->settings;
+    const int n =
+        snprintf(text, sizeof text, "%s\n%.300s\n%d %lld %d", item->request_hash, c->teacher->source,
+                 c->sink.is_store, (long long)json_integer_value(json_object_get(settings, "logprobs")),
+                 json_is_true(json_object_get(settings, "token_ids")));
+    rt_sha256_hex(out, text, (size_t)n);
+}
+
+rt_status collect_from_cache(collect *c, collect_item *item, bool *found)
+{
+    char key[65];
+    rt_text text = {0};
+    cache_key(key, c, item);
+    rt_status status = rt_answer_cache_get(c->cache, key, &text, found, c->err);
+    json_t *row = status == RT_OK && *found ? json_loadb(text.data, text.size, 0, NULL) : NULL;
+    rt_text_deinit(&text);
+    *found = row != NULL;
+    if (row)
+        status = write_again(c, item, row);
+    json_decref(row);
     return status;
 }
 
@@ -149,6 +180,12 @@ static rt_status keep(collect *c, collect_item *item, const rt_answered *reply, 
     rt_row_write(&c->line, &facts, reply);
     if (rt_collect_sink_add(&c->sink, item->id, &c->line, c->err) != RT_OK)
         return c->err->status;
+    if (item->shareable && c->cache) {
+        char key[65];
+        cache_key(key, c, item);
+        if (rt_answer_cache_put(c->cache, key, c->line.data, c->line.size - 1, c->err) != RT_OK)
+            return c->err->status;
+    }
     if (item->shareable && !c->sink.is_store &&
         rt_idmap_put(&c->requests, item->request_key, 2 * (offset + 2), c->err) != RT_OK)
         return c->err->status;
@@ -324,6 +361,10 @@ static rt_status on_tick(void *context, const rt_teacher_state *state, rt_error 
     c->now = c->options->clock ? c->options->clock(c->options->context) : rt_clock_seconds();
     if (c->failure == RT_OK && rt_collect_sink_commit(&c->sink, c->now, false, c->err) != RT_OK)
         c->failure = c->err->status;
+    if (c->failure == RT_OK && c->cache && c->now - c->cached_at >= 1) { /* others may wait to write */
+        c->cached_at = c->now;
+        c->failure = rt_answer_cache_commit(c->cache, c->err);
+    }
     if (c->failure != RT_OK) {
         *err = *c->err;
         return c->failure;
@@ -357,6 +398,8 @@ static rt_status open_all(collect *c)
     if ((o->spend_max.money > 0 || o->spend_max.tokens) && !survey.all_limited)
         return rt_error_set(c->err, RT_INVALID,
                             "a limit of spending needs a limit of every answer: give max_tokens");
+    if (o->cache && rt_answer_cache_open(&c->cache, o->cache, c->err) != RT_OK)
+        return c->err->status;
     const rt_collect_sink_options sink = {.out = o->out,
                                           .settings = o->settings,
                                           .teacher = o->teacher,
@@ -436,6 +479,7 @@ static rt_status close_all(collect *c, rt_status status)
     free(c->items);
     rt_idmap_deinit(&c->requests);
     rt_near_deinit(&c->near);
+    rt_answer_cache_close(c->cache);
     rt_text_deinit(&c->line);
     free(c->source_text);
     return status;

@@ -51,6 +51,7 @@ typedef struct rt_collect_options {
     rt_price price;
     rt_spend_max spend_max;
     const char *who;
+    const char *cache; /* path of answers shared between runs (answer_cache.h); NULL: none */
     /* Often; RT_STOPPED drains, any other failure ends the call.  May be NULL. */
     rt_status (*progress)(void *context, const rt_collect_progress *progress, rt_error *err);
     void *context;

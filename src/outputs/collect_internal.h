@@ -2,6 +2,7 @@
 #ifndef RT_OUTPUTS_COLLECT_INTERNAL_H
 #define RT_OUTPUTS_COLLECT_INTERNAL_H
 
+#include "outputs/answer_cache.h"
 #include "outputs/collect.h"
 #include "outputs/minhash.h"
 
@@ -22,8 +23,9 @@ typedef struct collect_item {
     const char *file;
     json_t *body;
     rt_idkey request_key;
-    bool shareable; /* its answer is determined */
-    unsigned again; /* times asked anew: other max_tokens, or JSON that was none */
+    char request_hash[65]; /* of which request_key is made */
+    bool shareable;        /* its answer is determined */
+    unsigned again;        /* times asked anew: other max_tokens, or JSON that was none */
     double reserved;
     uint64_t reserved_tokens;
     collect_waiter *waiters;
@@ -45,9 +47,10 @@ typedef struct collect {
     collect_item *free_items, *to_ask, *held; /* held: made, but there is no money for it now */
     rt_idmap requests; /* of shareable requests: 2 tag + 1 in flight, 2 (offset + 2) answered, or ANEW */
     rt_near near;
+    rt_answer_cache *cache; /* NULL: none */
     char *source_text;
     rt_text line;
-    double started_at, now;
+    double started_at, now, cached_at;
     size_t rows_before, rows_total;
     uint64_t tokens_before;
     bool ended, spent; /* the files are read; the limit of spending stops new requests */
@@ -69,6 +72,8 @@ uint64_t collect_answer_limit(const json_t *body);
 json_t *collect_merge(const json_t *body, const json_t *params, size_t index);
 /* The text of a body, for near duplicates. */
 void collect_prompt_text(rt_text *out, const json_t *body);
+/* The answer of an earlier run, where the cache has one: *found. */
+rt_status collect_from_cache(collect *c, collect_item *item, bool *found);
 /* Writes the answer that lies at `offset` of the output for one more row. */
 rt_status collect_share(collect *c, collect_item *item, uint64_t offset);
 rt_row_facts collect_facts(const collect *c, const collect_item *item, double cost);

@@ -32,6 +32,8 @@ void rt_row_string(rt_text *out, const char *text, size_t size)
             (void)snprintf(escape, sizeof escape, "\\%c", c);
         } else if (c == '\n') {
             memcpy(escape, "\\n", 3);
+        } else if (c == '\0') { /* many readers of JSON end there */
+            memcpy(escape, "\xEF\xBF\xBD", 4);
         } else {
             (void)snprintf(escape, sizeof escape, "\\u%04x", c);
         }

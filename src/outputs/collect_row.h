@@ -32,7 +32,7 @@ void rt_row_write(rt_text *out, const rt_row_facts *facts, const rt_answered *re
 /* What has no answer: code and sentence. */
 void rt_row_write_failure(rt_text *out, const rt_row_facts *facts, const rt_answered *reply, const char *code,
                           const char *message);
-/* A JSON string with its quotes; ill-formed UTF-8 becomes U+FFFD. */
+/* A JSON string with its quotes; ill-formed UTF-8 and NUL become U+FFFD. */
 void rt_row_string(rt_text *out, const char *text, size_t size);
 
 #endif

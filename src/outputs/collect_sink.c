@@ -174,12 +174,14 @@ static rt_status scan(rt_collect_sink *sink, const char *path, uint64_t *size, b
             break;
         at += n + 1;
         if (at > from) {
-            json_t *row = json_loadb(line, n, 0, NULL);
+            json_t *row = json_loadb(line, n, JSON_ALLOW_NUL, NULL);
             if (row)
                 status = adopt(sink, row, rejected, err);
             json_decref(row);
-            if (!row || status != RT_OK)
-                break; /* no row: cut from here */
+            if (status != RT_OK)
+                break;
+            if (!row)
+                continue; /* cut, unless whole rows follow */
         }
         good = at;
     }
@@ -254,10 +256,8 @@ static rt_status take_waiting(rt_collect_sink *sink, rt_error *err)
         if (status != RT_OK || !line || !whole)
             break;
         json_t *row = json_loadb(line, n, 0, NULL);
-        if (!row) {
-            status = RT_OK;
+        if (!row)
             break;
-        }
         status = rt_store_add_text(sink->store, row, NULL, err);
         if (status == RT_OK)
             status = adopt(sink, row, false, err);

@@ -265,14 +265,14 @@ static void add_waiter(collect *c, collect_item *asked, collect_item *item)
 /* True when the item needs no request of its own. */
 static bool is_shared(collect *c, collect_item *item)
 {
-    char hash[65];
+    bool found = false;
     if (!is_determined(item->body) || c->options->batch)
         return false;
-    if (!hash_body(hash, item->body, c->teacher->name)) {
+    if (!hash_body(item->request_hash, item->body, c->teacher->name)) {
         no_memory(c);
         return true;
     }
-    item->request_key = rt_idkey_of(hash, 64);
+    item->request_key = rt_idkey_of(item->request_hash, 64);
     item->shareable = true;
     const uint64_t known = rt_idmap_get(&c->requests, item->request_key);
     if (known & 1) {
@@ -282,6 +282,11 @@ static bool is_shared(collect *c, collect_item *item)
     if (known > RT_REQUEST_ANEW) {
         c->failure = collect_share(c, item, known / 2 - 2);
         return true;
+    }
+    if (c->cache) {
+        c->failure = collect_from_cache(c, item, &found);
+        if (found || c->failure != RT_OK)
+            return true;
     }
     if (rt_idmap_put(&c->requests, item->request_key, 2 * (uint64_t)tag_of(c, item) + 1, c->err) != RT_OK)
         c->failure = c->err->status;

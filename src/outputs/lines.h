@@ -6,7 +6,7 @@
 
 #include "base/text.h"
 
-enum { RT_LINE_BYTES_MAX = 16 << 20 };
+enum { RT_LINE_BYTES_MAX = 256 << 20 };
 
 typedef struct rt_lines rt_lines;
 rt_status rt_lines_open(rt_lines **out, const char *path, rt_error *err);

@@ -24,7 +24,7 @@ static fault_server server;
 static char folder[64];
 
 typedef struct setting {
-    const char *out, *in, *model, *params;
+    const char *out, *in, *model, *params, *cache;
     size_t concurrency, logprobs, samples, attempts, stop_after;
     bool stream, token_ids, batch, new_run, retry_failed, ordered, capped;
     rt_on_length on_length;
@@ -90,6 +90,7 @@ static inline rt_status run(setting *s)
                                   .ordered = s->ordered,
                                   .on_length = s->on_length,
                                   .near = s->near,
+                                  .cache = s->cache,
                                   .progress = on_progress,
                                   .context = s};
     if (s->money_max > 0) {
@@ -108,9 +109,10 @@ static inline rt_status run(setting *s)
 
 static inline void must_run(setting *s)
 {
-    if (run(s) != RT_OK)
+    const rt_status status = run(s);
+    if (status != RT_OK)
         print_error("%s\n", s->err.text);
-    assert_int_equal(s->err.status, RT_OK);
+    assert_int_equal(status, RT_OK);
 }
 
 static inline const char *make_prompts(const char *name, unsigned first, unsigned count)

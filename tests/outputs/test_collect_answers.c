@@ -35,6 +35,32 @@ static void identical_determined_requests_are_asked_once_and_answered_for_each(v
     free(data);
 }
 
+static void answers_in_a_cache_are_shared_between_runs(void **state)
+{
+    (void)state;
+    setting s = {.in = make_prompts("in.jsonl", 1, 20),
+                 .out = in_folder("a.jsonl"),
+                 .cache = in_folder("cache"),
+                 .params = "{\"temperature\": 0}"};
+    must_run(&s);
+    s.out = in_folder("b.jsonl");
+    s.in = make_prompts("in2.jsonl", 11, 20);
+    must_run(&s);
+    assert_each_once(s.out, 11, 20);
+    assert_int_equal(s.report.shared, 10);
+    assert_int_equal(server.counts->requests, 30);
+    s.out = in_folder("store"); /* rows of another form: asked, and then shared */
+    must_run(&s);
+    s.out = in_folder("store2");
+    must_run(&s);
+    assert_int_equal(s.report.totals.rows, 20);
+    assert_int_equal(server.counts->requests, 50);
+    s.params = "{\"temperature\": 1}"; /* not determined: never from a cache */
+    s.out = in_folder("c.jsonl");
+    must_run(&s);
+    assert_int_equal(server.counts->requests, 70);
+}
+
 static void equal_prompts_are_one_row_and_samples_are_rows_of_their_own(void **state)
 {
     (void)state;
@@ -307,6 +333,7 @@ int main(int argc, char **argv)
         cmocka_set_test_filter(argv[1]);
     const struct CMUnitTest tests[] = {
         TEST(identical_determined_requests_are_asked_once_and_answered_for_each),
+        TEST(answers_in_a_cache_are_shared_between_runs),
         TEST(equal_prompts_are_one_row_and_samples_are_rows_of_their_own),
         TEST(one_custom_id_for_two_requests_is_an_error),
         TEST(near_duplicates_are_left_out),
