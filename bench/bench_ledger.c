@@ -18,10 +18,11 @@
 
 enum { GROUP = 2000, ACCOUNTS = 200, DAYS = 30 };
 
-static void fill(rt_ledger_row *row, size_t index, int64_t first_s, rt_rng *rng)
+/* In the order of time, as a ledger grows. */
+static void fill(rt_ledger_row *row, size_t index, size_t n_rows, int64_t first_s, rt_rng *rng)
 {
     const unsigned account = (unsigned)rt_rng_below(rng, ACCOUNTS);
-    *row = (rt_ledger_row){.at_ms = 1000 * (first_s + (int64_t)(index % 100003) * DAYS * 86400 / 100003),
+    *row = (rt_ledger_row){.at_ms = 1000 * (first_s + (int64_t)(index * DAYS * 86400 / n_rows)),
                            .http = 200,
                            .input = 200 + (int64_t)rt_rng_below(rng, 800),
                            .output = 1 + (int64_t)rt_rng_below(rng, 400),
@@ -49,7 +50,7 @@ static double insert_rows(rt_db *db, const rt_secrets *secrets, size_t n_rows, i
     for (size_t done = 0; rows && done < n_rows; done += GROUP) {
         const size_t count = n_rows - done < GROUP ? n_rows - done : GROUP;
         for (size_t i = 0; i < count; i++) {
-            fill(&rows[i], done + i, first_s, &rng);
+            fill(&rows[i], done + i, n_rows, first_s, &rng);
             group[i] = &rows[i];
         }
         const double start = rt_clock_seconds();

@@ -85,6 +85,7 @@ static rt_status open_db(void **out, const char *where, rt_error *err)
     if (code == SQLITE_OK)
         code = sqlite3_exec(db->connection,
                             "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA temp_store=MEMORY;"
+                            "PRAGMA cache_size=-8000; PRAGMA wal_autocheckpoint=4000;"
                             "PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON;",
                             NULL, NULL, NULL);
     if (code != SQLITE_OK) {
