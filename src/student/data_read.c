@@ -152,7 +152,7 @@ bool rt_document_row_parts(const json_t *row, json_t **messages, const json_t **
     *finished = !reason || strcmp(json_string_value(reason), "stop") == 0;
     if (!prompt) {
         prompt = string_of(row, "instruction");
-        if (!*answer)
+        if (!*answer && !request)
             *answer = string_of(row, "output");
     }
     if (!*answer || (!prompt && !json_is_array(asked)))

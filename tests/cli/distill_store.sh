@@ -134,6 +134,17 @@ a_damaged_store_stops_the_run_before_it_learns_from_it() {
     expect_equal 1 "$(wc -l <err.txt)"
 }
 
+rows_as_collect_writes_them_train() {
+    make_store
+    printf '{"request": {"messages": [{"role": "user", "content": "say"}], "seed": 1}, "response": "a word", "finish_reason": "stop"}\n' >rows.jsonl
+    printf '{"request": {"prompt": "say"}, "response": "another", "finish_reason": "length"}\n' >>rows.jsonl
+    expect_status 0 retort distill online.yaml --run run 'data.train=[rows.jsonl]' 'loss=[ce]' train.steps=2 --no-export
+    expect_text "2 documents" "$err"
+    printf '{"request": {"temperature": 1}, "response": "a word"}\n' >rows.jsonl
+    expect_status 2 retort distill online.yaml --run run2 'data.train=[rows.jsonl]' 'loss=[ce]'
+    expect_text "rows.jsonl: line 1" "$err"
+}
+
 the_recipes_of_the_repository_run() {
     make_store
     for recipe in white-box offline; do
@@ -149,4 +160,4 @@ the_recipes_of_the_repository_run() {
 run_tests a_store_trains_every_form_of_loss a_run_from_a_store_that_is_killed_gives_the_same_bytes \
     features_and_moving_numbers_resume_with_the_same_bytes what_a_store_cannot_serve_is_refused_with_the_reason \
     another_template_or_vocabulary_is_named a_damaged_store_stops_the_run_before_it_learns_from_it \
-    the_recipes_of_the_repository_run
+    rows_as_collect_writes_them_train the_recipes_of_the_repository_run
