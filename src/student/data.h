@@ -2,8 +2,9 @@
  *
  * A row of a JSONL file is {"text"}, {"prompt", "completion"} (with "finish_reason": "stop" the answer's end
  * token is learnt too) or {"messages"} whose last one is the assistant's; "instruction" and "output" are
- * taken as prompt and completion, and so are collect's {"request": {"prompt" or "messages"}, "response"}.  A prompt is put into the model's chat template when it has one.  The mask
- * belongs to the token that is predicted. */
+ * taken as prompt and completion, and so are collect's {"request": {"prompt" or "messages"}, "response"}.  A
+ * prompt is put into the model's chat template when it has one.  The mask belongs to the token that is
+ * predicted. */
 #ifndef RT_STUDENT_DATA_H
 #define RT_STUDENT_DATA_H
 
