@@ -51,5 +51,6 @@ rt_status bench_train(bench *b, rt_error *err);
 rt_status bench_store(bench *b, rt_error *err);
 rt_status bench_outputs(bench *b, rt_error *err);
 rt_status bench_start(bench *b, rt_error *err);
+rt_status bench_stream(bench *b, rt_error *err);
 
 #endif

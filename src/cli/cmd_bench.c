@@ -17,7 +17,7 @@ static const struct {
     rt_status (*run)(bench *b, rt_error *err);
 } benches[] = {{"gemm", bench_gemm},   {"prefill", bench_prefill}, {"decode", bench_decode},
                {"train", bench_train}, {"store", bench_store},     {"outputs", bench_outputs},
-               {"start", bench_start}};
+               {"start", bench_start}, {"stream", bench_stream}};
 
 void bench_add(bench *b, const bench_row *row)
 {
@@ -116,10 +116,11 @@ int cmd_bench(int argc, char **argv)
          "store    a step from kept rows beside one of plain cross-entropy\n"
          "outputs  reading sparse log-probabilities, one core, from the page cache\n"
          "start    from starting 'retort generate' to its first token\n"
+         "stream   a model three times the memory that it may take, from disk (450 MB in $TMPDIR)\n"
          "all      each of these (default)\n\n"
          "Figures are medians of --runs, limits the best of short runs: a busy machine lowers the shares.\n\n"
          "Examples:\n  retort bench\n  retort bench train --teacher-precision bf16 --json"},
-        {CLI_STRING, "[all|gemm|prefill|decode|train|store|outputs|start]", &what, "what to measure"},
+        {CLI_STRING, "[all|gemm|prefill|decode|train|store|outputs|start|stream]", &what, "what to measure"},
         {CLI_STRING, "--model MODEL", &b.options.model, "default smollm2-135m-instruct"},
         {CLI_STRING, "--precision " CLI_PRECISIONS, &b.options.precision,
          "prefill, decode, start (default int8)"},

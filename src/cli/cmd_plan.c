@@ -77,6 +77,18 @@ static json_t *api_json(const extras *x)
                      api.prompts * api.samples * api.answer_tokens, "usd", rt_estimate_api_usd(&api));
 }
 
+static json_t *stream_json(const plan_inputs *p)
+{
+    const rt_estimate_stream *s = &p->stream;
+    if (!p->streams)
+        return json_null();
+    return json_pack("{s:f, s:f, s:I, s:f, s:f, s:f, s:f, s:f, s:b, s:f}", "disk_bytes_per_s", p->stream_disk,
+                     "layer_bytes", p->stream_layer_bytes, "stream_tokens", (json_int_t)p->stream_tokens,
+                     "read_s", s->read_s, "load_s", s->load_s, "compute_s", s->compute_s, "pass_s", s->pass_s,
+                     "pass_tokens_per_s", s->tokens_per_s, "disk_bound", s->disk_bound, "tokens_balanced",
+                     s->tokens_balanced);
+}
+
 static json_t *machine_json(const plan_inputs *p)
 {
     const rt_machine *m = &p->machine;
@@ -117,6 +129,7 @@ static json_t *results_json(plan_inputs *p, const extras *x)
     (void)json_object_update_new(out, more);
     (void)json_object_set_new(out, "scaling", scaling_json(p, &e, x->teacher_loss));
     (void)json_object_set_new(out, "api", api_json(x));
+    (void)json_object_set_new(out, "stream", stream_json(p));
     json_t *notes = json_array();
     for (size_t i = 0; i < p->n_notes; i++)
         (void)json_array_append_new(notes, json_string(p->notes[i]));
@@ -228,7 +241,7 @@ static void print_sizes(const json_t *json)
 
 static void print_table(const json_t *json)
 {
-    char a[24], b[24], c[24];
+    char a[24], b[24], c[24], d[24], e[24];
     print_model(json, "teacher");
     print_model(json, "student");
     (void)printf("%-12s%s steps, %s tokens", "run", short_number(a, real(json, "run", "steps")),
@@ -249,6 +262,17 @@ static void print_table(const json_t *json)
                      short_number(a, real(json, "api", "requests")),
                      short_number(b, real(json, "api", "prompt_tokens")),
                      short_number(c, real(json, "api", "answer_tokens")), real(json, "api", "usd"));
+    const json_t *stream = json_object_get(json, "stream");
+    if (json_is_object(stream))
+        (void)printf(
+            "%-12s%s of layers from a disk of %s/s in %.3g s a pass of %s tokens: %s tokens/s, bound by %s; "
+            "%s tokens balance both\n",
+            "streaming", bytes(a, real(json, "stream", "layer_bytes")),
+            bytes(b, real(json, "stream", "disk_bytes_per_s")), real(json, "stream", "pass_s"),
+            short_number(c, real(json, "stream", "stream_tokens")),
+            short_number(d, real(json, "stream", "pass_tokens_per_s")),
+            json_is_true(json_object_get(stream, "disk_bound")) ? "reading" : "computing",
+            short_number(e, floor(real(json, "stream", "tokens_balanced"))));
     if (json_is_object(scaling))
         (void)printf("%-12sstudent from a random start: %.3f nats a token distilled, %.3f trained alone; "
                      "teacher %.3f\n%-12s(%s)\n",
@@ -265,7 +289,7 @@ int cmd_plan(int argc, char **argv)
 {
     const char *recipe = NULL;
     bool json_wanted = false;
-    plan_options options = {.machine = "this", .nodes = 1};
+    plan_options options = {.machine = "this", .nodes = 1, .stream_tokens = 16384};
     extras x = {.samples = 1, .prompt_tokens = 200, .answer_tokens = 500};
     cli_rest words = {0};
     const cli_option spec[] = {
@@ -280,6 +304,12 @@ int cmd_plan(int argc, char **argv)
         {CLI_REAL, "--usd-hour P", &options.usd_hour, "price of one for an hour"},
         {CLI_COUNT, "--threads N", &options.threads, "of this machine (default: the recipe's)"},
         {CLI_FLAG, "--no-text", &options.no_text, "do not count the training text"},
+        {CLI_FLAG, "--measure", &options.measure,
+         "measure this machine again: the kept rates may be of a busy hour"},
+        {CLI_FLAG, "--stream", &options.stream, "the teacher's layers come from disk: what a pass takes"},
+        {CLI_COUNT, "--stream-tokens N", &options.stream_tokens,
+         "that go through it together (default 16384)"},
+        {CLI_REAL, "--disk-rate B", &options.disk, "bytes/s (default: measured on the teacher's file)"},
         {CLI_REAL, "--teacher-loss L", &x.teacher_loss, "nats a token, for the scaling law"},
         {CLI_COUNT, "--prompts N", &x.prompts, "price answers from a paid server: how many prompts"},
         {CLI_COUNT, "--samples N", &x.samples, "answers a prompt (default 1)"},
@@ -295,6 +325,9 @@ int cmd_plan(int argc, char **argv)
     rt_status status = cli_parse(spec, argc, argv, &err);
     if (status == RT_OK && (options.utilisation < 0 || options.utilisation > 1))
         status = rt_error_set(&err, RT_INVALID, "--utilisation %g is not in 0..1", options.utilisation);
+    if (status == RT_OK && (options.stream_tokens == 0 || options.stream_tokens > 1 << 30))
+        status = rt_error_set(&err, RT_INVALID, "--stream-tokens %zu is not in 1..%d", options.stream_tokens,
+                              1 << 30);
     if (status == RT_OK)
         status = plan_inputs_read(&p, recipe, words.items, words.count, &options, &err);
     if (status != RT_OK) {

@@ -13,6 +13,7 @@
 #include "base/size.h"
 #include "cli/home.h"
 #include "cli/model_arg.h"
+#include "model/stream.h"
 #include "tensor/cpu.h"
 
 enum { CONFIG_BYTES_MAX = 4 << 20, TEXT_BYTES_MAX = 64 << 20, PACKED_TEXT_BYTES_MAX = 16 << 20 };
@@ -115,19 +116,22 @@ static void name_of_cpu(char out[64])
 }
 
 /* The rates are kept beside the models; a cache that cannot be written is only slower. */
-static rt_status measure_this(plan_inputs *p, const rt_precision *teacher, rt_pool *pool, rt_error *err)
+static rt_status measure_this(plan_inputs *p, const rt_precision *teacher, bool streamed, bool again,
+                              rt_pool *pool, rt_error *err)
 {
     char *path = NULL;
     json_t *kept = NULL;
     rt_error unused;
     if (cli_home_path(&path, "machine.json", err) != RT_OK)
         return err->status;
-    if (rt_json_read(&kept, path, CONFIG_BYTES_MAX, &unused) == RT_OK)
+    if (!again && rt_json_read(&kept, path, CONFIG_BYTES_MAX, &unused) == RT_OK)
         (void)rt_machine_rates_from_json(&p->machine, kept);
     json_decref(kept);
     json_t *before = rt_machine_rates_to_json(&p->machine);
-    const rt_status status =
+    rt_status status =
         rt_machine_measure(&p->machine, rt_recipe_precision(p->recipe.student.precision), teacher, pool, err);
+    if (status == RT_OK && streamed && teacher)
+        status = rt_machine_measure_load(&p->machine, *teacher, pool, err);
     json_t *now = rt_machine_rates_to_json(&p->machine);
     char *slash = strrchr(path, '/');
     if (status == RT_OK && !json_equal(before, now) && slash) {
@@ -156,7 +160,7 @@ static rt_status choose_machine(plan_inputs *p, const plan_options *options, con
         p->machine = (rt_machine){.threads = rt_pool_threads(pool),
                                   .memory = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE)};
         name_of_cpu(p->machine.name);
-        status = measure_this(p, teacher, pool, err);
+        status = measure_this(p, teacher, options->stream, options->measure, pool, err);
     } else if (rt_path_exists(name)) {
         status = rt_json_read(&json, name, CONFIG_BYTES_MAX, err);
         if (status == RT_OK)
@@ -319,6 +323,67 @@ static double bits_of_outputs(const rt_recipe *recipe)
     return bits;
 }
 
+/* ---- streaming ---- */
+
+/* Bytes of the layers' matrices in the file: all but the embedding and the head. */
+static double layer_bytes(const plan_model *m)
+{
+    static const rt_global tables[] = {RT_GLOBAL_EMBED, RT_GLOBAL_HEAD, RT_GLOBAL_POSITIONS};
+    double bytes = 0;
+    if (!m->weights || !m->runs)
+        return 2 * (m->shape.matmul - m->shape.head);
+    for (size_t i = 0; i < rt_weights_count(m->weights); i++)
+        bytes += rt_weights_at(m->weights, i)->n_dims > 1 ? (double)rt_weights_at(m->weights, i)->bytes : 0;
+    for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++) {
+        const rt_weight *table;
+        rt_error unused;
+        size_t rows, cols;
+        rt_global_shape(&m->config, tables[i], &rows, &cols);
+        if (rows &&
+            rt_canonical_source(&table, m->weights, &m->config, SIZE_MAX, (int)tables[i], &unused) == RT_OK)
+            bytes -= (double)table->bytes;
+    }
+    return bytes;
+}
+
+/* A machine that is not measured: its peaks at the stated utilisation, layers copied at the memory's rate. */
+static rt_machine rates_for_stream(const plan_inputs *p)
+{
+    rt_machine m = p->machine;
+    if (m.measured)
+        return m;
+    for (size_t i = 0; i < RT_PRECISION_COUNT; i++) {
+        m.rates.forward[i] = m.bf16 * m.utilisation;
+        m.rates.load[i] = m.read > 0 ? m.read / 2 : 1e10;
+    }
+    return m;
+}
+
+static rt_status plan_stream(plan_inputs *p, const plan_model *teacher, const plan_options *options,
+                             rt_error *err)
+{
+    if (!options->stream)
+        return RT_OK;
+    if (!teacher->path)
+        return rt_error_set(err, RT_INVALID, "--stream: the recipe has no teacher.model to be streamed");
+    p->streams = true;
+    p->stream_tokens = options->stream_tokens;
+    p->stream_layer_bytes = layer_bytes(teacher);
+    p->stream_disk = options->disk > 0 ? options->disk : p->machine.disk;
+    if (p->stream_disk <= 0 && (!p->machine.measured || !teacher->weights))
+        return rt_error_set(err, RT_INVALID,
+                            "--stream: the disk's rate is not known; give it as --disk-rate BYTES");
+    if (p->stream_disk <= 0 &&
+        rt_stream_measure_disk(&p->stream_disk, rt_weights_file_path(teacher->weights, 0), 0.7, err) != RT_OK)
+        return err->status;
+    const rt_machine machine = rates_for_stream(p);
+    const rt_estimate_stream_input in = {&teacher->shape,  p->in.teacher_precision, &machine,
+                                         p->stream_disk,   p->stream_layer_bytes,   (double)p->stream_tokens,
+                                         p->in.text.length};
+    rt_estimate_stream_pass(&p->stream, &in);
+    return RT_OK;
+}
+
 static rt_status read_all(plan_inputs *p, plan_model *student, plan_model *teacher,
                           const plan_options *options, rt_pool *pool, rt_error *err)
 {
@@ -340,11 +405,12 @@ static rt_status read_all(plan_inputs *p, plan_model *student, plan_model *teach
                                 .devices = options->nodes,
                                 .machine = &p->machine,
                                 .output_bits = bits_of_outputs(r)};
-    if (choose_machine(p, options, p->in.has_teacher ? &precision : NULL, pool, err) != RT_OK ||
+    if (choose_machine(p, options, p->in.has_teacher || (named && options->stream) ? &precision : NULL, pool,
+                       err) != RT_OK ||
         count_arenas(p, student, teacher, pool, err) != RT_OK)
         return err->status;
     know_text(p, named ? teacher->path : student->path, !options->no_text);
-    return RT_OK;
+    return plan_stream(p, teacher, options, err);
 }
 
 rt_status plan_inputs_read(plan_inputs *p, const char *recipe_path, char **words, size_t n_words,

@@ -13,6 +13,10 @@ typedef struct plan_options {
     size_t nodes, threads;
     double utilisation, usd_hour; /* <= 0: the machine's */
     bool no_text;                 /* do not read the training text */
+    bool measure;                 /* this machine again, whatever is kept */
+    bool stream;                  /* the teacher's layers come from disk */
+    size_t stream_tokens;         /* that go through it together */
+    double disk;                  /* bytes/s; <= 0: measured on the teacher's file */
 } plan_options;
 
 typedef struct plan_inputs {
@@ -21,6 +25,10 @@ typedef struct plan_inputs {
     rt_loss_mix mix;
     rt_machine machine;
     rt_estimate_input in;
+    bool streams;
+    rt_estimate_stream stream; /* a pass of the teacher, where it is streamed */
+    double stream_layer_bytes, stream_disk;
+    size_t stream_tokens;
     bool needs_teacher; /* the loss does; else the teacher only gives the student its start */
     char notes[PLAN_NOTES_MAX][200];
     size_t n_notes;

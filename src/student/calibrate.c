@@ -270,6 +270,77 @@ static rt_status measure_teacher_head(rt_machine *machine, rt_precision student,
     return RT_OK;
 }
 
+rt_status rt_machine_measure_forward(rt_machine *machine, rt_precision precision, rt_pool *pool,
+                                     rt_error *err)
+{
+    tokens *t = make_tokens(reference_config(1).n_vocab);
+    if (!t)
+        return rt_error_set(err, RT_NO_MEMORY, "no memory to measure this machine");
+    const rt_status status = measure_forward(machine, precision, t, pool, err);
+    free(t);
+    return status;
+}
+
+/* ---- loading ---- */
+
+enum { LOAD_ROWS = 8192, LOAD_COLS = 2048, LOAD_TASK = 256 };
+
+typedef struct load_work {
+    const rt_bf16 *from;
+    void *to;
+    rt_precision precision;
+} load_work;
+
+static void load_task(void *context, size_t index, unsigned thread)
+{
+    (void)thread;
+    const load_work *w = context;
+    const size_t n = (size_t)LOAD_TASK * LOAD_COLS, at = index * n;
+    if (w->precision == RT_PRECISION_F32)
+        rt_dequantise((float *)w->to + at, w->from + at, RT_BF16, n);
+    else
+        rt_dequantise_bf16((rt_bf16 *)w->to + at, w->from + at, RT_BF16, n);
+}
+
+static rt_status load_once(void *to, const void *from, rt_precision precision, rt_pool *pool, rt_error *err)
+{
+    if (precision != RT_PRECISION_INT8) {
+        load_work work = {from, to, precision};
+        rt_pool_run(pool, LOAD_ROWS / LOAD_TASK, load_task, &work);
+        return RT_OK;
+    }
+    rt_qmat *mat;
+    const rt_status status = rt_qmat_pack_into(&mat, to, from, RT_Q4_1, LOAD_ROWS, LOAD_COLS, pool, err);
+    rt_qmat_free(mat);
+    return status;
+}
+
+rt_status rt_machine_measure_load(rt_machine *machine, rt_precision precision, rt_pool *pool, rt_error *err)
+{
+    const size_t count = (size_t)LOAD_ROWS * LOAD_COLS;
+    size_t bytes = count * sizeof(rt_bf16);
+    if (machine->rates.load[precision] > 0)
+        return RT_OK;
+    if (precision == RT_PRECISION_INT8)
+        (void)rt_dtype_bytes(&bytes, RT_Q4_1, count);
+    rt_arena arena;
+    if (rt_arena_init(&arena, bytes + count * sizeof(float) + 4096, err) != RT_OK)
+        return err->status;
+    void *from = rt_arena_push(&arena, bytes, 1), *to = rt_arena_push_raw(&arena, count, sizeof(float));
+    double best = HUGE_VAL;
+    rt_status status = RT_OK;
+    for (size_t run = 0; status == RT_OK && run <= 2 * RUNS; run++) { /* the first one touches the pages */
+        const double begun = rt_clock_seconds();
+        status = load_once(to, from, precision, pool, err);
+        const double took = rt_clock_seconds() - begun;
+        best = run > 0 && took < best ? took : best;
+    }
+    rt_arena_deinit(&arena);
+    if (status == RT_OK)
+        machine->rates.load[precision] = (double)bytes / fmax(best, 1e-9);
+    return status;
+}
+
 rt_status rt_machine_measure(rt_machine *machine, rt_precision student, const rt_precision *teacher,
                              rt_pool *pool, rt_error *err)
 {

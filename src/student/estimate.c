@@ -136,6 +136,29 @@ void rt_estimate_make(rt_estimate *out, const rt_estimate_input *in)
     count_disk(out, in);
 }
 
+void rt_estimate_stream_pass(rt_estimate_stream *out, const rt_estimate_stream_input *in)
+{
+    /* tokens of a task of the forward pass: fewer keep fewer threads busy, but for those few that share rows
+     */
+    enum { BLOCK = 128, SHARED = 32 };
+    const rt_machine *m = in->machine;
+    const double threads = m->threads > 0 ? (double)m->threads : 1;
+    const double busy = in->tokens <= SHARED ? 1 : fmin(ceil(in->tokens / BLOCK), threads) / threads;
+    const double token = 2 * (in->shape->matmul - in->shape->head) + rt_cost_attention(in->shape, in->length);
+    const double layers = (double)in->shape->n_layers;
+    out->read_s = in->layer_bytes / in->disk;
+    out->load_s = in->layer_bytes / m->rates.load[in->precision];
+    out->compute_s = in->tokens * token / (m->rates.forward[in->precision] * busy);
+    const double own = out->load_s + out->compute_s;
+    /* the first layer is awaited, the last one has nothing to read behind it: one layer's share of the
+     * shorter */
+    out->pass_s = fmax(out->read_s, own) + fmin(out->read_s, own) / layers;
+    out->disk_bound = out->read_s > own;
+    out->tokens_per_s = in->tokens / out->pass_s;
+    out->bytes_per_s = in->layer_bytes / out->pass_s;
+    out->tokens_balanced = fmax(out->read_s - out->load_s, 0) * m->rates.forward[in->precision] / token;
+}
+
 double rt_estimate_api_usd(const rt_estimate_api *api)
 {
     return api->prompts * api->samples *

@@ -58,6 +58,24 @@ typedef struct rt_estimate {
 } rt_estimate;
 void rt_estimate_make(rt_estimate *out, const rt_estimate_input *in);
 
+/* One pass of a model whose layers are streamed from disk: while one layer is brought into the products' form
+ * and computes, the next one is read. */
+typedef struct rt_estimate_stream_input {
+    const rt_cost_shape *shape;
+    rt_precision precision;
+    const rt_machine *machine; /* with rates forward and load of this precision */
+    double disk;               /* bytes/s */
+    double layer_bytes;        /* of all layers in the file */
+    double tokens, length;     /* that go through together; of a text */
+} rt_estimate_stream_input;
+typedef struct rt_estimate_stream {
+    double read_s, load_s, compute_s; /* of all layers */
+    double pass_s, tokens_per_s, bytes_per_s;
+    bool disk_bound;
+    double tokens_balanced; /* so many tokens together, and computing takes as long as reading */
+} rt_estimate_stream;
+void rt_estimate_stream_pass(rt_estimate_stream *out, const rt_estimate_stream_input *in);
+
 /* What answers from a paid server cost. */
 typedef struct rt_estimate_api {
     double prompts, samples, prompt_tokens, answer_tokens; /* the last two a request */

@@ -126,13 +126,14 @@ typedef struct rate_row {
     double *values;
 } rate_row;
 
-enum { RATE_ROWS = 4 };
+enum { RATE_ROWS = 5 };
 static void rows_of(rate_row rows[RATE_ROWS], rt_machine_rates *rates)
 {
     rows[0] = (rate_row){"forward", rates->forward};
     rows[1] = (rate_row){"train", rates->train};
     rows[2] = (rate_row){"head_train", rates->head_train};
     rows[3] = (rate_row){"head_loss", rates->head_loss};
+    rows[4] = (rate_row){"load", rates->load};
 }
 
 json_t *rt_machine_rates_to_json(const rt_machine *machine)

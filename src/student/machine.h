@@ -19,6 +19,8 @@ typedef struct rt_machine_rates {
     double head_train[RT_PRECISION_COUNT]; /* of the student's head with its loss: 6 n_embd n_vocab a token */
     double head_loss[RT_PRECISION_COUNT]; /* seconds for each (token, id) that a teacher's logits add, without
                                              their product; index: the teacher's precision */
+    double load[RT_PRECISION_COUNT];      /* bytes of a file/s that are brought into the products' form: 4-bit
+                                             blocks for      INT8, else bf16 */
     double update;                        /* parameters/s of AdamW with clipping */
 } rt_machine_rates;
 
@@ -47,6 +49,11 @@ rt_status rt_machine_from_json(rt_machine *out, const json_t *json, const char *
  * teacher: NULL for none. */
 rt_status rt_machine_measure(rt_machine *machine, rt_precision student, const rt_precision *teacher,
                              rt_pool *pool, rt_error *err);
+/* The same for the frozen layers alone, and for bringing layers into the products' form, which a streamed
+ * model does at every pass. */
+rt_status rt_machine_measure_forward(rt_machine *machine, rt_precision precision, rt_pool *pool,
+                                     rt_error *err);
+rt_status rt_machine_measure_load(rt_machine *machine, rt_precision precision, rt_pool *pool, rt_error *err);
 /* The measured rates as JSON and back, for a cache; read: false when it is of another build or machine. */
 json_t *rt_machine_rates_to_json(const rt_machine *machine);
 bool rt_machine_rates_from_json(rt_machine *machine, const json_t *json);
