@@ -13,6 +13,7 @@
 #include "base/size.h"
 #include "cli/open_model.h"
 #include "model/export.h"
+#include "model/stream.h"
 #include "retort/version.h"
 #include "tensor/cpu.h"
 
@@ -40,8 +41,12 @@ static rt_status open_teacher(distill_run *d, rt_error *err)
     if (!d->has_teacher)
         return rt_error_set(err, RT_INVALID,
                             "loss: it needs a teacher: give teacher.model or teacher.store, or loss: [ce]");
-    return rt_model_open(&d->teacher, d->weights, rt_recipe_precision(d->recipe.teacher.precision), d->pool,
-                         err);
+    const rt_precision precision = rt_recipe_precision(d->recipe.teacher.precision);
+    if (!d->recipe.teacher.stream)
+        return rt_model_open(&d->teacher, d->weights, precision, d->pool, err);
+    if (rt_weights_open_headers(&d->stream, d->teacher_path, err) != RT_OK)
+        return err->status;
+    return rt_model_open_streamed(&d->teacher, d->stream, precision, d->pool, NULL, err);
 }
 
 static rt_status read_text(distill_run *d, rt_error *err)
@@ -296,6 +301,7 @@ void distill_run_close(distill_run *d)
     rt_model_close(d->teacher);
     rt_chat_template_free(d->chat_template);
     rt_tokenizer_close(d->tokenizer);
+    rt_weights_close(d->stream);
     rt_weights_close(d->weights);
     rt_pool_close(d->pool);
     rt_settings_close(d->settings);

@@ -20,7 +20,7 @@ typedef struct distill_run {
     bool has_teacher;
     char *teacher_path; /* without a teacher: of the student's tokenizer */
     rt_pool *pool;
-    rt_weights *weights;
+    rt_weights *weights, *stream; /* stream: headers alone, where the teacher's layers come from disk */
     rt_tokenizer *tokenizer;
     rt_chat_template *chat_template;
     rt_model_config teacher_config, student_config;

@@ -16,6 +16,7 @@ typedef struct rt_recipe {
     struct {
         const char *model;
         int precision;
+        bool stream;
         const char *store;
         rt_strings accept;
     } teacher;

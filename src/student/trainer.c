@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/size.h"
+#include "model/stream.h"
 
 enum { UPDATE_RANGE = 1 << 17 };
 
@@ -206,6 +207,8 @@ rt_status rt_trainer_accumulate(rt_trainer *t, const rt_batch *batch, const rt_h
                           t->grads + t->layout.total);
     if (t->teacher)
         rt_forward(t->teacher, t->teacher_pass, batch, t->features ? rt_features_tap : NULL, t->features);
+    if (t->teacher && rt_stream_check(t->teacher, err) != RT_OK)
+        return err->status;
     rt_forward(t->student, t->pass, batch, NULL, NULL);
     const rt_param *head = rt_layout_global(&t->layout, RT_GLOBAL_HEAD);
     if (!head)

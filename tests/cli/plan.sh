@@ -58,6 +58,18 @@ a_machine_may_be_described_in_a_file() {
     expect_text "neither 'this'" "$err"
 }
 
+a_streamed_teacher_is_planned_from_the_disks_rate() {
+    write_recipe
+    printf '{"bf16_flops": 1e14, "utilisation": 0.5, "read_bytes_per_s": 1e11}' >m.json
+    expect_status 2 retort plan r.yaml --machine m.json --stream
+    expect_text "--disk-rate" "$err"
+    # 106 M weights of layers in bf16 at 1 GB/s
+    expect_status 0 retort plan r.yaml --machine m.json --stream --disk-rate 1e9 --stream-tokens 1000 --json
+    near layer_bytes 2.123e8 0.01
+    near pass_s 0.2125 0.02
+    expect_text '"disk_bound": true' "$out"
+}
+
 what_cannot_be_planned_is_said() {
     write_recipe
     expect_status 2 retort plan r.yaml train.lrr=1
@@ -82,5 +94,5 @@ this_machine_is_measured_once() {
     expect_text "as measured" "$out"
 }
 
-run_tests deepseek_v3_costs_what_was_published a_folder_with_a_config_alone_is_enough a_machine_may_be_described_in_a_file \
+run_tests deepseek_v3_costs_what_was_published a_folder_with_a_config_alone_is_enough a_machine_may_be_described_in_a_file a_streamed_teacher_is_planned_from_the_disks_rate \
     what_cannot_be_planned_is_said this_machine_is_measured_once
