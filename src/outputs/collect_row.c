@@ -79,7 +79,7 @@ static void put_json(rt_text *out, const json_t *json)
 
 static void put_alternative(rt_text *out, const rt_answered *reply, const rt_answered_alternative *a)
 {
-    const char *bytes = reply->pool.data + a->bytes;
+    const char *bytes = reply->pool.data ? reply->pool.data + a->bytes : "";
     rt_text_puts(out, "{\"token\":");
     rt_row_string(out, bytes, a->n_bytes);
     rt_text_puts(out, ",\"bytes\":[");

@@ -237,9 +237,9 @@ static const char *find(const char *text, size_t size, const char *word)
 void rt_answer_split_thinking(rt_answered *reply)
 {
     static const char open_tag[] = "<think>", close_tag[] = "</think>";
-    const char *text = reply->text.data, *end = text + reply->text.size;
     if (reply->text.size == 0)
         return;
+    const char *text = reply->text.data, *end = text + reply->text.size;
     const char *start = text;
     while (start < end && strchr(" \n\r\t", *start))
         start++;

@@ -260,7 +260,7 @@ static bool check_bytes(const rt_answered *reply, const rt_text *shown)
     const char *text = shown->data ? shown->data : "";
     for (size_t i = 0; i < reply->n_tokens; i++) {
         const rt_answered_alternative *chosen = &reply->tokens[i].chosen;
-        const char *bytes = reply->pool.data + chosen->bytes;
+        const char *bytes = reply->pool.data ? reply->pool.data + chosen->bytes : "";
         if (at + chosen->n_bytes <= shown->size && memcmp(text + at, bytes, chosen->n_bytes) == 0) {
             at += chosen->n_bytes;
             continue;
