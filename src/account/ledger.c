@@ -194,6 +194,8 @@ static rt_status add_sum(rt_db *db, int64_t width, const sum_line *sum, rt_error
         values, 12, NULL, NULL, NULL, err);
 }
 
+/* A request for a model that is not there must not give the sums a line of its own: names are the clients'.
+ */
 static rt_status write_sums(rt_db *db, rt_ledger_row *const *rows, size_t n_rows, sum_line *lines,
                             int64_t width, rt_error *err)
 {
@@ -202,7 +204,7 @@ static rt_status write_sums(rt_db *db, rt_ledger_row *const *rows, size_t n_rows
         lines[i] = (sum_line){.start = row->at_ms / 1000 / width * width,
                               .account = row->account,
                               .key = row->key,
-                              .model = row->model,
+                              .model = row->http == 400 || row->http == 404 ? "" : row->model,
                               .requests = 1,
                               .input = row->input,
                               .cached = row->cached,

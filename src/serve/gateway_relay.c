@@ -46,6 +46,8 @@ static void estimate(rt_call *call)
                      &reserved) ||
         reserved > (size_t)RT_LIMIT_MAX)
         reserved = (size_t)RT_LIMIT_MAX;
+    const json_t *user = json_object_get(body, "safety_identifier");
+    call->request.user = json_string_value(json_is_string(user) ? user : json_object_get(body, "user"));
     call->prompt_tokens = (size_t)prompt;
     call->reserved_tokens = reserved;
     call->named_tokens = named > 0 ? (size_t)named : 0;

@@ -360,6 +360,7 @@ static void a_whole_answer_comes_down_byte_for_byte_and_is_charged(void **state)
     assert_string_equal(a.body, whole_answer);
     assert_null(strcasestr(a.head, "set-cookie"));
     assert_last_body(&s.up[0], body);
+    assert_null(strstr(a.head, "sk-upstream"));
     assert_string_equal(s.up[0].last_key, "Bearer sk-upstream");
     assert_string_equal(s.up[0].last_path, "/v1/chat/completions");
     assert_int_equal(ledger_int(&s, "SELECT input * 100 + output * 10 + estimated FROM ledger"), 720);
