@@ -20,6 +20,8 @@
 #include "cli/watermark.h"
 #include "serve/serve.h"
 
+enum { ADMIN_PORT = 8081, ADMIN_PORT_ANY = 1 << 20 }; /* any: not given */
+
 typedef struct settings {
     cli_rest models;
     cli_list aliases, origins, upstreams;
@@ -274,7 +276,7 @@ static bool is_loopback(const char *host)
 static rt_status check_host(const server *s, rt_error *err)
 {
     const settings *set = s->settings;
-    if (set->port > 65535 || set->admin_port > 65535)
+    if (set->port > 65535 || (set->admin_port > 65535 && set->admin_port != ADMIN_PORT_ANY))
         return rt_error_set(err, RT_INVALID, "serve: a port is not in 0..65535");
     if (is_loopback(set->host) || set->insecure || (s->gate && rt_gate_account_count(s->gate) > 0))
         return RT_OK;
@@ -319,7 +321,8 @@ static rt_status serve(server *s, rt_error *err)
     options.watch = s->watch;
     options.terms = s->terms;
     options.admin_host = strcmp(set->admin_host, "none") == 0 ? NULL : set->admin_host;
-    options.admin_port = (int)set->admin_port;
+    options.admin_port_any = set->admin_port == ADMIN_PORT_ANY;
+    options.admin_port = options.admin_port_any ? ADMIN_PORT : (int)set->admin_port;
     options.signals = true;
     rt_serve *open = NULL;
     if (rt_serve_open(&open, &options, err) != RT_OK)
@@ -352,7 +355,7 @@ int cmd_serve(int argc, char **argv)
 {
     settings set = {.host = "127.0.0.1",
                     .admin_host = "127.0.0.1",
-                    .admin_port = 8081,
+                    .admin_port = ADMIN_PORT_ANY,
                     .precision = "int8",
                     .reasoning = "deepseek",
                     .port = 8080,
@@ -394,7 +397,8 @@ int cmd_serve(int argc, char **argv)
         {CLI_STRING, "--prices FILE", &set.prices, "money per million tokens by model, as JSON"},
         {CLI_STRING, "--admin-host ADDRESS", &set.admin_host,
          "of the admin API, or none (default 127.0.0.1)"},
-        {CLI_COUNT, "--admin-port N", &set.admin_port, "0 takes a free one (default 8081)"},
+        {CLI_COUNT, "--admin-port N", &set.admin_port,
+         "0 takes a free one (default 8081, or a free one when that is taken)"},
         {CLI_LIST, "--upstream URL", &set.upstreams,
          "a gateway to this server, no models (several times); + key-env= weight= models="},
         {CLI_STRING, "--upstream-key-env NAME", (void *)&set.upstream_key_env,

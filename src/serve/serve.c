@@ -194,6 +194,8 @@ rt_status rt_serve_open(rt_serve **out, const rt_serve_options *options, rt_erro
     if (status == RT_OK && s->options.gate && s->options.admin_host)
         status = rt_http_listen(s->http, s->options.admin_host, s->options.admin_port, &s->admin_handler,
                                 &s->admin_port, err);
+    if (status == RT_IO && s->options.admin_port_any && s->port && !s->admin_port) /* a second server, say */
+        status = rt_http_listen(s->http, s->options.admin_host, 0, &s->admin_handler, &s->admin_port, err);
     if (status == RT_OK && !add_events(s))
         status = rt_error_set(err, RT_NO_MEMORY, "cannot make the event loop's timers");
     if (status != RT_OK) {

@@ -53,6 +53,7 @@ typedef struct rt_serve_options { /* borrowed for the server's life */
     const rt_terms *terms;  /* for an account's own view; NULL: none */
     const char *admin_host; /* where /admin/v1 listens; NULL: nowhere */
     int admin_port;
+    bool admin_port_any; /* any free one when that is taken */
     /* A gateway: requests go to these, and there are no models of its own (n_models 0). */
     const rt_upstream *upstreams;
     size_t n_upstreams;
