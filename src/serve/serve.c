@@ -174,7 +174,7 @@ rt_status rt_serve_open(rt_serve **out, const rt_serve_options *options, rt_erro
                                          rt_admin_body,
                                          rt_service_fault,
                                          rt_admin_gone,
-                                         rt_service_drained,
+                                         rt_admin_gone,
                                          rt_admin_finished,
                                          s};
     (void)pthread_mutex_init(&s->settled_lock, NULL);
