@@ -12,7 +12,9 @@
 #include "tensor/mark.h"
 
 enum { PAD = 16 };
-static const double dropped_max = 0x1p-20; /* of the probability, in a tournament */
+/* Ids below this share of the probability do not take part in a tournament: they are drawn plainly, with the
+ * probability that they have, which keeps the mean over keys exact and the tournament small. */
+static const double taking_part = 0x1p-21;
 
 struct rt_mark {
     rt_marker marker; /* first: a marker is its mark */
@@ -50,13 +52,22 @@ static bool repeated(const int32_t *answer, size_t n, size_t h)
     return false;
 }
 
+static double sum_of(const float *p, size_t n)
+{
+    double part[4] = {0};
+    size_t i = 0;
+    for (; i + 4 <= n; i += 4)
+        for (size_t k = 0; k < 4; k++)
+            part[k] += (double)p[i + k];
+    for (; i < n; i++)
+        part[0] += (double)p[i];
+    return (part[0] + part[1]) + (part[2] + part[3]);
+}
+
 /* The place at which the running sum of p passes u. */
 static size_t draw_from(const float *p, size_t n, double u)
 {
-    double total = 0;
-    for (size_t i = 0; i < n; i++)
-        total += (double)p[i];
-    double left = u * total;
+    double left = u * sum_of(p, n);
     size_t last = 0;
     for (size_t i = 0; i < n; i++) {
         if (!(p[i] > 0))
@@ -69,62 +80,38 @@ static size_t draw_from(const float *p, size_t n, double u)
     return last;
 }
 
-/* The floor below which less than dropped_max lies: masses by power of two. */
-static float floor_of(const float *p, size_t n, double mass, double dropped)
+/* A draw among the ids that take no part; d->n when there are none (their mass was rounding). */
+static size_t draw_below(const rt_draw *d, float floor, double left)
 {
-    double below[256] = {0};
-    for (size_t i = 0; i < n; i++) {
-        uint32_t bits;
-        memcpy(&bits, &p[i], sizeof bits);
-        below[(bits >> 23) & 255] += (double)p[i];
+    size_t last = d->n;
+    for (size_t i = 0; i < d->n; i++) {
+        if (!(d->p[i] > 0) || d->p[i] >= floor)
+            continue;
+        last = i;
+        left -= (double)d->p[i];
+        if (left < 0)
+            break;
     }
-    for (uint32_t e = 0; e < 256; e++) {
-        dropped += below[e];
-        if (dropped > dropped_max * mass) {
-            const uint32_t bits = e << 23;
-            float floor;
-            memcpy(&floor, &bits, sizeof floor);
-            return floor;
-        }
-    }
-    return 0;
-}
-
-/* Probabilities that can matter, to scratch; their count.  A first guess at the floor spares the histogram
- * of a whole vocabulary. */
-static size_t shortlist(const rt_draw *d, const scratch *s)
-{
-    const rt_mark_ops *ops = rt_mark_ops_get();
-    const float first = (float)(d->mass * 0x1p-34);
-    size_t n = ops->gather(s->places, s->p, d->p, d->n, d->n > 1024 ? first : 0);
-    double kept = 0;
-    for (size_t i = 0; i < n; i++)
-        kept += (double)s->p[i];
-    if (d->mass - kept > dropped_max * d->mass / 2) {
-        n = ops->gather(s->places, s->p, d->p, d->n, 0);
-        kept = d->mass;
-    }
-    const float floor = floor_of(s->p, n, d->mass, fmax(0, d->mass - kept));
-    size_t count = 0;
-    for (size_t i = 0; i < n; i++) {
-        s->places[count] = s->places[i];
-        s->p[count] = s->p[i];
-        count += s->p[i] >= floor;
-    }
-    kept = 0;
-    for (size_t i = 0; i < count; i++)
-        kept += (double)s->p[i];
-    const float scale = (float)(1 / kept);
-    for (size_t i = 0; i < count; i++)
-        s->p[i] *= scale;
-    return count;
+    return last;
 }
 
 static int32_t tournament(const rt_watermark *w, const rt_hf_synthid *hf, const rt_draw *d)
 {
     const rt_mark_ops *ops = rt_mark_ops_get();
     const scratch s = cut(d);
-    const size_t n = shortlist(d, &s);
+    const float floor = (float)(d->mass * taking_part);
+    const size_t n = ops->gather(s.places, s.p, d->p, d->n, floor);
+    const double kept = sum_of(s.p, n), below = fmax(0, d->mass - kept), at = d->u * d->mass;
+    if (at < below) {
+        const size_t place = draw_below(d, floor, at);
+        if (place < d->n)
+            return id_at(d, place);
+    }
+    if (n == 0)
+        return -1;
+    const float scale = (float)(1 / kept);
+    for (size_t i = 0; i < n; i++)
+        s.p[i] *= scale;
     const int32_t *answer = d->seen + d->n_seen - d->n_answer;
     if (hf) {
         const size_t h = hf->ngram_len - 1;
@@ -152,7 +139,7 @@ static int32_t tournament(const rt_watermark *w, const rt_hf_synthid *hf, const 
     ops->tournament(s.p, s.lo, n, rt_size_min(layers, 32));
     if (layers > 32)
         ops->tournament(s.p, s.hi, n, layers - 32);
-    return id_at(d, (size_t)s.places[draw_from(s.p, n, d->u)]);
+    return id_at(d, (size_t)s.places[draw_from(s.p, n, fmax(0, (at - below) / (d->mass - below)))]);
 }
 
 /* argmax ln(u)/p = argmin -ln(u)/p.  As -ln u >= 1 - u, most ids need no logarithm. */

@@ -7,8 +7,8 @@
  * lists mark.  With two keys, each token draws its key with the ordinary coin: key 2 with probability alpha.
  * Everything is computed from the ids so far: a marker has no state and may be shared by all answers.
  *
- * Ids that together have less than 2^-20 of the probability do not take part in a tournament: over random
- * keys their expected share after it is the share before it. */
+ * Ids of less than 2^-21 of the probability each are drawn plainly, as often as they would be: the mean over
+ * keys stays exact, and a tournament is among the few thousand others. */
 #ifndef RT_EVIDENCE_MARKER_H
 #define RT_EVIDENCE_MARKER_H
 
