@@ -210,9 +210,12 @@ static rt_status conclude(rt_result *out, rows_run *r, size_t flips, uint64_t se
         const rt_sign_flip f = rt_sign_flip_test(r->x, r->n, flips, seed);
         out->statistic = f.mean;
         out->log10_p = f.log10_p;
-        if (f.flips && f.log10_p <= -log10((double)f.flips + 1) + 1e-9)
+        if (f.flips && f.log10_p <= -log10((double)f.flips + 1) + 1e-9) {
             out->note =
                 "p is the least that the number of flips allows; more flips (plan --flips) may lower it";
+            if (r->n >= 50 && coins_tail(r, &out->log10_p))
+                out->note = "no flip reached it: p is the saddlepoint tail of the coins, within some 10%";
+        }
     }
     out->z = rt_normal_upper_quantile(fmin(out->log10_p, -1e-16));
     return RT_OK;

@@ -131,6 +131,10 @@ rt_status rt_detect(rt_detection *out, const rt_pairs *pairs, const rt_watermark
     rt_scorer_close(scorer);
     if (status == RT_OK && random_keys > 0 && out->score.n > 0)
         status = check_key(&out->check, pairs, mark, random_keys, seed, pool, err);
+    /* the bounds of few keys are missed by chance now and then: more keys tell that from a fault */
+    if (status == RT_OK && out->check.keys > 0 && !out->check.calibrated && random_keys < RT_KEYS_AGAIN &&
+        mark->scheme != RT_SCHEME_HF_KGW)
+        status = check_key(&out->check, pairs, mark, RT_KEYS_AGAIN, seed + 1, pool, err);
     return status;
 }
 

@@ -8,6 +8,8 @@
 #include "base/pool.h"
 #include "evidence/keys.h"
 
+enum { RT_KEYS_AGAIN = 999 }; /* random keys where fewer did not give the null's mean and sd */
+
 typedef struct rt_mark_key_check {
     size_t keys, pairs; /* random keys; pairs that they and the key were scored on */
     double mean, sd;    /* of the random keys' z */

@@ -14,8 +14,8 @@ say() { # FILE KEY-OPTIONS ...: six answers of 120 tokens
 }
 
 marked_text_is_found_by_its_key_and_by_no_other() {
-    expect_status 0 retort watermark key new mine
-    expect_status 0 retort watermark key new other
+    expect_status 0 retort watermark key new mine --secret 5b0c7e1d9a3f46828e11f04c6d7a9b53
+    expect_status 0 retort watermark key new other --secret c41d90e7b2a35f6886f3127d0e9b4ac5
     say a.jsonl --watermark mine
     expect_text '"watermark"' "$(cat a.jsonl)"
     expect_status 0 retort watermark detect a.jsonl --key mine --key other --model "$model" --json
@@ -26,14 +26,14 @@ marked_text_is_found_by_its_key_and_by_no_other() {
 }
 
 the_key_of_an_account_names_it() {
-    expect_status 0 retort watermark key new mine
+    expect_status 0 retort watermark key new mine --secret 5b0c7e1d9a3f46828e11f04c6d7a9b53
     say a.jsonl --watermark mine --watermark-account alice --watermark-alpha 0.4
     expect_status 0 retort watermark detect a.jsonl --key mine --account alice --account bob --model "$model" --json
     expect_equal true "$(jq '.results[1].log10_p_corrected < -3 and .results[2].log10_p > -3' <<<"$out")"
 }
 
 a_sentence_said_ten_thousand_times_proves_nothing() {
-    expect_status 0 retort watermark key new mine
+    expect_status 0 retort watermark key new mine --secret 5b0c7e1d9a3f46828e11f04c6d7a9b53
     for _ in $(seq 10000); do printf 'The quick brown fox. '; done >rep.txt
     expect_status 0 retort watermark detect rep.txt --key mine --model "$model" --json
     expect_equal true "$(jq '.results[0].log10_p > -3 and .results[0].n < 40' <<<"$out")"
@@ -43,7 +43,7 @@ a_sentence_said_ten_thousand_times_proves_nothing() {
 }
 
 keys_that_others_may_read_wrong_tokenizers_and_ids_are_refused() {
-    expect_status 0 retort watermark key new mine --model "$model"
+    expect_status 0 retort watermark key new mine --secret 5b0c7e1d9a3f46828e11f04c6d7a9b53 --model "$model"
     expect_status 1 retort watermark key new mine
     expect_text "never overwritten" "$err"
     printf '{"ids":[1,2,99999]}\n' >ids.jsonl
@@ -69,7 +69,7 @@ public_demo_keys_are_warned_of_and_refused_for_evidence() {
 }
 
 evidence_goes_from_a_plan_to_a_page() {
-    expect_status 0 retort watermark key new mine
+    expect_status 0 retort watermark key new mine --secret 5b0c7e1d9a3f46828e11f04c6d7a9b53
     say a.jsonl --watermark mine
     expect_status 0 retort evidence plan --answers a.jsonl --suspect "$model" --key mine --test closed --out plan.json
     expect_status 1 retort evidence plan --answers a.jsonl --suspect "$model" --key mine --test closed --out plan.json
@@ -82,7 +82,7 @@ evidence_goes_from_a_plan_to_a_page() {
 }
 
 an_altered_plan_and_altered_inputs_show() {
-    expect_status 0 retort watermark key new mine
+    expect_status 0 retort watermark key new mine --secret 5b0c7e1d9a3f46828e11f04c6d7a9b53
     say a.jsonl --watermark mine
     expect_status 0 retort evidence plan --answers a.jsonl --suspect "$model" --key mine --test closed --out plan.json
     expect_status 0 retort evidence run plan.json --out record.json
@@ -98,8 +98,8 @@ an_altered_plan_and_altered_inputs_show() {
 }
 
 another_key_is_not_the_plans() {
-    expect_status 0 retort watermark key new mine
-    expect_status 0 retort watermark key new other
+    expect_status 0 retort watermark key new mine --secret 5b0c7e1d9a3f46828e11f04c6d7a9b53
+    expect_status 0 retort watermark key new other --secret c41d90e7b2a35f6886f3127d0e9b4ac5
     say a.jsonl --watermark mine
     expect_status 0 retort evidence plan --answers a.jsonl --suspect "$model" --key mine --test closed --out plan.json
     expect_status 1 retort evidence run plan.json --key other
@@ -107,7 +107,7 @@ another_key_is_not_the_plans() {
 }
 
 an_innocent_model_is_calibrated_and_shows_nothing() {
-    expect_status 0 retort watermark key new mine
+    expect_status 0 retort watermark key new mine --secret 5b0c7e1d9a3f46828e11f04c6d7a9b53
     say a.jsonl
     expect_status 0 retort evidence plan --answers a.jsonl --suspect "$model" --reference "$model" --key mine --read a.jsonl \
         --test pooled --test hard --test closed --read-tokens 600 --out plan.json
