@@ -170,13 +170,8 @@ rt_status rt_serve_open(rt_serve **out, const rt_serve_options *options, rt_erro
                                    rt_service_drained,
                                    rt_service_finished,
                                    s};
-    s->admin_handler = (rt_http_handler){rt_admin_head,
-                                         rt_admin_body,
-                                         rt_service_fault,
-                                         rt_admin_gone,
-                                         rt_admin_gone,
-                                         rt_admin_finished,
-                                         s};
+    s->admin_handler = (rt_http_handler){
+        rt_admin_head, rt_admin_body, rt_service_fault, rt_admin_gone, rt_admin_gone, rt_admin_finished, s};
     (void)pthread_mutex_init(&s->settled_lock, NULL);
     (void)signal(SIGPIPE, SIG_IGN);
     s->base = event_base_new();
