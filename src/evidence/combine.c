@@ -77,7 +77,7 @@ double rt_cauchy(const double *lp, size_t m)
 /* log10 of the sum of 10^x */
 static double log10_sum(const double *x, double factor, size_t m)
 {
-    double most = -INFINITY, sum = 0;
+    double most = -HUGE_VAL, sum = 0;
     for (size_t i = 0; i < m; i++)
         most = fmax(most, factor * x[i]);
     for (size_t i = 0; i < m; i++)
@@ -143,7 +143,7 @@ double rt_simes(const double *lp, size_t m)
 void rt_holm(const double *lp, size_t m, double *out)
 {
     ranked *order = rank(lp, m);
-    double most = -INFINITY;
+    double most = -HUGE_VAL;
     for (size_t i = 0; i < m; i++) {
         if (!order) { /* Bonferroni is never smaller */
             out[i] = fmin(0, lp[i] + log10((double)m));
@@ -197,7 +197,7 @@ double rt_ks_statistic(const double *x, size_t n)
 {
     double *sorted = malloc((n + 1) * sizeof *sorted), d = 0;
     if (!sorted)
-        return NAN;
+        return (double)NAN;
     memcpy(sorted, x, n * sizeof *x);
     qsort(sorted, n, sizeof *sorted, by_value);
     for (size_t i = 0; i < n; i++) {
@@ -245,7 +245,7 @@ static double marsaglia(double d, size_t n)
     const double h = (double)(k ? k : 1) - (double)n * d;
     double *work = calloc(3 * m * m, sizeof *work);
     if (!work)
-        return NAN;
+        return (double)NAN;
     double *base = work, *power = work + m * m, *spare = work + 2 * m * m;
     for (size_t i = 0; i < m; i++)
         for (size_t j = 0; j < m; j++)

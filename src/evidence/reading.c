@@ -335,7 +335,7 @@ rt_status rt_reading_test(const rt_reading *r, const rt_scorer *scorer, rt_readi
                               .variance = out->variance,
                               .theta_min = -end,
                               .theta_max = end,
-                              .max = INFINITY};
+                              .max = HUGE_VAL};
     out->log10_p = rt_saddle_log10(&saddle, out->statistic);
     return RT_OK;
 }

@@ -150,8 +150,8 @@ double rt_log10_weighted_bernoulli(const double *w, size_t layers, uint64_t n, d
     const rt_saddle saddle = {.cumulant = rows_cumulant,
                               .context = &r,
                               .variance = r.n * p * (1 - p) * squares,
-                              .theta_min = -INFINITY,
-                              .theta_max = INFINITY,
+                              .theta_min = -HUGE_VAL,
+                              .theta_max = HUGE_VAL,
                               .max = r.n * (1 - p) * sum,
                               .log10_p_max = r.n * (double)layers * log10(p)};
     if (n == 0)

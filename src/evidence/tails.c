@@ -56,7 +56,7 @@ double rt_log10_complement(double log10_p)
 {
     const double l = log10_p * ln10;
     if (l >= 0)
-        return -INFINITY;
+        return -HUGE_VAL;
     return (l < -0.7 ? log1p(-exp(l)) : log(-expm1(l))) / ln10;
 }
 
@@ -65,7 +65,7 @@ static double log10_binomial_pq(double n, double k, double p, double q)
     if (k <= 0)
         return 0;
     if (k > n || p <= 0)
-        return -INFINITY;
+        return -HUGE_VAL;
     if (q <= 0)
         return 0;
     const bool upper = k > n * p;
@@ -95,7 +95,7 @@ double rt_log10_gamma(double shape, double x)
     if (x <= 0)
         return 0;
     if (isinf(x))
-        return -INFINITY;
+        return -HUGE_VAL;
     /* ln of x^a e^-x / Gamma(a + 1) */
     const double a = shape;
     const double first = -stirling_error(a) - deviance(a, x) - half_ln_2pi - 0.5 * log(a);
@@ -145,16 +145,16 @@ double rt_log10_normal(double z)
     if (z < 5)
         return log10(0.5 * erfc(z * M_SQRT1_2));
     if (isinf(z))
-        return -INFINITY;
+        return -HUGE_VAL;
     return (-z * z / 2 - half_ln_2pi + log(mills(z))) / ln10;
 }
 
 double rt_normal_upper_quantile(double log10_p)
 {
     if (log10_p >= 0)
-        return -INFINITY;
+        return -HUGE_VAL;
     if (isinf(log10_p))
-        return INFINITY;
+        return HUGE_VAL;
     if (log10_p > -0.30102999566398120)
         return -rt_normal_upper_quantile(rt_log10_complement(log10_p));
     const double l = log10_p * ln10;
@@ -208,7 +208,7 @@ double rt_log10_student(double t, double df)
     if (t < 0)
         return rt_log10_complement(rt_log10_student(-t, df));
     if (isinf(t))
-        return -INFINITY;
+        return -HUGE_VAL;
     const double a = df / 2, w = t * t / df, x = 1 / (1 + w), y = w / (1 + w);
     /* ln of x^a y^(1/2) / B(a, 1/2);  B(a, 1/2) = Gamma(a) sqrt(pi) / Gamma(a + 1/2) */
     const double front = -a * log1p(w) + 0.5 * log(y) + ln_gamma_half_step(a) - 0.5 * log(M_PI);

@@ -331,7 +331,7 @@ static rt_status synthid_text(ev_run *run, const rt_hf_synthid *s, const json_t 
 
 static rt_status update_scores(ev_run *run, const json_t *e, rt_error *err)
 {
-    double *scores, *g, *want, *p, most = -INFINITY, total = 0;
+    double *scores, *g, *want, *p, most = -HUGE_VAL, total = 0;
     size_t n, rows, layers, n_want;
     uint64_t *bits;
     if (ev_get_reals(run, e, "scores", &scores, &n, err) != RT_OK ||
