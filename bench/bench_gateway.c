@@ -260,11 +260,11 @@ static void make_key(rt_desk *desk, char *secret, size_t size)
     json_t *body =
         json_pack("{s:s, s:{s:I, s:I, s:{s:I}}}", "name", "bench", "limits", "rpm", (json_int_t)1000000000,
                   "tpm", (json_int_t)1000000000000, "budget", "amount", (json_int_t)1000000000000);
-    rt_reply account = rt_admin_call(desk, &admin, "POST", "/admin/v1/accounts", NULL, body);
+    rt_desk_reply account = rt_admin_call(desk, &admin, "POST", "/admin/v1/accounts", NULL, body);
     json_decref(body);
     (void)snprintf(path, sizeof path, "/admin/v1/accounts/%s/keys",
                    json_string_value(json_object_get(account.body, "id")));
-    rt_reply key = rt_admin_call(desk, &admin, "POST", path, NULL, NULL);
+    rt_desk_reply key = rt_admin_call(desk, &admin, "POST", path, NULL, NULL);
     (void)snprintf(secret, size, "%s", json_string_value(json_object_get(key.body, "secret")));
     json_decref(account.body);
     json_decref(key.body);

@@ -71,7 +71,7 @@ static void ask(rt_desk *desk, const char *query)
     size_t lines = 0;
     for (int i = 0; i < 5; i++) {
         const double start = rt_clock_seconds();
-        rt_reply reply = rt_admin_call(desk, &admin, "GET", "/admin/v1/usage", query, NULL);
+        rt_desk_reply reply = rt_admin_call(desk, &admin, "GET", "/admin/v1/usage", query, NULL);
         const double seconds = rt_clock_seconds() - start;
         lines = json_array_size(json_object_get(reply.body, "data"));
         json_decref(reply.body);

@@ -77,7 +77,7 @@ static void count_event(void *context, const char *bytes, size_t size, bool whol
 {
     size_t data_size;
     bool only_usage;
-    rt_usage usage = {0};
+    rt_sse_usage usage = {0};
     *(size_t *)context += size;
     const char *data = whole ? rt_sse_data(bytes, size, &data_size) : NULL;
     if (!data)

@@ -82,9 +82,10 @@ json_t *rt_error_body(const char *type, const char *code, const char *param, con
                      "code", code);
 }
 
-rt_reply reply_error(int http, const char *type, const char *code, const char *param, const char *message)
+rt_desk_reply reply_error(int http, const char *type, const char *code, const char *param,
+                          const char *message)
 {
-    return (rt_reply){http, rt_error_body(type, code, param, message)};
+    return (rt_desk_reply){http, rt_error_body(type, code, param, message)};
 }
 
 void call_begin(call *c, rt_desk *desk, const char *actor, const json_t *body)
@@ -102,7 +103,7 @@ void call_begin(call *c, rt_desk *desk, const char *actor, const json_t *body)
                 .http = 200};
 }
 
-static rt_reply failure(const call *c, const rt_error *err)
+static rt_desk_reply failure(const call *c, const rt_error *err)
 {
     switch (err->status) {
     case RT_INVALID:
@@ -135,7 +136,7 @@ static rt_status run_once(call *c, call_handler handler, bool writes, rt_error *
     return status;
 }
 
-rt_reply call_run(call *c, call_handler handler, bool writes)
+rt_desk_reply call_run(call *c, call_handler handler, bool writes)
 {
     rt_error err = {0};
     rt_status status = RT_BUSY;
@@ -149,7 +150,7 @@ rt_reply call_run(call *c, call_handler handler, bool writes)
     if (status == RT_OK && !c->out)
         status = rt_error_set(&err, RT_NO_MEMORY, "no memory for the answer");
     if (status == RT_OK)
-        return (rt_reply){c->http, c->out};
+        return (rt_desk_reply){c->http, c->out};
     json_decref(c->out);
     return failure(c, &err);
 }
@@ -227,8 +228,8 @@ static int match(const route *r, const char *method, const char *path, char id[6
     return strcmp(r->method, method) == 0 ? 2 : 1;
 }
 
-rt_reply rt_admin_call(rt_desk *desk, const rt_admin *admin, const char *method, const char *path,
-                       const char *query, const json_t *body)
+rt_desk_reply rt_admin_call(rt_desk *desk, const rt_admin *admin, const char *method, const char *path,
+                            const char *query, const json_t *body)
 {
     call c;
     call_begin(&c, desk, admin->name, body);

@@ -18,19 +18,19 @@ void rt_desk_set_clock(rt_desk *desk, const rt_time_source *clock);
  */
 rt_status rt_desk_lift_expired(rt_desk *desk, rt_error *err);
 
-typedef struct rt_reply {
+typedef struct rt_desk_reply {
     int http;     /* 200, 201, 400, 401, 403, 404, 405, 409, 500 */
     json_t *body; /* the caller owns it; never NULL */
-} rt_reply;
+} rt_desk_reply;
 
 /* path: "/admin/v1/accounts/acc_..."; query: the raw text after '?', NULL when absent; body: NULL when
  * absent. actor: the name that the audit trail keeps. */
-rt_reply rt_admin_call(rt_desk *desk, const rt_admin *admin, const char *method, const char *path,
-                       const char *query, const json_t *body);
+rt_desk_reply rt_admin_call(rt_desk *desk, const rt_admin *admin, const char *method, const char *path,
+                            const char *query, const json_t *body);
 /* path: "/v1/account", "/v1/account/usage", "/v1/account/appeals", "/v1/account/terms"; terms may be NULL.
  * Works in every state of the account. */
-rt_reply rt_own_view_call(rt_desk *desk, const rt_caller *caller, const rt_terms *terms, const char *method,
-                          const char *path, const char *query, const json_t *body);
+rt_desk_reply rt_own_view_call(rt_desk *desk, const rt_caller *caller, const rt_terms *terms,
+                               const char *method, const char *path, const char *query, const json_t *body);
 /* The error body of API.md 2; strings that are NULL become null. */
 json_t *rt_error_body(const char *type, const char *code, const char *param, const char *message);
 

@@ -375,7 +375,7 @@ rt_status rt_desk_lift_expired(rt_desk *desk, rt_error *err)
     call c;
     json_t *body = json_pack("{s:s}", "note", "its time was over");
     call_begin(&c, desk, "system", body);
-    const rt_reply reply = call_run(&c, lift_expired, true);
+    const rt_desk_reply reply = call_run(&c, lift_expired, true);
     json_decref(reply.body);
     json_decref(body);
     return reply.http == 200 ? RT_OK

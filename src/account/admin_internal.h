@@ -113,9 +113,10 @@ rt_status audit_list(call *c, rt_error *err);
 rt_status audit_check(call *c, rt_error *err);
 
 /* Runs a handler in a transaction if it writes, and turns what it says into a reply. */
-rt_reply call_run(call *c, call_handler handler, bool writes);
+rt_desk_reply call_run(call *c, call_handler handler, bool writes);
 bool query_parse(call *c, const char *query);
-rt_reply reply_error(int http, const char *type, const char *code, const char *param, const char *message);
+rt_desk_reply reply_error(int http, const char *type, const char *code, const char *param,
+                          const char *message);
 void call_begin(call *c, rt_desk *desk, const char *actor, const json_t *body);
 
 #endif

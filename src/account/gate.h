@@ -101,7 +101,7 @@ bool rt_gate_authenticate_admin(rt_gate *gate, const char *key, const char *addr
 bool rt_gate_check_state(rt_gate *gate, const rt_caller *caller, rt_refusal *refusal);
 
 /* What is about to be done.  Texts are borrowed for the call; NULL for what is not known. */
-typedef struct rt_ask {
+typedef struct rt_gate_ask {
     const char *request_id, *endpoint, *model; /* "req_...", "chat/completions" */
     const char *address, *agent, *user;        /* user: hashed before it is stored */
     int64_t prompt_tokens;                     /* all prompts together */
@@ -109,13 +109,13 @@ typedef struct rt_ask {
     int64_t max_tokens;                        /* of one choice; 0 when the request names none */
     int top_logprobs;
     bool score;
-} rt_ask;
+} rt_gate_ask;
 
 /* May this account use this model and these features?  (403 model_not_allowed, feature_not_allowed) */
-bool rt_gate_check_ask(rt_gate *gate, const rt_caller *caller, const rt_ask *ask, rt_refusal *refusal);
+bool rt_gate_check_ask(rt_gate *gate, const rt_caller *caller, const rt_gate_ask *ask, rt_refusal *refusal);
 /* Reserves; NULL and *refusal when a limit stands in the way (a ledger row says so).  Every ticket must be
  * settled. */
-rt_ticket *rt_gate_admit(rt_gate *gate, const rt_caller *caller, const rt_ask *ask, rt_refusal *refusal);
+rt_ticket *rt_gate_admit(rt_gate *gate, const rt_caller *caller, const rt_gate_ask *ask, rt_refusal *refusal);
 /* false once the account of a running request was suspended or closed, or its key revoked: end the stream.
  * Cheap enough for every second. */
 bool rt_gate_still_allowed(rt_gate *gate, const rt_ticket *ticket);
@@ -139,7 +139,7 @@ void rt_gate_settle(rt_gate *gate, rt_ticket *ticket, const rt_outcome *outcome,
 /* The same, and waits until the row is on the disk. */
 rt_status rt_gate_settle_wait(rt_gate *gate, rt_ticket *ticket, const rt_outcome *outcome, rt_error *err);
 /* A ledger row for a request of a known caller that ended before rt_gate_admit (400, 403, 404, 503). */
-void rt_gate_note_refused(rt_gate *gate, const rt_caller *caller, const rt_ask *ask, int http,
+void rt_gate_note_refused(rt_gate *gate, const rt_caller *caller, const rt_gate_ask *ask, int http,
                           const char *code);
 
 /* The figures of the x-ratelimit-* headers: of key and account the one with less left. */

@@ -11,7 +11,7 @@
 
 enum { PROMPT_BYTES_MAX = 1 << 20 };
 
-bool rt_gate_check_ask(rt_gate *gate, const rt_caller *caller, const rt_ask *ask, rt_refusal *refusal)
+bool rt_gate_check_ask(rt_gate *gate, const rt_caller *caller, const rt_gate_ask *ask, rt_refusal *refusal)
 {
     (void)gate;
     const rt_permissions permissions = {.models = caller->models};
@@ -36,7 +36,7 @@ static const json_t *prices_of(const rt_gate *gate, const account_entry *account
     return account->prices ? account->prices : gate->options.prices;
 }
 
-static rt_ticket *make_ticket(rt_gate *gate, const rt_caller *caller, const rt_ask *ask)
+static rt_ticket *make_ticket(rt_gate *gate, const rt_caller *caller, const rt_gate_ask *ask)
 {
     caller_box *box = (caller_box *)(void *)(uintptr_t)caller;
     rt_ticket *ticket = calloc(1, sizeof *ticket);
@@ -62,12 +62,12 @@ static void note(rt_gate *gate, rt_ticket *ticket, int http, const char *code)
 {
     ticket->row.http = http;
     ticket->row.reserved = false;
-    ticket->row.reserved_draw = ticket->row.used_draw = (rt_draw){0};
+    ticket->row.reserved_draw = ticket->row.used_draw = (rt_meter_draw){0};
     rt_text_clean(ticket->row.outcome, sizeof ticket->row.outcome, code);
     rt_gate_queue(gate, ticket);
 }
 
-void rt_gate_note_refused(rt_gate *gate, const rt_caller *caller, const rt_ask *ask, int http,
+void rt_gate_note_refused(rt_gate *gate, const rt_caller *caller, const rt_gate_ask *ask, int http,
                           const char *code)
 {
     rt_ticket *ticket = make_ticket(gate, caller, ask);
@@ -76,8 +76,8 @@ void rt_gate_note_refused(rt_gate *gate, const rt_caller *caller, const rt_ask *
 }
 
 /* The worst case: no token of the prompt was cached, or all, whichever costs more. */
-static bool worst_case(const rt_gate *gate, const account_entry *account, const rt_ask *ask, rt_draw *draw,
-                       rt_refusal *refusal)
+static bool worst_case(const rt_gate *gate, const account_entry *account, const rt_gate_ask *ask,
+                       rt_meter_draw *draw, rt_refusal *refusal)
 {
     const json_t *prices = prices_of(gate, account);
     int64_t fresh = 0, cached = 0;
@@ -97,7 +97,7 @@ static bool worst_case(const rt_gate *gate, const account_entry *account, const 
 bool rt_gate_decide(rt_gate *gate, rt_ticket *ticket, rt_meter *account, rt_meter *key, rt_refusal *refusal)
 {
     const rt_limits *of_account = rt_gate_account_limits(ticket->account), *of_key = &ticket->key->limits;
-    const rt_draw *draw = &ticket->row.reserved_draw;
+    const rt_meter_draw *draw = &ticket->row.reserved_draw;
     const rt_instant now = rt_gate_now(gate);
     rt_meter_roll(account, of_account, now);
     rt_meter_roll(key, of_key, now);
@@ -124,7 +124,7 @@ static bool still_open(const rt_ticket *ticket, rt_refusal *refusal)
                      "this account or key was blocked while the request waited");
 }
 
-static bool try_admit(rt_gate *gate, rt_ticket *ticket, const rt_ask *ask, rt_refusal *refusal)
+static bool try_admit(rt_gate *gate, rt_ticket *ticket, const rt_gate_ask *ask, rt_refusal *refusal)
 {
     rt_error err = {0};
     bool admitted = false;
@@ -143,7 +143,7 @@ static bool try_admit(rt_gate *gate, rt_ticket *ticket, const rt_ask *ask, rt_re
     return admitted;
 }
 
-rt_ticket *rt_gate_admit(rt_gate *gate, const rt_caller *caller, const rt_ask *ask, rt_refusal *refusal)
+rt_ticket *rt_gate_admit(rt_gate *gate, const rt_caller *caller, const rt_gate_ask *ask, rt_refusal *refusal)
 {
     rt_ticket *ticket = make_ticket(gate, caller, ask);
     if (!ticket) {
@@ -214,7 +214,7 @@ void rt_gate_settle(rt_gate *gate, rt_ticket *ticket, const rt_outcome *outcome,
     account_entry *account = ticket->account;
     (void)rt_prices_cost(prices_of(gate, account), row->model, row->input, row->cached, row->output,
                          &row->cost);
-    row->used_draw = (rt_draw){row->input + row->output, row->cost, true};
+    row->used_draw = (rt_meter_draw){row->input + row->output, row->cost, true};
     keep_prompt(ticket, &account->prompts, outcome);
     /* With PostgreSQL these are copies for the limit headers; the writer changes what counts. */
     const rt_instant now = rt_gate_now(gate);

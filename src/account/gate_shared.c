@@ -142,7 +142,7 @@ static rt_status take_number(void *context, const rt_sql_row *row, rt_error *err
 
 typedef struct dead_draw { /* what one reservation of a dead server has taken of one meter */
     char subject[40];
-    rt_draw draw;
+    rt_meter_draw draw;
 } dead_draw;
 
 typedef struct dead_draws {

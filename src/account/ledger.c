@@ -117,7 +117,7 @@ typedef struct sum_line { /* one line of `sums`, before it is added */
 
 typedef struct subject_line { /* what one meter gets */
     const char *subject;
-    rt_draw used;
+    rt_meter_draw used;
 } subject_line;
 
 static int by_sum(const void *a, const void *b)

@@ -21,7 +21,7 @@ typedef struct rt_ledger_row { /* texts are clean (rt_text_clean): no control ch
     int64_t http, input, cached, output, cost, ttft_us, total_us;
     bool estimated;
     bool reserved; /* a reservation of this request id ends (PostgreSQL) */
-    rt_draw reserved_draw, used_draw;
+    rt_meter_draw reserved_draw, used_draw;
     char *prompt; /* malloc'd, or NULL; owned by the row */
     size_t prompt_size;
     bool prompt_full; /* else only its hash is kept */

@@ -45,7 +45,7 @@ void rt_meter_roll(rt_meter *meter, const rt_limits *limits, rt_instant now)
     }
 }
 
-bool rt_meter_possible(const rt_limits *limits, const rt_draw *draw, rt_refusal *refusal)
+bool rt_meter_possible(const rt_limits *limits, const rt_meter_draw *draw, rt_refusal *refusal)
 {
     const bool minute = limits->tpm >= 0 && draw->tokens > limits->tpm;
     if (!minute && (limits->tpd < 0 || draw->tokens <= limits->tpd))
@@ -94,8 +94,8 @@ int64_t rt_meter_reserved(const rt_meter *meter, const rt_limits *limits)
     return limits->budget_unit == RT_BUDGET_USD ? meter->reserved_cost : meter->reserved_tokens;
 }
 
-static bool has_budget(const rt_meter *meter, const rt_limits *limits, const rt_draw *draw, const char *whose,
-                       rt_refusal *refusal)
+static bool has_budget(const rt_meter *meter, const rt_limits *limits, const rt_meter_draw *draw,
+                       const char *whose, rt_refusal *refusal)
 {
     static const char *const periods[] = {"for the day", "for the month", "in total"};
     if (limits->budget < 0)
@@ -118,8 +118,8 @@ static bool has_budget(const rt_meter *meter, const rt_limits *limits, const rt_
     return false;
 }
 
-bool rt_meter_has_room(const rt_meter *meter, const rt_limits *limits, const rt_draw *draw, rt_instant now,
-                       const char *whose, rt_refusal *refusal)
+bool rt_meter_has_room(const rt_meter *meter, const rt_limits *limits, const rt_meter_draw *draw,
+                       rt_instant now, const char *whose, rt_refusal *refusal)
 {
     if (limits->concurrency >= 0 && meter->running >= limits->concurrency)
         return rt_refuse(refusal, 429, "concurrency", "rate_limit_exceeded", NULL, 1,
@@ -141,7 +141,7 @@ bool rt_meter_has_room(const rt_meter *meter, const rt_limits *limits, const rt_
     return has_budget(meter, limits, draw, whose, refusal);
 }
 
-void rt_meter_reserve(rt_meter *meter, const rt_draw *draw)
+void rt_meter_reserve(rt_meter *meter, const rt_meter_draw *draw)
 {
     meter->running++;
     meter->reserved_tokens += draw->tokens;
@@ -149,14 +149,14 @@ void rt_meter_reserve(rt_meter *meter, const rt_draw *draw)
     meter->tokens_used += (double)draw->tokens;
 }
 
-void rt_meter_release(rt_meter *meter, const rt_draw *reserved)
+void rt_meter_release(rt_meter *meter, const rt_meter_draw *reserved)
 {
     meter->running--;
     meter->reserved_tokens -= reserved->tokens;
     meter->reserved_cost -= reserved->cost;
 }
 
-void rt_meter_add(rt_meter *meter, const rt_draw *used)
+void rt_meter_add(rt_meter *meter, const rt_meter_draw *used)
 {
     meter->day_tokens += used->tokens;
     meter->day_cost += used->cost;
@@ -166,7 +166,7 @@ void rt_meter_add(rt_meter *meter, const rt_draw *used)
     meter->total_cost += used->cost;
 }
 
-void rt_meter_charge(rt_meter *meter, const rt_draw *reserved, const rt_draw *used)
+void rt_meter_charge(rt_meter *meter, const rt_meter_draw *reserved, const rt_meter_draw *used)
 {
     rt_meter_add(meter, used);
     const double left = meter->tokens_used - (double)(reserved->tokens - used->tokens);

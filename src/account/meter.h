@@ -16,10 +16,10 @@
 #include "account/gate.h"
 #include "account/limits.h"
 
-typedef struct rt_draw {
+typedef struct rt_meter_draw {
     int64_t tokens, cost; /* cost in nano-USD */
     bool priced;          /* false: no price is known, which a budget in money does not let pass */
-} rt_draw;
+} rt_meter_draw;
 
 typedef struct rt_meter {
     double requests_used, tokens_used; /* of the buckets, at used_at */
@@ -39,21 +39,21 @@ typedef struct rt_instant {
 void rt_meter_roll(rt_meter *meter, const rt_limits *limits, rt_instant now);
 
 /* A request that could never pass (more than a whole bucket or day): 400. */
-bool rt_meter_possible(const rt_limits *limits, const rt_draw *draw, rt_refusal *refusal);
+bool rt_meter_possible(const rt_limits *limits, const rt_meter_draw *draw, rt_refusal *refusal);
 /* Requests/min: 429 or true; take it with rt_meter_take_request. */
 bool rt_meter_has_request(const rt_meter *meter, const rt_limits *limits, const char *whose,
                           rt_refusal *refusal);
 void rt_meter_take_request(rt_meter *meter);
 /* Concurrency, tokens/min, tokens/day, budget. */
-bool rt_meter_has_room(const rt_meter *meter, const rt_limits *limits, const rt_draw *draw, rt_instant now,
-                       const char *whose, rt_refusal *refusal);
-void rt_meter_reserve(rt_meter *meter, const rt_draw *draw);
+bool rt_meter_has_room(const rt_meter *meter, const rt_limits *limits, const rt_meter_draw *draw,
+                       rt_instant now, const char *whose, rt_refusal *refusal);
+void rt_meter_reserve(rt_meter *meter, const rt_meter_draw *draw);
 /* The end of a request: the reservation goes, what was used is counted, the bucket gets the difference back.
  */
-void rt_meter_release(rt_meter *meter, const rt_draw *reserved);
-void rt_meter_charge(rt_meter *meter, const rt_draw *reserved, const rt_draw *used);
+void rt_meter_release(rt_meter *meter, const rt_meter_draw *reserved);
+void rt_meter_charge(rt_meter *meter, const rt_meter_draw *reserved, const rt_meter_draw *used);
 /* Only the sums, for the persistent copy. */
-void rt_meter_add(rt_meter *meter, const rt_draw *used);
+void rt_meter_add(rt_meter *meter, const rt_meter_draw *used);
 
 /* settled in the budget's period, in the budget's unit; and what is reserved in that unit */
 int64_t rt_meter_settled(const rt_meter *meter, const rt_limits *limits);

@@ -125,8 +125,8 @@ static const struct {
     {"GET", "/v1/account/terms", own_terms},     {"POST", "/v1/account/terms", own_terms_accept},
 };
 
-rt_reply rt_own_view_call(rt_desk *desk, const rt_caller *caller, const rt_terms *terms, const char *method,
-                          const char *path, const char *query, const json_t *body)
+rt_desk_reply rt_own_view_call(rt_desk *desk, const rt_caller *caller, const rt_terms *terms,
+                               const char *method, const char *path, const char *query, const json_t *body)
 {
     call c;
     char actor[80];

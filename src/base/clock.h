@@ -6,7 +6,7 @@
 
 double rt_clock_seconds(void); /* monotonic; only differences mean anything */
 int64_t rt_clock_unix_seconds(void);
-double rt_clock_unix(void); /* seconds since 1970 with their fraction */
+double rt_clock_unix(void);          /* seconds since 1970 with their fraction */
 uint64_t rt_peak_memory_bytes(void); /* the process's peak resident set so far */
 
 #endif

@@ -89,7 +89,7 @@ rt_status cli_admin_call(cli_account_db *db, const char *method, const char *pat
     (void)snprintf(admin.name, sizeof admin.name, "cli:%.64s", user ? user->pw_name : "unknown");
     rt_status status = db->desk ? RT_OK : open_desk(db, err);
     if (status == RT_OK) {
-        rt_reply reply = rt_admin_call(db->desk, &admin, method, path, query, body);
+        rt_desk_reply reply = rt_admin_call(db->desk, &admin, method, path, query, body);
         const json_t *error = json_object_get(reply.body, "error");
         const char *message = json_string_value(json_object_get(error, "message"));
         if (reply.http < 300) {

@@ -85,20 +85,20 @@ void rt_call_rules(const rt_call *call, rt_request_rules *rules)
     rules->tokens_room = view.has_tokens ? view.limit_tokens : -1;
 }
 
-static rt_ask ask_of(const rt_call *call)
+static rt_gate_ask ask_of(const rt_call *call)
 {
     const rt_http_request *request = rt_http_request_of(call->x);
-    return (rt_ask){.request_id = request->id,
-                    .endpoint = call->route->endpoint,
-                    .model = call->model ? call->model->id : call->model_name,
-                    .address = request->address,
-                    .agent = rt_http_request_field(call->x, "user-agent"),
-                    .user = call->request.user,
-                    .prompt_tokens = (int64_t)call->prompt_tokens,
-                    .output_tokens = (int64_t)call->reserved_tokens,
-                    .max_tokens = (int64_t)call->named_tokens,
-                    .top_logprobs = call->top_logprobs,
-                    .score = call->scores};
+    return (rt_gate_ask){.request_id = request->id,
+                         .endpoint = call->route->endpoint,
+                         .model = call->model ? call->model->id : call->model_name,
+                         .address = request->address,
+                         .agent = rt_http_request_field(call->x, "user-agent"),
+                         .user = call->request.user,
+                         .prompt_tokens = (int64_t)call->prompt_tokens,
+                         .output_tokens = (int64_t)call->reserved_tokens,
+                         .max_tokens = (int64_t)call->named_tokens,
+                         .top_logprobs = call->top_logprobs,
+                         .score = call->scores};
 }
 
 bool rt_call_admit(rt_call *call, rt_fault *fault)
@@ -107,7 +107,7 @@ bool rt_call_admit(rt_call *call, rt_fault *fault)
     if (!call->caller)
         return true;
     rt_refusal why = {0};
-    const rt_ask ask = ask_of(call);
+    const rt_gate_ask ask = ask_of(call);
     if (rt_gate_check_ask(gate, call->caller, &ask, &why)) {
         call->ticket = rt_gate_admit(gate, call->caller, &ask, &why);
         call->noted = true; /* admitted or not, there is a row */
@@ -124,7 +124,7 @@ void rt_call_note_refused(rt_call *call, const rt_fault *fault)
 {
     if (!call->caller || call->noted || call->ticket)
         return;
-    const rt_ask ask = ask_of(call);
+    const rt_gate_ask ask = ask_of(call);
     call->noted = true;
     rt_gate_note_refused(call->serve->options.gate, call->caller, &ask, fault->status,
                          fault->code ? fault->code : "error");

@@ -13,21 +13,21 @@ void rt_fair_deinit(rt_fair *fair)
 
 bool rt_fair_push(rt_fair *fair, rt_job *job)
 {
-    rt_flow *flow = NULL;
+    rt_fair_flow *flow = NULL;
     for (size_t i = 0; i < fair->n_flows && !flow; i++)
         if (fair->flows[i].account == job->account)
             flow = &fair->flows[i];
     if (!flow) {
         if (fair->n_flows == fair->capacity) {
             const size_t capacity = 2 * fair->capacity + 16;
-            rt_flow *flows = realloc(fair->flows, capacity * sizeof *flows);
+            rt_fair_flow *flows = realloc(fair->flows, capacity * sizeof *flows);
             if (!flows)
                 return false;
             fair->flows = flows;
             fair->capacity = capacity;
         }
         flow = &fair->flows[fair->n_flows++];
-        *flow = (rt_flow){.account = job->account};
+        *flow = (rt_fair_flow){.account = job->account};
     }
     job->next = NULL;
     if (flow->last)
@@ -60,7 +60,7 @@ rt_job *rt_fair_next(rt_fair *fair, uint64_t (*cost)(const rt_job *job))
     if (fair->n_flows == 1) /* nobody to be fair to */
         return fair->flows[fair->turn = 0].first;
     for (;;) {
-        rt_flow *flow = &fair->flows[fair->turn];
+        rt_fair_flow *flow = &fair->flows[fair->turn];
         if (!fair->arrived) {
             flow->credit += QUANTUM;
             fair->arrived = true;
@@ -74,7 +74,7 @@ rt_job *rt_fair_next(rt_fair *fair, uint64_t (*cost)(const rt_job *job))
 
 void rt_fair_spend(rt_fair *fair, uint64_t cost, bool pop)
 {
-    rt_flow *flow = &fair->flows[fair->turn];
+    rt_fair_flow *flow = &fair->flows[fair->turn];
     flow->credit -= flow->credit < cost ? flow->credit : cost;
     if (!pop)
         return;
@@ -90,7 +90,7 @@ rt_job *rt_fair_sift(rt_fair *fair, bool (*wanted)(void *context, const rt_job *
 {
     rt_job *out = NULL, **end = &out;
     for (size_t i = 0; i < fair->n_flows;) {
-        rt_flow *flow = &fair->flows[i];
+        rt_fair_flow *flow = &fair->flows[i];
         rt_job **link = &flow->first;
         flow->last = NULL;
         while (*link) {

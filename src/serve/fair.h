@@ -8,14 +8,14 @@
 
 #include "serve/job.h"
 
-typedef struct rt_flow { /* the queue of one account */
+typedef struct rt_fair_flow { /* the queue of one account */
     uint64_t account;
     rt_job *first, *last;
     uint64_t credit; /* tokens */
-} rt_flow;
+} rt_fair_flow;
 
 typedef struct rt_fair {
-    rt_flow *flows;
+    rt_fair_flow *flows;
     size_t n_flows, capacity, turn, n_jobs;
     bool arrived; /* the flow whose turn it is has had its quantum of this round */
 } rt_fair;

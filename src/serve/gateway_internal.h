@@ -48,7 +48,7 @@ struct rt_relay {
     rt_sse sse;
     rt_text tail; /* the end of a stream, held until the row is on the disk */
     bool done_seen, broken;
-    rt_usage usage;
+    rt_sse_usage usage;
     size_t text_bytes;
 };
 

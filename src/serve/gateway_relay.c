@@ -376,7 +376,7 @@ static bool try_elsewhere(rt_relay *relay)
     rt_text_clear(&relay->body);
     rt_text_clear(&relay->tail);
     rt_text_clear(&relay->sse.held);
-    relay->usage = (rt_usage){0};
+    relay->usage = (rt_sse_usage){0};
     return rewrite(relay) && rt_gateway_start(relay);
 }
 

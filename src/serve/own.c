@@ -10,7 +10,7 @@
 #include "serve/fields.h"
 #include "serve/service.h"
 
-static void answer(rt_serve *serve, rt_http_exchange *x, rt_reply *reply)
+static void answer(rt_serve *serve, rt_http_exchange *x, rt_desk_reply *reply)
 {
     char *text = json_dumps(reply->body, JSON_COMPACT);
     rt_call_headers(serve, x);
@@ -43,8 +43,9 @@ void rt_run_own(rt_call *call)
         rt_call_fault(call, &fault);
         return;
     }
-    rt_reply reply = rt_own_view_call(rt_gate_desk(serve->options.gate), call->caller, serve->options.terms,
-                                      head->method, head->path, head->query, call->body);
+    rt_desk_reply reply =
+        rt_own_view_call(rt_gate_desk(serve->options.gate), call->caller, serve->options.terms, head->method,
+                         head->path, head->query, call->body);
     if (serve->options.watch && reply.http == 201 && strcmp(head->path, "/v1/account/appeals") == 0)
         rt_watch_answered(serve->options.watch, call->caller->account);
     rt_call_limit_headers(call);
@@ -129,7 +130,7 @@ static json_t *live_request(rt_call *call, double now)
 }
 
 /* What is going on: sums that only grow (two looks make a rate), and the requests under way. */
-static rt_reply live(rt_serve *serve)
+static rt_desk_reply live(rt_serve *serve)
 {
     const rt_engine_stats stats = rt_engine_get_stats(serve->engine);
     const double now = rt_clock_seconds();
@@ -142,32 +143,32 @@ static rt_reply live(rt_serve *serve)
                   (json_int_t)rt_http_connections(serve->http), "prompt_tokens",
                   (json_int_t)stats.prompt_tokens, "generated_tokens", (json_int_t)stats.generated_tokens,
                   "draining", serve->draining, "guard", serve->options.watch != NULL, "requests", requests);
-    return (rt_reply){body ? 200 : 503, body ? body : json_object()};
+    return (rt_desk_reply){body ? 200 : 503, body ? body : json_object()};
 }
 
 /* Accounts on a rung of the ladder, and how the guard itself does. */
-static rt_reply guard_view(rt_serve *serve)
+static rt_desk_reply guard_view(rt_serve *serve)
 {
     rt_watch *watch = serve->options.watch;
     if (!watch)
-        return (rt_reply){404, rt_error_body("invalid_request_error", "unknown_url", NULL,
-                                             "no guard runs: serve with --guard")};
+        return (rt_desk_reply){404, rt_error_body("invalid_request_error", "unknown_url", NULL,
+                                                  "no guard runs: serve with --guard")};
     const rt_watch_counts counts = rt_watch_counts_of(watch);
     json_t *body = json_pack("{s:s, s:I, s:I, s:I, s:I, s:o, s:b}", "object", "guard", "judged",
                              (json_int_t)counts.judged, "dropped", (json_int_t)counts.dropped, "decisions",
                              (json_int_t)counts.decisions, "failed", (json_int_t)counts.failed, "data",
                              rt_watch_list(watch), "dry_run", rt_watch_policy(watch)->dry_run);
-    return (rt_reply){body ? 200 : 503, body ? body : json_object()};
+    return (rt_desk_reply){body ? 200 : 503, body ? body : json_object()};
 }
 
 /* Calls that the server itself answers, beside those of the account room; http 0: none. */
-static rt_reply own_admin_call(rt_serve *serve, const char *method, const char *path)
+static rt_desk_reply own_admin_call(rt_serve *serve, const char *method, const char *path)
 {
     if (strcmp(method, "GET") == 0 && strcmp(path, "/admin/v1/live") == 0)
         return live(serve);
     if (strcmp(method, "GET") == 0 && strcmp(path, "/admin/v1/guard") == 0)
         return guard_view(serve);
-    return (rt_reply){0, NULL};
+    return (rt_desk_reply){0, NULL};
 }
 
 void rt_admin_body(void *context, rt_http_exchange *x)
@@ -181,7 +182,7 @@ void rt_admin_body(void *context, rt_http_exchange *x)
         admin_fault(serve, x, &fault);
         return;
     }
-    rt_reply reply = own_admin_call(serve, method, head->path);
+    rt_desk_reply reply = own_admin_call(serve, method, head->path);
     if (!reply.http)
         reply = rt_admin_call(rt_gate_desk(serve->options.gate), rt_http_user(x), method, head->path,
                               head->query, body);

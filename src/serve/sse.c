@@ -86,7 +86,7 @@ static int64_t count_of(const json_t *object, const char *key, const char *other
     return json_is_integer(value) && json_integer_value(value) > 0 ? json_integer_value(value) : 0;
 }
 
-void rt_usage_read(rt_usage *usage, const char *data, size_t size, bool *only_usage)
+void rt_usage_read(rt_sse_usage *usage, const char *data, size_t size, bool *only_usage)
 {
     *only_usage = false;
     json_t *json = json_loadb(data, size, 0, NULL);
@@ -97,10 +97,10 @@ void rt_usage_read(rt_usage *usage, const char *data, size_t size, bool *only_us
         const json_t *details = json_object_get(found, "prompt_tokens_details");
         if (!details)
             details = json_object_get(found, "input_tokens_details");
-        *usage = (rt_usage){.input = count_of(found, "prompt_tokens", "input_tokens"),
-                            .cached = count_of(details, "cached_tokens", "cached_tokens"),
-                            .output = count_of(found, "completion_tokens", "output_tokens"),
-                            .there = true};
+        *usage = (rt_sse_usage){.input = count_of(found, "prompt_tokens", "input_tokens"),
+                                .cached = count_of(details, "cached_tokens", "cached_tokens"),
+                                .output = count_of(found, "completion_tokens", "output_tokens"),
+                                .there = true};
         const json_t *choices = json_object_get(json, "choices");
         *only_usage = json_is_array(choices) && json_array_size(choices) == 0;
     }

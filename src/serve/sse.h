@@ -28,12 +28,12 @@ const char *rt_sse_data(const char *bytes, size_t size, size_t *data_size);
 
 /* What a response or a chunk says was used: prompt_tokens or input_tokens, and so on, at "usage" or
  * "response.usage". */
-typedef struct rt_usage {
+typedef struct rt_sse_usage {
     int64_t input, cached, output;
     bool there;
-} rt_usage;
+} rt_sse_usage;
 /* Overwrites *usage when the JSON has one.  *only_usage: it is a chunk without choices. */
-void rt_usage_read(rt_usage *usage, const char *data, size_t size, bool *only_usage);
+void rt_usage_read(rt_sse_usage *usage, const char *data, size_t size, bool *only_usage);
 /* Bytes of generated text in a chunk: the strings at "content", "text", "reasoning_content", "arguments",
  * "delta". */
 size_t rt_chunk_text_bytes(const char *data, size_t size);

@@ -125,12 +125,12 @@ const rt_guard_policy *rt_watch_policy(const rt_watch *w) { return w->policy; }
 
 /* ---- decisions ---- */
 
-static rt_reply desk_call(const rt_watch *w, const char *method, const char *account, const char *tail,
-                          json_t *body)
+static rt_desk_reply desk_call(const rt_watch *w, const char *method, const char *account, const char *tail,
+                               json_t *body)
 {
     char path[160];
     (void)snprintf(path, sizeof path, "/admin/v1/accounts/%s%s", account, tail);
-    const rt_reply reply = rt_admin_call(w->options.desk, &guard_admin, method, path, NULL, body);
+    const rt_desk_reply reply = rt_admin_call(w->options.desk, &guard_admin, method, path, NULL, body);
     json_decref(body);
     return reply;
 }
@@ -138,7 +138,7 @@ static rt_reply desk_call(const rt_watch *w, const char *method, const char *acc
 /* The account as the database has it; NULL: it cannot be had. */
 static json_t *account_now(const rt_watch *w, const char *name)
 {
-    const rt_reply reply = desk_call(w, "GET", name, "", NULL);
+    const rt_desk_reply reply = desk_call(w, "GET", name, "", NULL);
     if (reply.http == 200)
         return reply.body;
     json_decref(reply.body);
@@ -173,7 +173,7 @@ static bool may_act(const rt_watch *w, const rt_ladder_entry *entry, const rt_la
     if (may && step->to < step->from && id) {
         char path[96];
         (void)snprintf(path, sizeof path, "/admin/v1/cases/%.60s", id);
-        const rt_reply reply = rt_admin_call(w->options.desk, &guard_admin, "GET", path, NULL, NULL);
+        const rt_desk_reply reply = rt_admin_call(w->options.desk, &guard_admin, "GET", path, NULL, NULL);
         const char *actor = json_string_value(json_object_get(reply.body, "actor"));
         may = actor && strcmp(actor, guard_admin.name) == 0;
         json_decref(reply.body);
@@ -226,7 +226,7 @@ static void act(rt_watch *w, const rt_guard_account *account, const rt_ladder_en
                          "public_reason", told, "evidence");
     }
     rt_text_deinit(&reason);
-    const rt_reply reply = desk_call(w, "POST", entry->name, tail, body);
+    const rt_desk_reply reply = desk_call(w, "POST", entry->name, tail, body);
     json_decref(reply.body);
     (void)pthread_mutex_lock(&w->queue_lock);
     w->counts.decisions++;

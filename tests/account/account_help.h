@@ -137,7 +137,7 @@ static const rt_admin full_admin = {.role = RT_ROLE_FULL, .name = "test"};
 __attribute__((unused)) static json_t *desk_call(rt_desk *desk, int http, const char *method,
                                                  const char *path, const char *query, json_t *body)
 {
-    rt_reply reply = rt_admin_call(desk, &full_admin, method, path, query, body);
+    rt_desk_reply reply = rt_admin_call(desk, &full_admin, method, path, query, body);
     json_decref(body);
     if (reply.http != http) {
         char *text = json_dumps(reply.body, 0);

@@ -207,7 +207,7 @@ static void a_role_may_do_its_part_and_wrong_paths_and_bodies_say_so(void **stat
                  {RT_ROLE_NONE, "GET", account, 403}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         const rt_admin admin = {.role = cases[i].role, .name = "x"};
-        rt_reply reply = rt_admin_call(desk, &admin, cases[i].method, cases[i].path, NULL, NULL);
+        rt_desk_reply reply = rt_admin_call(desk, &admin, cases[i].method, cases[i].path, NULL, NULL);
         assert_int_equal(reply.http, cases[i].http);
         assert_true(json_is_object(reply.body));
         json_decref(reply.body);
@@ -251,7 +251,7 @@ static void prompts_are_kept_by_policy_sealed_and_go_when_their_time_is_over(bac
                                     "keep", "full", "days", 2)));
     const rt_caller *caller = rt_gate_authenticate(gate, who.secret, "::1", &refusal);
     assert_true(caller->wants_prompt);
-    const rt_ask ask = {
+    const rt_gate_ask ask = {
         .request_id = "req_p", .endpoint = "e\r\nx", .model = "m", .agent = "\x1b[31m", .user = "someone"};
     const rt_outcome outcome = {
         .http = 200, .outcome = "stop", .prompt = prompt, .prompt_size = sizeof prompt - 1};
@@ -326,7 +326,7 @@ static void a_server_that_died_gives_back_what_it_had_reserved(void **state)
     const pid_t child = fork();
     assert_true(child >= 0);
     rt_refusal refusal;
-    const rt_ask ask = {
+    const rt_gate_ask ask = {
         .request_id = "req_x", .endpoint = "e", .model = "m", .prompt_tokens = 50, .output_tokens = 50};
     if (child == 0) {
         rt_gate *gate = open_gate(where, NULL);

@@ -10,15 +10,15 @@
 #include "account/gate_internal.h"
 #include "base/rng.h"
 
-static rt_ask ask_of(const char *id, int64_t prompt, int64_t output)
+static rt_gate_ask ask_of(const char *id, int64_t prompt, int64_t output)
 {
-    return (rt_ask){.request_id = id,
-                    .endpoint = "chat/completions",
-                    .model = "m",
-                    .address = "127.0.0.1",
-                    .prompt_tokens = prompt,
-                    .output_tokens = output,
-                    .max_tokens = output};
+    return (rt_gate_ask){.request_id = id,
+                         .endpoint = "chat/completions",
+                         .model = "m",
+                         .address = "127.0.0.1",
+                         .prompt_tokens = prompt,
+                         .output_tokens = output,
+                         .max_tokens = output};
 }
 
 /* --- 50 at once against a budget for 10 --- */
@@ -37,7 +37,7 @@ static void *one_request_run(void *context)
     rt_refusal refusal = {0};
     char id[64];
     (void)snprintf(id, sizeof id, "req_%d_%d", (int)getpid(), r->index);
-    const rt_ask ask = ask_of(id, 30, 70);
+    const rt_gate_ask ask = ask_of(id, 30, 70);
     const rt_caller *caller = rt_gate_authenticate(r->gate, r->who->secret, "127.0.0.1", &refusal);
     (void)pthread_barrier_wait(r->start);
     rt_ticket *ticket = caller ? rt_gate_admit(r->gate, caller, &ask, &refusal) : NULL;
@@ -174,7 +174,7 @@ static void *worker_run(void *context)
         } else if (i < ROUNDS) {
             (void)snprintf(id, sizeof id, "req_%llu_%d", (unsigned long long)w->seed, i);
             asked[place] = 10 + (int64_t)rt_rng_below(&rng, 300);
-            const rt_ask ask = ask_of(id, 10, asked[place] - 10);
+            const rt_gate_ask ask = ask_of(id, 10, asked[place] - 10);
             open[place] = rt_gate_admit(w->gate, caller, &ask, &refusal);
             w->refused += !open[place];
         }
@@ -250,7 +250,7 @@ static void *settle_for_ever(void *context)
     const rt_caller *caller = rt_gate_authenticate(w->gate, w->who->secret, "::1", &refusal);
     for (int i = 0; caller; i++) {
         (void)snprintf(id, sizeof id, "req_%llu_%d_%d", (unsigned long long)w->seed, (int)getpid(), i);
-        const rt_ask ask = ask_of(id, 10, 20);
+        const rt_gate_ask ask = ask_of(id, 10, 20);
         const rt_outcome outcome = {.input_tokens = 10, .output_tokens = 5, .http = 200, .outcome = "stop"};
         rt_ticket *ticket = rt_gate_admit(w->gate, caller, &ask, &refusal);
         if (ticket && rt_gate_settle_wait(w->gate, ticket, &outcome, &err) == RT_OK &&
@@ -273,7 +273,7 @@ static void child_works(const char *where, const client *who, int fd)
         char path[100];
         (void)snprintf(path, sizeof path, "/admin/v1/accounts/%s", who->account);
         json_t *body = json_pack("{s:s}", "contact", "x");
-        rt_reply reply = rt_admin_call(rt_gate_desk(gate), &full_admin, "PATCH", path, NULL, body);
+        rt_desk_reply reply = rt_admin_call(rt_gate_desk(gate), &full_admin, "PATCH", path, NULL, body);
         json_decref(body);
         json_decref(reply.body);
         (void)usleep(1000);

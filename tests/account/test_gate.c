@@ -52,12 +52,12 @@ static rt_ticket *admit(stage *s, const rt_caller *caller, int64_t prompt, int64
     static int number;
     char id[40];
     (void)snprintf(id, sizeof id, "req_%d", ++number);
-    const rt_ask ask = {.request_id = id,
-                        .endpoint = "chat/completions",
-                        .model = "m",
-                        .prompt_tokens = prompt,
-                        .output_tokens = output,
-                        .max_tokens = output};
+    const rt_gate_ask ask = {.request_id = id,
+                             .endpoint = "chat/completions",
+                             .model = "m",
+                             .prompt_tokens = prompt,
+                             .output_tokens = output,
+                             .max_tokens = output};
     s->refusal = (rt_refusal){0};
     return rt_gate_admit(s->gate, caller, &ask, &s->refusal);
 }
@@ -225,9 +225,11 @@ static void a_suspended_account_is_refused_with_its_case_and_can_appeal(backend 
     assert_null(strstr(s.refusal.message, "internal"));
     assert_true(s.refusal.no_retry);
     json_t *statement = json_pack("{s:s}", "statement", "It was a benchmark.");
-    rt_reply first = rt_own_view_call(s.desk, caller, NULL, "POST", "/v1/account/appeals", NULL, statement);
-    rt_reply second = rt_own_view_call(s.desk, caller, NULL, "POST", "/v1/account/appeals", NULL, statement);
-    rt_reply own = rt_own_view_call(s.desk, caller, NULL, "GET", "/v1/account", NULL, NULL);
+    rt_desk_reply first =
+        rt_own_view_call(s.desk, caller, NULL, "POST", "/v1/account/appeals", NULL, statement);
+    rt_desk_reply second =
+        rt_own_view_call(s.desk, caller, NULL, "POST", "/v1/account/appeals", NULL, statement);
+    rt_desk_reply own = rt_own_view_call(s.desk, caller, NULL, "GET", "/v1/account", NULL, NULL);
     assert_int_equal(first.http, 201);
     assert_string_equal(json_string_value(json_object_get(first.body, "state")), "open");
     assert_string_equal(json_string_value(json_object_get(first.body, "case")), case_id);
@@ -311,7 +313,7 @@ static void terms_must_be_accepted_in_the_version_in_force(void **state)
     assert_string_equal(refusal.code, "terms_not_accepted");
     assert_non_null(strstr(refusal.message, "https://example.org/terms"));
     json_t *old = json_pack("{s:s}", "version", "2025-01"), *now = json_pack("{s:s}", "version", "2026-11");
-    rt_reply replies[2] = {
+    rt_desk_reply replies[2] = {
         rt_own_view_call(rt_gate_desk(gate), caller, terms, "POST", "/v1/account/terms", NULL, old),
         rt_own_view_call(rt_gate_desk(gate), caller, terms, "POST", "/v1/account/terms", NULL, now)};
     assert_int_equal(replies[0].http, 409);
@@ -444,15 +446,15 @@ static void permissions_close_models_and_features(void **state)
     json_decref(change(&s, who.account, "", json_pack("{s:{s:[s]}}", "permissions", "models", "a/b")));
     const rt_caller *caller = enter(&s, who.secret);
     assert_int_equal(caller->max_tokens, 50);
-    rt_ask ask = {.model = "a/b", .max_tokens = 50, .top_logprobs = 5};
+    rt_gate_ask ask = {.model = "a/b", .max_tokens = 50, .top_logprobs = 5};
     assert_true(rt_gate_check_ask(s.gate, caller, &ask, &s.refusal));
     ask.model = "other";
     assert_false(rt_gate_check_ask(s.gate, caller, &ask, &s.refusal));
     assert_refused(s, 403, "permission_error", "model_not_allowed");
-    ask = (rt_ask){.model = "a/b", .top_logprobs = 6};
+    ask = (rt_gate_ask){.model = "a/b", .top_logprobs = 6};
     assert_false(rt_gate_check_ask(s.gate, caller, &ask, &s.refusal));
     assert_refused(s, 403, "permission_error", "feature_not_allowed");
-    ask = (rt_ask){.model = "a/b", .score = true};
+    ask = (rt_gate_ask){.model = "a/b", .score = true};
     assert_false(rt_gate_check_ask(s.gate, caller, &ask, &s.refusal));
     rt_caller_release(caller);
     close_stage(&s);

@@ -178,7 +178,7 @@ static void *gateway_run(void *context)
 static json_t *call_desk(stage *s, const char *path, json_t *body)
 {
     const rt_admin admin = {.role = RT_ROLE_FULL, .name = "test"};
-    rt_reply reply = rt_admin_call(rt_gate_desk(s->gate), &admin, "POST", path, NULL, body);
+    rt_desk_reply reply = rt_admin_call(rt_gate_desk(s->gate), &admin, "POST", path, NULL, body);
     json_decref(body);
     assert_int_equal(reply.http, 201);
     return reply.body;
