@@ -16,7 +16,7 @@ int cmd_evidence(int argc, char **argv)
     };
     return cli_run_sub(subs, sizeof subs / sizeof *subs,
                        "  retort evidence plan --suspect student/ --reference base/ --key served-2026 --read "
-                       "served.jsonl --prompts questions.jsonl --out plan.json\n"
+                       "served.jsonl\n      --prompts questions.jsonl --out plan.json\n"
                        "  retort evidence calibrate plan.json --keys 1000 --out calibration.json\n"
                        "  retort evidence run plan.json --calibration calibration.json --out record.json\n"
                        "  retort evidence report record.json --out page.html",

@@ -164,7 +164,7 @@ int evidence_plan(int argc, char **argv)
          "(--prompts or --answers). Without: twins, canaries, order, membership, preference (JSONL rows),\n"
          "mmd, identity (--answers), weights.\n\n"
          "Examples:\n  retort evidence plan --suspect student/ --reference base/ --key served-2026 --read "
-         "served.jsonl --prompts questions.jsonl --out plan.json\n"
+         "served.jsonl\n      --prompts questions.jsonl --out plan.json\n"
          "  retort evidence plan --answers said.jsonl --key k.json --suspect student/ --test closed --out "
          "p.json\n"
          "  retort evidence plan --suspect student/ --twins twins.jsonl --out p.json"},
