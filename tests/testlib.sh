@@ -49,6 +49,25 @@ skip() {
     exit 77
 }
 
+# Starts `retort serve` on the small teacher with the accounts of accounts.db, on free ports; sets $server_pid, $url (of
+# /v1) and $admin (of the admin listener).  The test's shell stops it when it ends.
+# usage: start_small_server OPTION ...
+start_small_server() {
+    "$build_dir/retort" serve "$source_dir/data/teacher-small.gguf" --db accounts.db --port 0 --admin-port 0 --threads 1 \
+        "$@" >server.log 2>&1 &
+    server_pid=$!
+    trap 'kill "$server_pid" 2>/dev/null; wait "$server_pid" 2>/dev/null' EXIT
+    for _ in $(seq 300); do
+        grep -qs admin server.log && break
+        kill -0 "$server_pid" || { cat server.log && return 1; }
+        sleep 0.1
+    done
+    # shellcheck disable=SC2034 # for the tests
+    url=$(grep -oE 'http://127.0.0.1:[0-9]+/v1' server.log | head -n 1)
+    # shellcheck disable=SC2034
+    admin=$(grep -oE 'http://127.0.0.1:[0-9]+/admin' server.log | head -n 1)
+}
+
 run_tests() {
     local name folder status failed=0
     for name in "$@"; do

@@ -47,50 +47,17 @@ static void print_totals(const rt_store_totals *t)
     (void)printf("\n");
 }
 
-int cli_outputs_verify(int argc, char **argv)
-{
-    const char *dir = NULL;
-    bool json = false;
-    const cli_option spec[] = {
-        {CLI_ABOUT, NULL, NULL,
-         "Reads every file of a store: checksums of blocks and rows, every row decoded, every text row "
-         "parsed.\n"
-         "Ends with status 3 when something is damaged; 'retort outputs repair' keeps the rest.\n\n"
-         "Examples:\n  retort outputs verify store\n  retort outputs verify store --json"},
-        {CLI_STRING | CLI_REQUIRED, "DIR", &dir, "the store"},
-        {CLI_FLAG, "--json", &json, "print one JSON object"},
-        {CLI_END, NULL, NULL, NULL},
-    };
-    rt_error err = {0};
-    rt_store_totals totals;
-    places p = {0};
-    rt_status status = cli_parse(spec, argc, argv, &err);
-    p.list = json ? json_array() : NULL;
-    if (status == RT_OK)
-        status = rt_store_verify(dir, on_place, &p, &totals, &err);
-    if (status != RT_OK) {
-        json_decref(p.list);
-        return cli_fail(&err);
-    }
-    const int failed = totals.damaged ? rt_status_exit_code(RT_CHECK_FAILED) : 0;
-    if (json) {
-        const int printed = cli_print_json(totals_json(dir, &totals, p.list));
-        return printed ? printed : failed;
-    }
-    print_totals(&totals);
-    return failed;
-}
+typedef rt_status (*look_fn)(const char *dir, rt_store_place_fn place_fn, void *context,
+                             rt_store_totals *totals, rt_error *err);
 
-int cli_outputs_repair(int argc, char **argv)
+/* Parses, looks through a store with `look`, prints what was found; the number of damaged places goes to
+ * *damaged. */
+static int look_through(int argc, char **argv, const char *about, look_fn look, uint64_t *damaged)
 {
     const char *dir = NULL;
     bool json = false;
     const cli_option spec[] = {
-        {CLI_ABOUT, NULL, NULL,
-         "Writes damaged and unfinished files of a store again with all that is whole in them.  A file that "
-         "had\n"
-         "damage is kept in DIR/damaged/.  Nothing may write to the store meanwhile.\n\n"
-         "Example:\n  retort outputs repair store"},
+        {CLI_ABOUT, NULL, NULL, about},
         {CLI_STRING | CLI_REQUIRED, "DIR", &dir, "the store"},
         {CLI_FLAG, "--json", &json, "print one JSON object"},
         {CLI_END, NULL, NULL, NULL},
@@ -101,15 +68,41 @@ int cli_outputs_repair(int argc, char **argv)
     rt_status status = cli_parse(spec, argc, argv, &err);
     p.list = json ? json_array() : NULL;
     if (status == RT_OK)
-        status = rt_store_repair(dir, on_place, &p, &totals, &err);
+        status = look(dir, on_place, &p, &totals, &err);
     if (status != RT_OK) {
         json_decref(p.list);
         return cli_fail(&err);
     }
+    *damaged = totals.damaged;
     if (json)
         return cli_print_json(totals_json(dir, &totals, p.list));
     print_totals(&totals);
     return 0;
+}
+
+int cli_outputs_verify(int argc, char **argv)
+{
+    uint64_t damaged = 0;
+    const int failed = look_through(
+        argc, argv,
+        "Reads every file of a store: checksums of blocks and rows, every row decoded, every text row "
+        "parsed.\n"
+        "Ends with status 3 when something is damaged; 'retort outputs repair' keeps the rest.\n\n"
+        "Examples:\n  retort outputs verify store\n  retort outputs verify store --json",
+        rt_store_verify, &damaged);
+    return failed || !damaged ? failed : rt_status_exit_code(RT_CHECK_FAILED);
+}
+
+int cli_outputs_repair(int argc, char **argv)
+{
+    uint64_t damaged = 0;
+    return look_through(
+        argc, argv,
+        "Writes damaged and unfinished files of a store again with all that is whole in them.  A file that "
+        "had\n"
+        "damage is kept in DIR/damaged/.  Nothing may write to the store meanwhile.\n\n"
+        "Example:\n  retort outputs repair store",
+        rt_store_repair, &damaged);
 }
 
 int cli_outputs_merge(int argc, char **argv)

@@ -74,12 +74,6 @@ static rt_status hash_teacher(char hex[65], const cli_model *m, rt_error *err)
     return rt_path_is_dir(m->path) ? hash_folder(hex, m->path, err) : rt_sha256_file(hex, m->path, err);
 }
 
-static void from_hex(unsigned char out[32], const char *hex)
-{
-    size_t n;
-    (void)sodium_hex2bin(out, 32, hex, strlen(hex), NULL, &n, NULL);
-}
-
 static rt_rls_header header_of(const arguments *a, const session *s, const char *teacher_hash)
 {
     const rt_tokenizer *t = s->model.tokenizer;
@@ -90,18 +84,10 @@ static rt_rls_header header_of(const arguments *a, const session *s, const char 
                        .topk = (uint32_t)a->topk,
                        .draws = (uint32_t)a->draws,
                        .code_bits = strcmp(a->code, "16") == 0 ? 16 : 8,
-                       .end_id = rt_tokenizer_eos(t),
                        .proposal = a->proposal,
                        .temperature = a->temperature,
                        .seed = a->seed};
-    char hex[65];
-    from_hex(h.tokenizer_hash, rt_tokenizer_hash(t));
-    from_hex(h.teacher_hash, teacher_hash);
-    const char *source = rt_tokenizer_chat_template(t);
-    if (s->model.chat_template && source) {
-        rt_sha256_hex(hex, source, strlen(source));
-        from_hex(h.template_hash, hex);
-    }
+    rt_rls_header_identify(&h, t, s->model.chat_template != NULL, teacher_hash);
     return h;
 }
 

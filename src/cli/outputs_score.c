@@ -71,12 +71,6 @@ static rt_status open_words(session *s, const arguments *a, rt_error *err)
                : status;
 }
 
-static void from_hex(unsigned char out[32], const char *hex)
-{
-    size_t n;
-    (void)sodium_hex2bin(out, 32, hex, strlen(hex), NULL, &n, NULL);
-}
-
 static json_t *facts_of(const arguments *a, const session *s, const char *data_hash)
 {
     const rt_teacher_info *info = rt_teacher_info_of(s->teacher);
@@ -84,17 +78,10 @@ static json_t *facts_of(const arguments *a, const session *s, const char *data_h
                        .n_vocab = (uint32_t)rt_tokenizer_real_size(s->tokenizer),
                        .topk = (uint32_t)a->topk,
                        .code_bits = strcmp(a->code, "16") == 0 ? 16 : 8,
-                       .end_id = rt_tokenizer_eos(s->tokenizer),
                        .proposal = 1,
                        .temperature = 1};
     h.n_logits = h.n_vocab;
-    from_hex(h.tokenizer_hash, rt_tokenizer_hash(s->tokenizer));
-    const char *source = rt_tokenizer_chat_template(s->tokenizer);
-    char hex[65];
-    if (s->chat_template && source) {
-        rt_sha256_hex(hex, source, strlen(source));
-        from_hex(h.template_hash, hex);
-    }
+    rt_rls_header_identify(&h, s->tokenizer, s->chat_template != NULL, NULL);
     const char *slash = strrchr(a->data, '/');
     return json_pack("{s:{s:s,s:s,s:s,s:s,s:s,s:s},s:{s:s,s:b},s:{s:s,s:s,s:I},s:b,s:o}", "teacher", "name",
                      info->name, "kind", "remote", "source", info->source, "tokenizer_hash",

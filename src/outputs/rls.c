@@ -101,6 +101,19 @@ bool rls_hash_from_hex(unsigned char out[32], const char *hex)
     return !*hex || (strlen(hex) == 64 && sodium_hex2bin(out, 32, hex, 64, NULL, &n, NULL) == 0 && n == 32);
 }
 
+void rt_rls_header_identify(rt_rls_header *header, const rt_tokenizer *tokenizer, bool with_template,
+                            const char *teacher_hash)
+{
+    const char *source = with_template ? rt_tokenizer_chat_template(tokenizer) : NULL;
+    char hex[65] = "";
+    if (source)
+        rt_sha256_hex(hex, source, strlen(source));
+    header->end_id = rt_tokenizer_eos(tokenizer);
+    (void)rls_hash_from_hex(header->tokenizer_hash, rt_tokenizer_hash(tokenizer));
+    (void)rls_hash_from_hex(header->template_hash, hex);
+    (void)rls_hash_from_hex(header->teacher_hash, teacher_hash ? teacher_hash : "");
+}
+
 json_t *rt_rls_facts(const rt_rls_header *h)
 {
     char tokenizer[65], chat_template[65], teacher[65], seed[24];

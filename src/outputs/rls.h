@@ -10,6 +10,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 
+#include "model/tokenizer.h"
 #include "outputs/sparse.h"
 
 enum { RT_RLS_VERSION = 1, RT_RLS_HEADER_BYTES = 256 };
@@ -32,6 +33,10 @@ json_t *rt_rls_facts(const rt_rls_header *header);
 rt_status rt_rls_header_from_facts(rt_rls_header *out, const json_t *facts, const char *where, rt_error *err);
 /* RT_INVALID: a field is out of range. */
 rt_status rt_rls_header_check(const rt_rls_header *header, rt_error *err);
+/* Writes who speaks into a header: the tokenizer's hash and end token, the hash of its chat template where
+ * one was used, and the teacher's hash (hex; NULL: not known). */
+void rt_rls_header_identify(rt_rls_header *header, const rt_tokenizer *tokenizer, bool with_template,
+                            const char *teacher_hash);
 /* The largest error of a log-probability `logq` under a code width, in nats (docs/rls.md). */
 double rt_rls_code_error(unsigned code_bits, double logq);
 

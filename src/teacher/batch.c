@@ -569,8 +569,9 @@ rt_status rt_batch_open(rt_teacher **out, const rt_batch_options *options, rt_er
 {
     static const rt_teacher_verbs verbs = {batch_ask, NULL, batch_info, batch_close};
     *out = NULL;
-    char *base = rt_remote_base_url(options->url, NULL, err);
-    if (!base)
+    char *base = NULL;
+    if (rt_remote_key_check(options->key, err) != RT_OK ||
+        !(base = rt_remote_base_url(options->url, NULL, err)))
         return err->status;
     batch *self = calloc(1, sizeof *self);
     if (!self || curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {

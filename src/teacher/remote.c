@@ -248,15 +248,21 @@ static void fill_defaults(rt_remote_options *o)
     o->patience_s = o->patience_s > 0 ? o->patience_s : 300;
 }
 
+rt_status rt_remote_key_check(const char *key, rt_error *err)
+{
+    for (const char *c = key ? key : ""; *c; c++)
+        if ((unsigned char)*c <= ' ' || (unsigned char)*c >= 0x7f)
+            return rt_error_set(err, RT_INVALID, "the key holds a blank or a sign that no key has");
+    return RT_OK;
+}
+
 rt_status rt_remote_open(rt_teacher **out, const rt_remote_options *options, rt_error *err)
 {
     static const rt_teacher_verbs verbs = {remote_ask, remote_score, remote_info, remote_close};
     *out = NULL;
-    for (const char *c = options->key ? options->key : ""; *c; c++)
-        if ((unsigned char)*c <= ' ' || (unsigned char)*c >= 0x7f)
-            return rt_error_set(err, RT_INVALID, "the key holds a blank or a sign that no key has");
-    char *base = rt_remote_base_url(options->url, NULL, err);
-    if (!base)
+    char *base = NULL;
+    if (rt_remote_key_check(options->key, err) != RT_OK ||
+        !(base = rt_remote_base_url(options->url, NULL, err)))
         return err->status;
     remote *self = calloc(1, sizeof *self);
     if (!self || curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK) {

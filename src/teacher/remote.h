@@ -40,6 +40,9 @@ rt_status rt_remote_open(rt_teacher **out, const rt_remote_options *options, rt_
  * address. */
 char *rt_remote_base_url(const char *url, const char **endpoint, rt_error *err);
 
+/* RT_INVALID for a key that holds what would end a header; NULL and "" are no key. */
+rt_status rt_remote_key_check(const char *key, rt_error *err);
+
 /* One plain request outside the machinery, for probes and batches: method "GET" or "POST" on base + path (or
  * on a whole address).  Status below 100 never comes back with RT_OK.  `body` may be NULL; `form_file`, when
  * not NULL, uploads body as multipart file with purpose "batch" under that name. */

@@ -3,22 +3,6 @@
 # shellcheck source=testlib.sh
 . "$(dirname "$0")/../testlib.sh"
 
-model=$source_dir/data/teacher-small.gguf
-
-# Starts `retort serve` on free ports; sets server_pid, url and admin_url.
-start_server() {
-    "$build_dir/retort" serve "$model" --db accounts.db --port 0 --admin-port 0 --threads 1 >server.log 2>&1 &
-    server_pid=$!
-    trap 'kill "$server_pid" 2>/dev/null; wait "$server_pid" 2>/dev/null' EXIT
-    for _ in $(seq 300); do
-        grep -qs admin server.log && break
-        kill -0 "$server_pid" || { cat server.log && return 1; }
-        sleep 0.1
-    done
-    url=$(grep -oE 'http://127.0.0.1:[0-9]+/v1' server.log | head -n 1)
-    admin_url=$(grep -oE 'http://127.0.0.1:[0-9]+/admin' server.log | head -n 1)
-}
-
 an_operator_logs_in_lists_suspends_restores_and_leaves() {
     command -v chromium >/dev/null || skip "chromium is not installed"
     local account key operator
@@ -26,13 +10,13 @@ an_operator_logs_in_lists_suspends_restores_and_leaves() {
     retort account create '<b>Bold & Co</b>' --db accounts.db --json >/dev/null
     key=$(retort key create "$account" --db accounts.db --json | jq -r .secret)
     operator=$(retort key create --admin support --db accounts.db --json | jq -r .secret)
-    start_server
+    start_small_server
     for _ in 1 2 3; do
         curl -sS -o answer.json -H "Authorization: Bearer $key" -H 'Content-Type: application/json' \
             -d '{"prompt": "Once upon a time", "max_tokens": 8}' "$url/completions"
         expect_text '"choices"' "$(cat answer.json)"
     done
-    timeout 300 python3 "$source_dir/tests/serve/browser.py" "$admin_url" "$operator" "Honest Ltd" "$PWD" >steps.txt || {
+    timeout 300 python3 "$source_dir/tests/serve/browser.py" "$admin" "$operator" "Honest Ltd" "$PWD" >steps.txt || {
         cat steps.txt
         return 1
     }
@@ -43,14 +27,14 @@ an_operator_logs_in_lists_suspends_restores_and_leaves() {
 
 the_page_forbids_foreign_scripts_and_frames_and_needs_no_cookie() {
     retort key create --admin read --db accounts.db --json >/dev/null
-    start_server
-    curl -sS -D head.txt -o page.html "$admin_url"
+    start_small_server
+    curl -sS -D head.txt -o page.html "$admin"
     expect_text "default-src 'none'; script-src 'self'" "$(cat head.txt)"
     expect_text "frame-ancestors 'none'" "$(cat head.txt)"
     if grep -qi '^set-cookie' head.txt; then return 1; fi
     if grep -qE 'style="|onclick=|<script>' page.html; then return 1; fi
-    expect_equal 401 "$(curl -sS -o /dev/null -w '%{http_code}' "${admin_url}/v1/live")"
-    expect_equal 404 "$(curl -sS -o /dev/null -w '%{http_code}' "${admin_url}/../etc/passwd" --path-as-is)"
+    expect_equal 401 "$(curl -sS -o /dev/null -w '%{http_code}' "$admin/v1/live")"
+    expect_equal 404 "$(curl -sS -o /dev/null -w '%{http_code}' "$admin/../etc/passwd" --path-as-is)"
 }
 
 run_tests an_operator_logs_in_lists_suspends_restores_and_leaves \

@@ -3,24 +3,6 @@
 # shellcheck source=testlib.sh
 . "$(dirname "$0")/../testlib.sh"
 
-# shellcheck disable=SC2154 # set by testlib.sh
-model=$source_dir/data/teacher-small.gguf
-
-# usage: start_server OPTION ...: on free ports; sets server_pid, url and admin_url
-start_server() {
-    # shellcheck disable=SC2154
-    "$build_dir/retort" serve "$model" --db accounts.db --port 0 --admin-port 0 --threads 1 "$@" >server.log 2>&1 &
-    server_pid=$!
-    trap 'kill "$server_pid" 2>/dev/null; wait "$server_pid" 2>/dev/null' EXIT
-    for _ in $(seq 300); do
-        grep -qs admin server.log && break
-        kill -0 "$server_pid" || { cat server.log && return 1; }
-        sleep 0.1
-    done
-    url=$(grep -oE 'http://127.0.0.1:[0-9]+/v1' server.log | head -n 1)
-    admin_url=$(grep -oE 'http://127.0.0.1:[0-9]+/admin/v1' server.log | head -n 1)
-}
-
 stop_server() {
     kill "$server_pid"
     wait "$server_pid" || true
@@ -43,7 +25,7 @@ ask() {
 }
 
 admin() {
-    curl -sS -H "Authorization: Bearer $operator" "$admin_url/$1"
+    curl -sS -H "Authorization: Bearer $operator" "$admin/v1/$1"
 }
 
 # Waits until the account has the rung.
@@ -72,7 +54,7 @@ END
 rungs_change_what_is_answered_and_a_persons_word_holds() {
     make_accounts
     write_policy
-    start_server --policy policy.yaml
+    start_small_server --policy policy.yaml
     expect_equal 200 "$(ask 1 '{"logprobs": true, "top_logprobs": 5}')"
     expect_equal 403 "$(ask 1 '{"logprobs": true, "logit_bias": {"5": 1}}')"
     expect_text 'not given together' "$(cat answer.json)"
@@ -87,7 +69,7 @@ rungs_change_what_is_answered_and_a_persons_word_holds() {
     expect_text 'case_' "$(jq -r .case account.json)"
     expect_text 'logprobs after' "$(retort audit show --db accounts.db)"
     curl -sS -o back.json -X POST -H "Authorization: Bearer $operator" -d '{"note": "an honest customer"}' \
-        "$admin_url/accounts/$account/reinstate"
+        "$admin/v1/accounts/$account/reinstate"
     for i in $(seq 15 40); do expect_equal 200 "$(ask "$i")"; done
     for _ in $(seq 50); do
         [ "$(admin guard | jq '.data | length')" = 0 ] && break
@@ -101,7 +83,7 @@ rungs_change_what_is_answered_and_a_persons_word_holds() {
 a_challenged_account_is_answered_again_once_it_has_spoken() {
     make_accounts
     write_policy 0.999
-    start_server --policy policy.yaml --guard-state guard.state
+    start_small_server --policy policy.yaml --guard-state guard.state
     local i
     for i in $(seq 1 30); do
         [ "$(ask "$i")" = 200 ] || break
@@ -111,7 +93,7 @@ a_challenged_account_is_answered_again_once_it_has_spoken() {
     expect_equal 403 "$(ask 1)"
     expect_text account_challenged "$(cat answer.json)"
     stop_server
-    start_server --policy policy.yaml --guard-state guard.state
+    start_small_server --policy policy.yaml --guard-state guard.state
     expect_equal 403 "$(ask 1)"
     expect_equal 201 "$(curl -sS -o appeal.json -w '%{http_code}' -X POST -H "Authorization: Bearer $key" \
         -d '{"statement": "We test a page."}' "$url/account/appeals")"
@@ -122,7 +104,7 @@ a_challenged_account_is_answered_again_once_it_has_spoken() {
 a_replay_of_the_recorded_rows_gives_the_live_scores() {
     make_accounts
     write_policy
-    start_server --policy policy.yaml --guard-log rows.jsonl
+    start_small_server --policy policy.yaml --guard-log rows.jsonl
     local i
     for i in $(seq 1 20); do expect_equal 200 "$(ask "$i")"; done
     await_rung logprobs
@@ -140,7 +122,7 @@ a_dry_run_changes_nothing() {
     write_policy
     echo 'ladder: {dry_run: yes, requests_min: 6}' >dry.yaml
     grep -v ladder policy.yaml >>dry.yaml
-    start_server --policy dry.yaml
+    start_small_server --policy dry.yaml
     local i
     for i in $(seq 1 12); do expect_equal 200 "$(ask "$i")"; done
     await_rung logprobs
@@ -149,11 +131,11 @@ a_dry_run_changes_nothing() {
 }
 
 a_guard_without_accounts_and_a_bad_policy_are_refused() {
-    expect_status 2 retort serve "$model" --guard --db none
+    expect_status 2 retort serve "$source_dir/data/teacher-small.gguf" --guard --db none
     expect_text 'retort account create' "$err"
     make_accounts
     echo 'slow: {p: 2}' >policy.yaml
-    expect_status 2 retort serve "$model" --db accounts.db --policy policy.yaml
+    expect_status 2 retort serve "$source_dir/data/teacher-small.gguf" --db accounts.db --policy policy.yaml
     expect_text 'slow.p' "$err"
 }
 
