@@ -199,9 +199,14 @@ static json_t *request_json(const rt_sql_row *row)
 {
     char id[24];
     (void)snprintf(id, sizeof id, "%lld", (long long)rt_sql_row_int(row, 0));
+    json_t *mark = json_null();
+    if (*rt_sql_row_text(row, 19))
+        mark = json_pack("{s:s, s:s, s:I, s:f, s:b}", "scheme", rt_sql_row_text(row, 19), "key",
+                         rt_sql_row_text(row, 20), "h", (json_int_t)rt_sql_row_int(row, 21), "own_share",
+                         rt_sql_row_real(row, 22), "marked", (int)rt_sql_row_int(row, 23));
     return json_pack(
         "{s:s, s:s, s:o, s:f, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:f, s:b, s:f, s:f, s:o, s:o, "
-        "s:o}",
+        "s:o, s:o}",
         "object", "request", "id", id, "request", text_or_null(row, 1), "at",
         (double)rt_sql_row_int(row, 2) / 1000, "account", text_or_null(row, 3), "key", text_or_null(row, 4),
         "endpoint", text_or_null(row, 5), "model", text_or_null(row, 6), "status", int_or_null(row, 7),
@@ -209,7 +214,8 @@ static json_t *request_json(const rt_sql_row *row)
         int_or_null(row, 10), "output_tokens", int_or_null(row, 11), "cost",
         (double)rt_sql_row_int(row, 12) / RT_NANO_USD, "estimated", (int)rt_sql_row_int(row, 13), "ttft_ms",
         (double)rt_sql_row_int(row, 14) / 1000, "total_ms", (double)rt_sql_row_int(row, 15) / 1000, "address",
-        text_or_null(row, 16), "agent", text_or_null(row, 17), "user_hash", text_or_null(row, 18));
+        text_or_null(row, 16), "agent", text_or_null(row, 17), "user_hash", text_or_null(row, 18),
+        "watermark", mark);
 }
 
 /* The newest first; after: the id of the last one seen. */
@@ -231,7 +237,9 @@ rt_status requests_list(call *c, rt_error *err)
 #define REQUESTS(condition)                                                                                  \
     "SELECT id, request, at, account, key_id, endpoint, model, http, outcome, input, cached, output, cost, " \
     "estimated, "                                                                                            \
-    "ttft_us, total_us, address, agent, user_hash FROM ledger WHERE id < $1 AND at >= $2 AND at < "          \
+    "ttft_us, total_us, address, agent, user_hash, mark_scheme, mark_key, mark_h, mark_own, marked FROM "    \
+    "ledger "                                                                                                \
+    "WHERE id < $1 AND at >= $2 AND at < "                                                                   \
     "$3" condition " ORDER BY id DESC LIMIT $4"
     const bool account = *query_get(c, "account"), key = *query_get(c, "key");
     const rt_status status =

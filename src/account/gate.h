@@ -125,7 +125,11 @@ typedef struct rt_outcome {
     int http;                                           /* 200, 499, 500, ... */
     const char *outcome; /* "stop", "length", "client_closed", "error", ...; borrowed for the call */
     double ttft_s, total_s;
-    bool estimated;     /* tokens were not counted but estimated (gateway) */
+    bool estimated;                     /* tokens were not counted but estimated (gateway) */
+    const char *mark_scheme, *mark_key; /* the watermark that stood at the answer; NULL: none */
+    int64_t mark_h;
+    double mark_own;    /* share of the tokens under the account's own key; 0: the common key alone */
+    bool marked;        /* it has tokens that could carry the mark */
     const char *prompt; /* where caller->wants_prompt: kept by the account's policy; else NULL */
     size_t prompt_size;
 } rt_outcome;

@@ -205,6 +205,11 @@ void rt_gate_settle(rt_gate *gate, rt_ticket *ticket, const rt_outcome *outcome,
     row->output = within(outcome->output_tokens, RT_LIMIT_MAX);
     row->http = outcome->http;
     row->estimated = outcome->estimated;
+    rt_text_clean(row->mark_scheme, sizeof row->mark_scheme, outcome->mark_scheme);
+    rt_text_clean(row->mark_key, sizeof row->mark_key, outcome->mark_key);
+    row->mark_h = outcome->mark_h;
+    row->mark_own = outcome->mark_own;
+    row->marked = outcome->marked;
     row->ttft_us = microseconds(outcome->ttft_s);
     row->total_us = microseconds(outcome->total_s);
     rt_text_clean(row->outcome, sizeof row->outcome, outcome->outcome);

@@ -139,17 +139,21 @@ static int by_subject(const void *a, const void *b)
 static rt_status insert_row(rt_db *db, const rt_ledger_row *row, rt_error *err)
 {
     const rt_sql_value values[] = {
-        rt_sql_text(row->request),  rt_sql_int(row->at_ms),     rt_sql_text(row->account),
-        rt_sql_text(row->key),      rt_sql_text(row->endpoint), rt_sql_text(row->model),
-        rt_sql_int(row->http),      rt_sql_text(row->outcome),  rt_sql_int(row->input),
-        rt_sql_int(row->cached),    rt_sql_int(row->output),    rt_sql_int(row->cost),
-        rt_sql_int(row->estimated), rt_sql_int(row->ttft_us),   rt_sql_int(row->total_us),
-        rt_sql_text(row->address),  rt_sql_text(row->agent),    rt_sql_text(row->user_hash)};
+        rt_sql_text(row->request),     rt_sql_int(row->at_ms),     rt_sql_text(row->account),
+        rt_sql_text(row->key),         rt_sql_text(row->endpoint), rt_sql_text(row->model),
+        rt_sql_int(row->http),         rt_sql_text(row->outcome),  rt_sql_int(row->input),
+        rt_sql_int(row->cached),       rt_sql_int(row->output),    rt_sql_int(row->cost),
+        rt_sql_int(row->estimated),    rt_sql_int(row->ttft_us),   rt_sql_int(row->total_us),
+        rt_sql_text(row->address),     rt_sql_text(row->agent),    rt_sql_text(row->user_hash),
+        rt_sql_text(row->mark_scheme), rt_sql_text(row->mark_key), rt_sql_int(row->mark_h),
+        rt_sql_real(row->mark_own),    rt_sql_int(row->marked)};
     return rt_db_run(
         db,
         "INSERT INTO ledger (request, at, account, key_id, endpoint, model, http, outcome, input, cached, "
-        "output, cost, estimated, ttft_us, total_us, address, agent, user_hash) VALUES ($1, $2, $3, $4, "
-        "$5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)",
+        "output, cost, estimated, ttft_us, total_us, address, agent, user_hash, mark_scheme, "
+        "mark_key, mark_h, mark_own, marked) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, "
+        "$14, "
+        "$15, $16, $17, $18, $19, $20, $21, $22, $23)",
         values, sizeof values / sizeof values[0], NULL, NULL, NULL, err);
 }
 

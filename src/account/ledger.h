@@ -20,7 +20,11 @@ typedef struct rt_ledger_row { /* texts are clean (rt_text_clean): no control ch
     int64_t at_ms; /* admitted */
     int64_t http, input, cached, output, cost, ttft_us, total_us;
     bool estimated;
-    bool reserved; /* a reservation of this request id ends (PostgreSQL) */
+    char mark_scheme[24], mark_key[48]; /* the watermark: scheme and the key's id; empty: none stood at it */
+    int64_t mark_h;
+    double mark_own; /* share of the tokens under the account's own key */
+    bool marked;     /* the answer had tokens that could carry it */
+    bool reserved;   /* a reservation of this request id ends (PostgreSQL) */
     rt_meter_draw reserved_draw, used_draw;
     char *prompt; /* malloc'd, or NULL; owned by the row */
     size_t prompt_size;

@@ -72,6 +72,13 @@ static const char *const migrations[] = {
     " signature TEXT NOT NULL);"
     "CREATE TABLE audit_head (one BIGINT PRIMARY KEY, count BIGINT NOT NULL, hash TEXT NOT NULL,"
     " signature TEXT NOT NULL, public_key TEXT NOT NULL);",
+    /* the watermark of an answer: scheme, the key's id (never the key), context, share under the account's
+     * own key, and whether a token could carry it */
+    "ALTER TABLE ledger ADD COLUMN mark_scheme TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE ledger ADD COLUMN mark_key TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE ledger ADD COLUMN mark_h BIGINT NOT NULL DEFAULT 0;"
+    "ALTER TABLE ledger ADD COLUMN mark_own DOUBLE PRECISION NOT NULL DEFAULT 0;"
+    "ALTER TABLE ledger ADD COLUMN marked BIGINT NOT NULL DEFAULT 0;",
 };
 enum { VERSION = sizeof migrations / sizeof migrations[0] };
 

@@ -43,6 +43,7 @@ typedef struct run {
     cli_stream stream;
     json_t *row; /* of a single prompt */
     rt_mark *mark;
+    rt_mark_key mark_key;
     json_t *mark_json; /* NULL: no watermark */
     double opened_s, begun;
     rt_generate_stats stats;
@@ -283,8 +284,8 @@ static int work(run *r, rt_error *err)
     if (rt_pool_open(&r->pool, (unsigned)rt_size_min(s->threads, 1 << 16), err) != RT_OK ||
         cli_model_open(&r->model, s->model, cli_precision(s->precision), s->raw ? CLI_MODEL_NO_TEMPLATE : 0,
                        r->pool, err) != RT_OK ||
-        cli_mark_open(&r->mark, &r->mark_json, &s->mark, r->model.model->config.n_vocab, r->model.tokenizer,
-                      err) != RT_OK)
+        cli_mark_open(&r->mark, &r->mark_key, &r->mark_json, &s->mark, r->model.model->config.n_vocab,
+                      r->model.tokenizer, err) != RT_OK)
         return cli_fail(err);
     r->opened_s = rt_clock_seconds() - from;
     cli_interrupts_watch();
@@ -315,6 +316,8 @@ int cmd_generate(int argc, char **argv)
         {CLI_COUNT, "--tokens-max N", &s.tokens_max, "of an answer (default 256)"},
         CLI_SAMPLING_ROWS(s.sampling),
         CLI_MARK_ROWS(s.mark),
+        {CLI_STRING, "--watermark-account NAME", &s.mark.account,
+         "a second key, derived for this account, for a share of the tokens"},
         {CLI_COUNT, "--slots N", &s.slots, "answers side by side (default 16)"},
         {CLI_COUNT, "--context N", &s.context, "tokens of prompt and answer (default: the model's)"},
         {CLI_STRING, "--precision " CLI_PRECISIONS, &s.precision, "of the computation (default int8)"},

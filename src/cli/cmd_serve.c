@@ -17,7 +17,7 @@
 #include "cli/commands.h"
 #include "cli/open_model.h"
 #include "cli/upstreams.h"
-#include "cli/watermark.h"
+#include "cli/serve_marks.h"
 #include "serve/serve.h"
 
 enum { ADMIN_PORT = 8081, ADMIN_PORT_ANY = 1 << 20 }; /* any: not given */
@@ -32,6 +32,7 @@ typedef struct settings {
     bool insecure, open_tokenizer, metrics_open, ledger_behind, guard;
     const char *reasoning;
     cli_mark_options mark;
+    const char *mark_own;
 } settings;
 
 typedef struct server {
@@ -41,7 +42,7 @@ typedef struct server {
     rt_serve_model served[RT_SERVE_MODELS_MAX];
     char *ids[RT_SERVE_MODELS_MAX];
     char hashes[RT_SERVE_MODELS_MAX][65];
-    rt_mark *marks[RT_SERVE_MODELS_MAX]; /* NULL: no watermark */
+    cli_serve_mark marks[RT_SERVE_MODELS_MAX];
     size_t n_models;
     rt_serve_alias aliases[CLI_LIST_MAX];
     char *alias_words[CLI_LIST_MAX];
@@ -93,10 +94,10 @@ static rt_status mark_one(server *s, size_t i, rt_error *err)
 {
     json_t *record;
     const cli_model *m = &s->models[i];
-    if (cli_mark_open(&s->marks[i], &record, &s->settings->mark, m->model->config.n_vocab, m->tokenizer,
-                      err) != RT_OK)
+    if (cli_serve_mark_open(&s->marks[i], &record, &s->settings->mark, s->settings->mark_own,
+                            m->model->config.n_vocab, m->tokenizer, err) != RT_OK)
         return err->status;
-    s->served[i].marker = s->marks[i] ? rt_mark_marker(s->marks[i]) : NULL;
+    s->served[i].marking = s->marks[i].common ? &s->marks[i].marking : NULL;
     if (record) {
         char *line = json_dumps(record, JSON_COMPACT);
         if (line)
@@ -140,6 +141,11 @@ static rt_status open_models(server *s, rt_error *err)
     if (s->settings->upstreams.count > 0) {
         if (names->count > 0)
             return rt_error_set(err, RT_INVALID, "serve: a gateway (--upstream) has no models of its own");
+        if (s->settings->mark.key)
+            return rt_error_set(
+                err, RT_INVALID,
+                "serve: a gateway draws no tokens and cannot mark: --watermark belongs to the "
+                "server behind it");
         if (s->settings->aliases.count > 0)
             return rt_error_set(err, RT_INVALID,
                                 "serve: a gateway has no --alias: say models=NAME=REMOTE in --upstream");
@@ -363,7 +369,8 @@ int cmd_serve(int argc, char **argv)
                     .timeout = 600,
                     .drain = 30,
                     .connections = 16384,
-                    .mark = {.alpha = 0.3}};
+                    .mark = {.alpha = 0.3},
+                    .mark_own = "all"};
     const cli_option spec[] = {
         {CLI_ABOUT, NULL, NULL,
          "Serves models to OpenAI-compatible clients: chat/completions, completions (with echo scoring),\n"
@@ -414,6 +421,9 @@ int cmd_serve(int argc, char **argv)
         {CLI_STRING, "--reference FILE", &set.reference, "another reference than the built-in one"},
         {CLI_STRING, "--log FILE", &set.log, "access log, a line of JSON a request (-: standard error)"},
         CLI_MARK_ROWS(set.mark),
+        {CLI_STRING, "--watermark-own all|guard|nobody", &set.mark_own,
+         "accounts with a key of their own beside the common one; guard: from its rung watermark on (default "
+         "all)"},
         {CLI_STRING, "--precision " CLI_PRECISIONS, &set.precision, "of the computation (default int8)"},
         {CLI_COUNT, "--threads N", &set.threads, "default: one a processor"},
         {CLI_END, NULL, NULL, NULL},
@@ -424,7 +434,7 @@ int cmd_serve(int argc, char **argv)
     server s = {.settings = &set};
     const int status = work(&s, &err);
     for (size_t i = 0; i < s.n_models; i++) {
-        rt_mark_close(s.marks[i]);
+        cli_serve_mark_close(&s.marks[i]);
         cli_model_close(&s.models[i]);
         free(s.ids[i]);
     }

@@ -28,18 +28,17 @@ typedef struct cli_mark_options {
      "mark answers: a key file or id ('retort watermark key new')"},                                         \
         {CLI_STRING, "--watermark-scheme " CLI_SCHEMES, &(m).scheme,                                         \
          "another scheme than the key's own, under a key derived for it"},                                   \
-        {CLI_STRING, "--watermark-account NAME", &(m).account,                                               \
-         "a second key, derived for this account, for a share of the tokens"},                               \
-        {CLI_REAL, "--watermark-alpha X", &(m).alpha, "that share (default 0.3)"},                           \
+        {CLI_REAL, "--watermark-alpha X", &(m).alpha,                                                        \
+         "share of the tokens under an account's own key (default 0.3)"},                                    \
     {                                                                                                        \
         CLI_FLAG, "--watermark-skip-repeated", &(m).skip_repeated,                                           \
             "green lists too leave repeated contexts unmarked (the others always do)"                        \
     }
 
-/* *mark stays NULL when no key was given.  json: what a record may say of it (scheme, key id, h, tokenizer),
- * NULL when none. */
-rt_status cli_mark_open(rt_mark **mark, json_t **json, const cli_mark_options *options, size_t n_vocab,
-                        const rt_tokenizer *tokenizer, rt_error *err);
+/* *mark stays NULL when no key was given.  *key: the common one.  json: what a record may say of it (scheme,
+ * key id, h, tokenizer), NULL when none. */
+rt_status cli_mark_open(rt_mark **mark, rt_mark_key *key, json_t **json, const cli_mark_options *options,
+                        size_t n_vocab, const rt_tokenizer *tokenizer, rt_error *err);
 
 int watermark_key(int argc, char **argv);
 int watermark_detect(int argc, char **argv);

@@ -61,10 +61,9 @@ static json_t *record(const rt_mark_key *key, const cli_mark_options *options, c
     return json;
 }
 
-rt_status cli_mark_open(rt_mark **mark, json_t **json, const cli_mark_options *options, size_t n_vocab,
-                        const rt_tokenizer *tokenizer, rt_error *err)
+rt_status cli_mark_open(rt_mark **mark, rt_mark_key *key, json_t **json, const cli_mark_options *options,
+                        size_t n_vocab, const rt_tokenizer *tokenizer, rt_error *err)
 {
-    rt_mark_key key;
     rt_watermark second;
     *mark = NULL;
     *json = NULL;
@@ -72,25 +71,25 @@ rt_status cli_mark_open(rt_mark **mark, json_t **json, const cli_mark_options *o
         return options->scheme || options->account
                    ? rt_error_set(err, RT_INVALID, "--watermark-scheme and -account need --watermark KEY")
                    : RT_OK;
-    if (cli_key_open(&key, options->key, options->scheme, n_vocab, err) != RT_OK)
+    if (cli_key_open(key, options->key, options->scheme, n_vocab, err) != RT_OK)
         return err->status;
-    if (key.tokenizer[0] && strcmp(key.tokenizer, rt_tokenizer_hash(tokenizer)) != 0)
+    if (key->tokenizer[0] && strcmp(key->tokenizer, rt_tokenizer_hash(tokenizer)) != 0)
         return rt_error_set(err, RT_MISMATCH,
                             "key %s belongs to tokenizer %.12s, and the model has %.12s: a key for each",
-                            key.id, key.tokenizer, rt_tokenizer_hash(tokenizer));
-    if (key.mark.scheme == RT_SCHEME_UNIGRAM)
+                            key->id, key->tokenizer, rt_tokenizer_hash(tokenizer));
+    if (key->mark.scheme == RT_SCHEME_UNIGRAM)
         (void)fprintf(stderr,
                       "retort: warning: unigram marks with one fixed list, which anybody can read from "
                       "token counts; it is no scheme for a service\n");
-    if (rt_mark_key_is_public(&key.mark))
+    if (rt_mark_key_is_public(&key->mark))
         (void)fprintf(stderr,
                       "retort: warning: key %s is in public code: anybody can make or remove such a mark\n",
-                      key.id);
-    if (options->account && rt_mark_key_for_account(&second, &key.mark, options->account, err) != RT_OK)
+                      key->id);
+    if (options->account && rt_mark_key_for_account(&second, &key->mark, options->account, err) != RT_OK)
         return err->status;
-    if (rt_mark_open(mark, &key.mark, options->account ? &second : NULL, options->alpha,
+    if (rt_mark_open(mark, &key->mark, options->account ? &second : NULL, options->alpha,
                      options->skip_repeated, err) != RT_OK)
         return err->status;
-    *json = record(&key, options, tokenizer);
+    *json = record(key, options, tokenizer);
     return RT_OK;
 }

@@ -329,3 +329,4 @@ void rt_mark_close(rt_mark *m)
 }
 
 const rt_marker *rt_mark_marker(const rt_mark *m) { return &m->marker; }
+rt_mark *rt_mark_of_marker(const rt_marker *marker) { return (rt_mark *)(uintptr_t)marker; }

@@ -23,5 +23,6 @@ rt_status rt_mark_open(rt_mark **out, const rt_watermark *first, const rt_waterm
                        bool skip_repeated, rt_error *err);
 void rt_mark_close(rt_mark *mark);
 const rt_marker *rt_mark_marker(const rt_mark *mark); /* lives as long as the mark */
+rt_mark *rt_mark_of_marker(const rt_marker *marker);  /* of a marker that rt_mark_marker gave */
 
 #endif

@@ -13,6 +13,11 @@ struct rt_guard_policy_file {
 static const rt_field fields[] = {
     {"observe.p", RT_FIELD_REAL, AT(p[RT_RUNG_OBSERVE]), "0.05", "the state says watched; 0: never", NULL, 0,
      1},
+    {"watermark.p", RT_FIELD_REAL, AT(p[RT_RUNG_WATERMARK]), "0",
+     "answers carry a watermark of the account's own key (serve --watermark); 0: never", NULL, 0, 1},
+    {"twins.p", RT_FIELD_REAL, AT(p[RT_RUNG_TWINS]), "0",
+     "some answers are drawn twice, one is sent and one kept (serve --sealed); 0: never", NULL, 0, 1},
+    {"twins.share", RT_FIELD_REAL, AT(twins_share), "0.02", "of its requests", NULL, 0, 0.2},
     {"slow.p", RT_FIELD_REAL, AT(p[RT_RUNG_SLOW]), "0.01", "a quarter of the rates", NULL, 0, 1},
     {"slow.message", RT_FIELD_STRING, AT(slow_message),
      "'This account is limited because its use looks like bulk collection of answers. You can object.'",
@@ -52,8 +57,8 @@ enum { N_FIELDS = sizeof fields / sizeof *fields };
 
 const char *rt_rung_name(rt_rung rung)
 {
-    static const char *const names[RT_RUNG_COUNT] = {"none",      "observe",   "slow",   "logprobs",
-                                                     "reasoning", "challenge", "suspend"};
+    static const char *const names[RT_RUNG_COUNT] = {"none",     "observe",   "watermark", "twins",  "slow",
+                                                     "logprobs", "reasoning", "challenge", "suspend"};
     return names[rung];
 }
 

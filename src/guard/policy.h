@@ -11,6 +11,8 @@
 typedef enum rt_rung { /* in order of what they do to an account */
                        RT_RUNG_NONE,
                        RT_RUNG_OBSERVE,   /* its state says "watched"; nothing changes for it */
+                       RT_RUNG_WATERMARK, /* its answers carry a mark of its own; it notices nothing */
+                       RT_RUNG_TWINS,     /* some answers are drawn twice, some hold a canary */
                        RT_RUNG_SLOW,      /* a quarter of its rates */
                        RT_RUNG_LOGPROBS,  /* fewer alternatives a token, or none */
                        RT_RUNG_REASONING, /* reasoning is not shown */
@@ -24,6 +26,7 @@ enum { RT_SUSPEND_BY_PERSON, RT_SUSPEND_BY_RULE };
 
 typedef struct rt_guard_policy {
     double p[RT_RUNG_COUNT]; /* [RT_RUNG_NONE] is not used; 0: the rung is never taken */
+    double twins_share;      /* of the requests from RT_RUNG_TWINS on that are drawn twice */
     size_t logprobs_top;     /* alternatives that RT_RUNG_LOGPROBS leaves */
     size_t suspend_families; /* kinds of signals that must agree, or a linked cluster */
     int suspend_by;          /* person: it is proposed, an operator decides */

@@ -158,6 +158,11 @@ void rt_call_settle(rt_call *call, int http, bool wait)
                                 .ttft_s = call->ttft_s,
                                 .total_s = rt_clock_seconds() - request->begun_s,
                                 .estimated = call->estimated,
+                                .mark_scheme = call->mark.marking ? call->mark.marking->scheme : NULL,
+                                .mark_key = call->mark.marking ? call->mark.marking->key : NULL,
+                                .mark_h = call->mark.marking ? (int64_t)call->mark.marking->h : 0,
+                                .mark_own = call->mark.own_share,
+                                .marked = call->marked,
                                 .prompt = call->caller->wants_prompt ? request->body : NULL,
                                 .prompt_size = call->caller->wants_prompt ? request->body_size : 0};
     rt_ticket *ticket = call->ticket;

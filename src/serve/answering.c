@@ -52,6 +52,8 @@ static bool make_job(rt_call *call, rt_fault *fault)
     job->lane = call->lane;
     job->deadline_s = deadline_of(call, job->arrived_s);
     call->prompt_tokens = rt_job_prompt_tokens(job);
+    if (!rt_call_mark(call, fault))
+        return false;
     return rt_compose_init(&call->reply, call->model, q, job, call->serve->fingerprints[call->lane],
                            call->serve->options.reasoning, &err) == RT_OK ||
            no_memory(fault);
@@ -204,6 +206,7 @@ static void account_for(rt_call *call)
         rt_metrics_observe(&m->tpot, (job->ended_s - job->first_token_s) * (double)job->n_choices /
                                          (double)(call->output_tokens - job->n_choices));
     rt_metrics_observe(&m->e2e, rt_clock_seconds() - arrived);
+    rt_call_note_mark(call);
     call->finish = job->choices[0].finish == RT_JOB_STOP ? "stop" : "length";
     (void)pthread_mutex_unlock(&job->lock);
 }

@@ -122,9 +122,8 @@ void rt_draw_token(rt_drawer *d, const rt_job_options *options, const rt_choice 
     if (options->grammar && !constrain(d, options->grammar, choice, logits, n_vocab))
         return;
     rt_penalise(&options->penalties, logits, n_vocab, ids, n_prompt, ids + n_prompt, n_answer, d->counts);
-    rt_sampling sampling = options->sampling;
-    sampling.marker = d->marker;
-    out->id = rt_sample(d->sampler, &sampling, logits, ids, n_prompt + n_answer, choice->index, n_answer);
+    out->id =
+        rt_sample(d->sampler, &options->sampling, logits, ids, n_prompt + n_answer, choice->index, n_answer);
     if (options->grammar && !rt_tokenizer_is_end(d->tokenizer, out->id) &&
         !rt_constrain_accept(d->constrainer, options->grammar, choice->state, out->id))
         out->id = -1; /* a bias has lifted what may not come */

@@ -18,7 +18,6 @@ typedef struct rt_drawer { /* scratch of one thread for one vocabulary */
     uint32_t *counts;            /* [n_vocab], zero between calls */
     rt_constrainer *constrainer; /* NULL until a grammar needs it */
     const rt_tokenizer *tokenizer;
-    const rt_marker *marker; /* NULL: none */
 } rt_drawer;
 rt_status rt_drawer_init(rt_drawer *drawer, const rt_tokenizer *tokenizer, size_t n_vocab, rt_error *err);
 void rt_drawer_deinit(rt_drawer *drawer);

@@ -24,7 +24,6 @@ typedef struct rt_lane_options { /* models are borrowed for the engine's life */
     const rt_model *model;
     const rt_tokenizer *tokenizer;
     size_t n_slots, n_positions; /* n_positions 0: the model's context */
-    const rt_marker *marker;     /* a watermark on every answer; NULL: none */
 } rt_lane_options;
 
 typedef struct rt_engine_options {

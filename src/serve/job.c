@@ -107,6 +107,7 @@ void rt_job_free(rt_job *job)
     free(job->choices);
     free(job->prompt_logits);
     rt_job_options_deinit(&job->options);
+    rt_marking_give(&job->mark);
     (void)pthread_mutex_destroy(&job->lock);
     free(job);
 }

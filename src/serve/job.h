@@ -15,6 +15,7 @@
 #include "model/sampler.h"
 #include "model/tokenizer.h"
 #include "serve/json_grammar.h"
+#include "serve/marking.h"
 
 enum {
     RT_CHOICES_MAX = 16, /* n */
@@ -101,8 +102,9 @@ struct rt_job {
     size_t n_choices;
     uint64_t account; /* whose turn it is; 0 without accounts */
     double arrived_s, deadline_s;
-    size_t lane; /* which model */
-    void *owner; /* the event thread's */
+    size_t lane;         /* which model */
+    void *owner;         /* the event thread's */
+    rt_marking_use mark; /* behind options.sampling.marker; taken back with the job */
 
     atomic_bool cancelled; /* by the event thread: free the sequences */
     atomic_bool paused;    /* by the event thread: the client does not read */

@@ -46,11 +46,9 @@ rt_status rt_lane_open(rt_lane *lane, const rt_lane_options *options, rt_error *
         ok = (lane->slots[i].ids = calloc(lane->capacity + 1, sizeof(int32_t))) != NULL;
     if (!ok)
         return rt_error_set(err, RT_NO_MEMORY, "no memory for %zu slots", n);
-    for (size_t i = 0; i < threads; i++) {
+    for (size_t i = 0; i < threads; i++)
         if (rt_drawer_init(&lane->drawers[i], options->tokenizer, lane->n_vocab, err) != RT_OK)
             return err->status;
-        lane->drawers[i].marker = options->marker;
-    }
     return RT_OK;
 }
 

@@ -88,6 +88,12 @@ void rt_log_call(rt_call *call)
     (void)json_object_set_new(line, "output_tokens", json_integer((json_int_t)call->output_tokens));
     (void)json_object_set_new(line, "ms",
                               json_integer((json_int_t)(1e3 * (rt_clock_seconds() - request->begun_s))));
+    if (call->mark.marking)
+        (void)json_object_set_new(line, "watermark",
+                                  json_pack("{s:s,s:s,s:I,s:f,s:b}", "scheme", call->mark.marking->scheme,
+                                            "key", call->mark.marking->key, "h",
+                                            (json_int_t)call->mark.marking->h, "own_share",
+                                            call->mark.own_share, "marked", call->marked));
     put_text(line, "ip", request->address, 64);
     if (has_head) {
         put_text(line, "user_agent", rt_http_request_field(x, "user-agent"), 256);

@@ -142,7 +142,7 @@ static rt_status open_engine(rt_serve *s, rt_error *err)
     rt_lane_options lanes[RT_SERVE_MODELS_MAX];
     for (size_t i = 0; i < s->options.n_models; i++)
         lanes[i] = (rt_lane_options){s->options.models[i].model, s->options.models[i].tokenizer,
-                                     s->options.n_slots, s->options.n_positions, s->options.models[i].marker};
+                                     s->options.n_slots, s->options.n_positions};
     const rt_engine_options options = {.prefill_tokens = s->options.prefill_tokens,
                                        .queue_max = s->options.queue_max,
                                        .changed = wake_loop,

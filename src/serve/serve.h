@@ -9,6 +9,7 @@
 #include "serve/engine.h"
 #include "serve/gateway.h"
 #include "serve/http.h"
+#include "serve/marking.h"
 #include "serve/request.h"
 #include "serve/watch.h"
 
@@ -22,7 +23,7 @@ typedef struct rt_serve_model { /* borrowed for the server's life */
     const char *quant;                     /* "Q4_1", ... for /v1/models */
     const char *sha256;                    /* of the weight file, or NULL */
     int64_t created;                       /* Unix seconds */
-    const rt_marker *marker;               /* a watermark on its answers; NULL: none */
+    const rt_marking *marking;             /* a watermark on its answers; NULL: none */
 } rt_serve_model;
 
 typedef struct rt_serve_alias {

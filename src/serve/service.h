@@ -50,6 +50,8 @@ struct rt_call { /* a request from its head to its last byte */
     rt_ticket *ticket;                    /* open between admission and the bill */
     size_t reserved_tokens, named_tokens; /* the worst case; the request's own max_tokens, 0: none */
     int top_logprobs;
+    rt_marking_use mark; /* what stood at the answer, for log and ledger; the job's own is taken back */
+    bool marked;         /* an answer has tokens that could carry it */
     bool scores, tail, noted, delivered, revoked; /* noted: in the ledger; delivered: whole */
     rt_fault fault;                               /* instead of a whole answer; status 0: none */
     rt_call *next_settled;
@@ -101,6 +103,11 @@ void rt_service_finished(void *context, rt_http_exchange *x);
 /* watching.c; without a guard all of it does nothing */
 bool rt_call_watch_allows(rt_call *call, rt_fault *fault);
 void rt_call_watch(const rt_call *call);
+
+/* marking.c: puts the watermark of this caller on the job */
+bool rt_call_mark(rt_call *call, rt_fault *fault);
+/* Notes whether an answer has tokens that could carry it; under the job's lock. */
+void rt_call_note_mark(rt_call *call);
 
 /* admission.c; without accounts all of it lets through */
 const char *rt_request_key(const rt_http_exchange *x); /* NULL: none was sent */

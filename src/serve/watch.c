@@ -76,6 +76,9 @@ static rt_watch_rules rules_of_rung(const rt_guard_policy *policy, const rt_ladd
                             .no_bias_with_logprobs = !policy->exposure_bias};
     if (!entry || policy->dry_run)
         return rules;
+    rules.own_mark = entry->state.rung >= RT_RUNG_WATERMARK && policy->p[RT_RUNG_WATERMARK] > 0;
+    if (entry->state.rung >= RT_RUNG_TWINS && policy->p[RT_RUNG_TWINS] > 0)
+        rules.twins_share = policy->twins_share;
     if (entry->state.rung >= RT_RUNG_LOGPROBS && policy->p[RT_RUNG_LOGPROBS] > 0) {
         rules.top_logprobs = policy->logprobs_top;
         rules.no_logprobs = policy->logprobs_top == 0;
@@ -91,7 +94,7 @@ static void publish(rt_watch *w, const rt_ladder_entry *entry)
 {
     (void)pthread_mutex_lock(&w->queue_lock);
     rules_entry *found = find_rules(w, entry->name);
-    if (!found && entry->state.rung >= RT_RUNG_LOGPROBS) {
+    if (!found && entry->state.rung >= RT_RUNG_WATERMARK) {
         if (w->n_rules == w->rules_capacity) {
             const size_t capacity = 2 * w->rules_capacity + 64;
             rules_entry *rules = realloc(w->rules, capacity * sizeof *rules);

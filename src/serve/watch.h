@@ -35,6 +35,8 @@ typedef struct rt_watch_rules {
     size_t top_logprobs; /* most alternatives a token */
     bool no_logprobs, no_reasoning, challenged;
     bool no_bias_with_logprobs;
+    bool own_mark;      /* its answers carry its own key's watermark */
+    double twins_share; /* of its requests; 0: it is not suspected enough */
 } rt_watch_rules;
 rt_watch_rules rt_watch_rules_of(rt_watch *watch, const char *account);
 const rt_guard_policy *rt_watch_policy(const rt_watch *watch);
