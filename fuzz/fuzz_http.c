@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "serve/http_parse.h"
+#include "serve/forwarded.h"
 
 int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size);
 
@@ -22,6 +22,15 @@ static void check_head(const rt_http_head *head)
     for (size_t i = 0; i < head->n_fields; i++)
         check(head->fields[i].name[0] && !strpbrk(head->fields[i].name, " \t:\r\n") &&
               !strpbrk(head->fields[i].value, "\r\n"));
+}
+
+/* Whatever stands in X-Forwarded-For, what comes out is an address. */
+static void check_forwarded(const rt_http_head *head)
+{
+    rt_network all = {.bits = 0};
+    char address[64] = "127.0.0.1", again[64];
+    rt_forwarded_address(address, head, &all, 1);
+    check(rt_address_text(again, address, strlen(address)) && strcmp(address, again) == 0);
 }
 
 static size_t feed(const char *data, size_t size, size_t step, rt_text *body, rt_http_fault *fault)
@@ -59,6 +68,8 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size)
         check(ok || (fault.status >= 400 && fault.code && fault.message));
         if (ok)
             check_head(&head);
+        if (ok)
+            check_forwarded(&head);
         const bool chunked = ok && head.chunked;
         const size_t length = ok && head.has_length ? (size_t)head.length : 0;
         free(copy);

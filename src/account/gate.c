@@ -63,9 +63,8 @@ static rt_status open_parts(rt_gate *gate, rt_error *err)
     if (rt_secrets_open(&gate->secrets, gate->options.secrets, gate->where, err) != RT_OK ||
         (!gate->shared && take_server_lock(gate, err) != RT_OK) ||
         rt_db_open(&gate->db, gate->where, err) != RT_OK ||
-        rt_desk_open(&gate->desk, gate->where, gate->options.secrets, err) != RT_OK)
+        rt_gate_open_desk(gate, &gate->desk, err) != RT_OK)
         return err->status;
-    rt_desk_set_clock(gate->desk, &gate->options.clock);
     if (gate->shared &&
         (rt_shared_register(gate, err) != RT_OK || rt_shared_sweep(gate, gate->db, err) != RT_OK))
         return err->status;
@@ -84,11 +83,13 @@ rt_status rt_gate_open(rt_gate **out, const rt_gate_options *options, rt_error *
     gate->lock_fd = -1;
     gate->shared = rt_db_url_is_shared(options->db);
     gate->where = strdup(options->db);
+    gate->secrets_path = options->secrets ? strdup(options->secrets) : NULL;
+    gate->options.secrets = gate->secrets_path;
     gate->guesses = calloc(GUESS_PLACES, sizeof *gate->guesses);
     (void)pthread_mutex_init(&gate->mutex, NULL);
     (void)pthread_mutex_init(&gate->queue_mutex, NULL);
     (void)pthread_cond_init(&gate->queue_filled, NULL);
-    if (!gate->where || !gate->guesses)
+    if (!gate->where || !gate->guesses || (options->secrets && !gate->secrets_path))
         (void)rt_error_set(err, RT_NO_MEMORY, "no memory for the account gate");
     else if (open_parts(gate, err) == RT_OK) {
         randombytes_buf(&gate->guess_seed, sizeof gate->guess_seed);
@@ -123,6 +124,7 @@ void rt_gate_close(rt_gate *gate)
     (void)pthread_cond_destroy(&gate->queue_filled);
     free(gate->guesses);
     free(gate->where);
+    free(gate->secrets_path);
     free(gate);
 }
 
@@ -137,6 +139,14 @@ size_t rt_gate_account_count(rt_gate *gate)
 }
 
 rt_desk *rt_gate_desk(rt_gate *gate) { return gate->desk; }
+
+rt_status rt_gate_open_desk(rt_gate *gate, rt_desk **out, rt_error *err)
+{
+    if (rt_desk_open(out, gate->where, gate->options.secrets, err) != RT_OK)
+        return err->status;
+    rt_desk_set_clock(*out, &gate->options.clock);
+    return RT_OK;
+}
 
 /* The stricter of two buckets, whole units left. */
 static void view_one(const rt_meter *meter, const rt_limits *limits, rt_limit_view *view)

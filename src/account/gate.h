@@ -36,8 +36,9 @@ typedef struct rt_time_source { /* NULL functions: the system's clocks */
 } rt_time_source;
 
 typedef struct rt_gate_options {
-    const char *db;        /* a path, or postgres://...; copied */
-    const char *secrets;   /* file of the signing and sealing keys; NULL: beside the database (secrets.h) */
+    const char *db; /* a path, or postgres://...; copied */
+    const char
+        *secrets; /* file of the signing and sealing keys; NULL: beside the database (secrets.h); copied */
     const rt_terms *terms; /* borrowed for the gate's life; NULL: no terms are asked for */
     const json_t *prices;  /* rt_prices_check'ed; for accounts without prices of their own; NULL: none */
     int64_t ledger_days;   /* rows older than this are pruned; 0: kept for ever */
@@ -159,5 +160,7 @@ void rt_duration_text(char out[32], double seconds);
 /* The admin API and an account's own view go through the gate's own connection: account/admin.h. */
 typedef struct rt_desk rt_desk;
 rt_desk *rt_gate_desk(rt_gate *gate);
+/* Another one with a connection of its own, for calls that may be slow: the caller closes it. */
+rt_status rt_gate_open_desk(rt_gate *gate, rt_desk **out, rt_error *err);
 
 #endif

@@ -76,10 +76,8 @@ void rt_gate_note_refused(rt_gate *gate, const rt_caller *caller, const rt_gate_
 }
 
 /* The worst case: no token of the prompt was cached, or all, whichever costs more. */
-static bool worst_case(const rt_gate *gate, const account_entry *account, const rt_gate_ask *ask,
-                       rt_meter_draw *draw, rt_refusal *refusal)
+static bool worst_case(const json_t *prices, const rt_gate_ask *ask, rt_meter_draw *draw, rt_refusal *refusal)
 {
-    const json_t *prices = prices_of(gate, account);
     int64_t fresh = 0, cached = 0;
     if (ask->prompt_tokens < 0 || ask->output_tokens < 0 || ask->prompt_tokens > RT_LIMIT_MAX ||
         ask->output_tokens > RT_LIMIT_MAX)
@@ -129,7 +127,8 @@ static bool try_admit(rt_gate *gate, rt_ticket *ticket, const rt_gate_ask *ask, 
     rt_error err = {0};
     bool admitted = false;
     const bool over = ticket->account->until > 0 && ticket->account->until <= rt_gate_unix_ms(gate) / 1000;
-    if (!worst_case(gate, ticket->account, ask, &ticket->row.reserved_draw, refusal) ||
+    ticket->prices = json_incref((json_t *)prices_of(gate, ticket->account)); /* NULL is allowed */
+    if (!worst_case(ticket->prices, ask, &ticket->row.reserved_draw, refusal) ||
         (!over && !still_open(ticket, refusal)))
         return false;
     if (!gate->shared)
@@ -217,8 +216,7 @@ void rt_gate_settle(rt_gate *gate, rt_ticket *ticket, const rt_outcome *outcome,
     ticket->context = context;
     (void)pthread_mutex_lock(&gate->mutex);
     account_entry *account = ticket->account;
-    (void)rt_prices_cost(prices_of(gate, account), row->model, row->input, row->cached, row->output,
-                         &row->cost);
+    (void)rt_prices_cost(ticket->prices, row->model, row->input, row->cached, row->output, &row->cost);
     row->used_draw = (rt_meter_draw){row->input + row->output, row->cost, true};
     keep_prompt(ticket, &account->prompts, outcome);
     /* With PostgreSQL these are copies for the limit headers; the writer changes what counts. */

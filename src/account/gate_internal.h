@@ -59,6 +59,7 @@ struct rt_ticket {
     account_entry *account;
     key_entry *key;
     double admitted_s;
+    json_t *prices; /* in force when it was admitted; NULL: none */
     rt_settled_fn done;
     void *context;
     rt_ticket *next; /* in the writer's queue */
@@ -79,9 +80,9 @@ typedef struct guess { /* failed keys of one address */
 
 struct rt_gate {
     rt_gate_options options;
-    char *where;
-    bool shared; /* PostgreSQL: counters live in the database */
-    int lock_fd; /* SQLite: the server lock */
+    char *where, *secrets_path; /* options.secrets is the latter */
+    bool shared;                /* PostgreSQL: counters live in the database */
+    int lock_fd;                /* SQLite: the server lock */
     rt_secrets secrets;
     uint64_t guess_seed;
 

@@ -1,6 +1,7 @@
 /* cli/cmd_serve.c - `retort serve MODEL ...`: models behind an OpenAI-compatible HTTP API. */
 #include <errno.h>
 #include <libgen.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 #include "base/size.h"
 #include "account/limits.h"
 #include "base/json.h"
+#include "base/log.h"
 #include "cli/account_db.h"
 #include "cli/cli.h"
 #include "cli/commands.h"
@@ -24,7 +26,7 @@ enum { ADMIN_PORT = 8081, ADMIN_PORT_ANY = 1 << 20 }; /* any: not given */
 
 typedef struct settings {
     cli_rest models;
-    cli_list aliases, origins, upstreams;
+    cli_list aliases, origins, upstreams, proxies;
     const char *upstream_key_env;
     const char *host, *precision, *log, *db, *secrets, *terms, *prices, *admin_host;
     size_t port, admin_port, slots, context, queue, prefill, threads, connections, timeout, drain;
@@ -48,7 +50,9 @@ typedef struct server {
     char *alias_words[CLI_LIST_MAX];
     size_t n_aliases;
     cli_upstreams upstreams;
+    rt_network proxies[CLI_LIST_MAX];
     FILE *log;
+    pthread_mutex_t log_lock;
     rt_gate *gate; /* NULL: no accounts */
     rt_terms *terms;
     json_t *prices;
@@ -191,10 +195,33 @@ static rt_status read_aliases(server *s, rt_error *err)
 static void write_log(void *context, const char *line)
 {
     server *s = context;
+    (void)pthread_mutex_lock(&s->log_lock);
     if (s->log) {
         (void)fprintf(s->log, "%s\n", line);
         (void)fflush(s->log);
     }
+    (void)pthread_mutex_unlock(&s->log_lock);
+}
+
+/* What the rooms below have to say (a refused key and its address, a database that does not answer): a line
+ * of the log, or of standard error where there is none.  Any thread. */
+static void write_notice(void *context, rt_log_level level, const char *text)
+{
+    const server *s = context;
+    (void)level;
+    if (!s->settings->log) {
+        (void)fprintf(stderr, "retort: %s\n", text);
+        return;
+    }
+    json_t *line = json_object();
+    (void)json_object_set_new(line, "time", json_integer(rt_clock_unix_seconds()));
+    (void)json_object_set_new(line, "event", json_string("notice"));
+    (void)json_object_set_new(line, "text", rt_json_text(text, strlen(text)));
+    char *dump = json_dumps(line, JSON_COMPACT);
+    if (dump)
+        write_log(context, dump);
+    free(dump);
+    json_decref(line);
 }
 
 static rt_status open_log(server *s, rt_error *err)
@@ -205,9 +232,11 @@ static rt_status open_log(server *s, rt_error *err)
     FILE *log = strcmp(path, "-") == 0 ? stderr : fopen(path, "a");
     if (!log)
         return rt_error_set(err, RT_IO, "%.300s: cannot be opened for the log: %s", path, strerror(errno));
+    (void)pthread_mutex_lock(&s->log_lock);
     if (s->log && s->log != stderr)
         (void)fclose(s->log);
     s->log = log;
+    (void)pthread_mutex_unlock(&s->log_lock);
     return RT_OK;
 }
 
@@ -293,6 +322,18 @@ static rt_status check_host(const server *s, rt_error *err)
         set->host);
 }
 
+static rt_status read_proxies(server *s, rt_error *err)
+{
+    const cli_list *list = &s->settings->proxies;
+    for (size_t i = 0; i < list->count; i++)
+        if (!rt_network_parse(&s->proxies[i], list->items[i]))
+            return rt_error_set(err, RT_INVALID,
+                                "serve: --trusted-proxy %.80s: expected an address or a network such as "
+                                "10.0.0.0/8",
+                                list->items[i]);
+    return RT_OK;
+}
+
 /* ---- running ---- */
 
 static rt_status serve(server *s, rt_error *err)
@@ -320,6 +361,8 @@ static rt_status serve(server *s, rt_error *err)
     options.origins = set->origins.items;
     options.n_origins = set->origins.count;
     options.http.connections_max = set->connections;
+    options.http.trusted = s->proxies;
+    options.http.n_trusted = set->proxies.count;
     options.log = set->log ? write_log : NULL;
     options.reload = reload;
     options.context = s;
@@ -350,7 +393,7 @@ static int work(server *s, rt_error *err)
 {
     const settings *set = s->settings;
     if (open_accounts(s, err) != RT_OK || open_guard(s, err) != RT_OK || check_host(s, err) != RT_OK ||
-        open_log(s, err) != RT_OK ||
+        read_proxies(s, err) != RT_OK || open_log(s, err) != RT_OK ||
         rt_pool_open(&s->pool, (unsigned)rt_size_min(set->threads, 1 << 16), err) != RT_OK ||
         open_models(s, err) != RT_OK || read_aliases(s, err) != RT_OK || serve(s, err) != RT_OK)
         return cli_fail(err);
@@ -394,6 +437,8 @@ int cmd_serve(int argc, char **argv)
         {CLI_STRING, "--reasoning-format deepseek|none", &set.reasoning,
          "think tags go to reasoning_content, or stay in the text (default deepseek)"},
         {CLI_LIST, "--cors ORIGIN", &set.origins, "a web origin that may call (several times)"},
+        {CLI_LIST, "--trusted-proxy NETWORK", &set.proxies,
+         "believe its X-Forwarded-For: an address, or 10.0.0.0/8 (several times)"},
         {CLI_FLAG, "--open-tokenizer", &set.open_tokenizer, "tokenizer endpoints need no key"},
         {CLI_FLAG, "--metrics-open", &set.metrics_open, "/metrics needs no key"},
         {CLI_FLAG, "--insecure", &set.insecure, "serve other machines without accounts"},
@@ -431,7 +476,8 @@ int cmd_serve(int argc, char **argv)
     rt_error err = {0};
     if (cli_parse(spec, argc, argv, &err) != RT_OK)
         return cli_fail(&err);
-    server s = {.settings = &set};
+    server s = {.settings = &set, .log_lock = PTHREAD_MUTEX_INITIALIZER};
+    rt_log_set(write_notice, &s, RT_LOG_WARNING);
     const int status = work(&s, &err);
     for (size_t i = 0; i < s.n_models; i++) {
         cli_serve_mark_close(&s.marks[i]);
@@ -441,13 +487,14 @@ int cmd_serve(int argc, char **argv)
     for (size_t i = 0; i < CLI_LIST_MAX; i++)
         free(s.alias_words[i]);
     cli_upstreams_deinit(&s.upstreams);
-    if (s.log && s.log != stderr)
-        (void)fclose(s.log);
     rt_pool_close(s.pool);
     rt_watch_close(s.watch);
     rt_guard_policy_close(s.policy);
     rt_guard_reference_close(s.reference);
     rt_gate_close(s.gate);
+    rt_log_set(NULL, NULL, RT_LOG_WARNING);
+    if (s.log && s.log != stderr)
+        (void)fclose(s.log);
     rt_terms_close(s.terms);
     json_decref(s.prices);
     return status;

@@ -322,6 +322,7 @@ void rt_serve_news(rt_serve *serve)
     }
     for (rt_call *call; (call = rt_serve_take_settled(serve));)
         deliver(call);
+    rt_clerks_news(serve->clerks);
 }
 
 void rt_call_gone(rt_call *call)

@@ -122,6 +122,8 @@ static void head_complete(rt_http_conn *conn)
     rt_http_exchange *x = conn->exchange;
     const rt_http_limits *limits = &conn->server->options.limits;
     x->head_read = true;
+    rt_forwarded_address(x->request.address, &x->head, conn->server->options.trusted,
+                         conn->server->options.n_trusted);
     x->keep_alive = x->head.keep_alive;
     x->reading = x->head.chunked || (x->head.has_length && x->head.length > 0);
     conn->state = CONN_BODY;
@@ -315,7 +317,8 @@ static void name_peer(char out[64], const struct sockaddr *address)
     else if (address->sa_family == AF_INET6)
         (void)inet_ntop(AF_INET6, &((const struct sockaddr_in6 *)(const void *)address)->sin6_addr, text,
                         sizeof text);
-    (void)snprintf(out, 64, "%s", text);
+    if (!rt_address_text(out, text, strlen(text)))
+        out[0] = '\0';
 }
 
 static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struct sockaddr *address, int size,

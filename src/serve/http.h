@@ -7,7 +7,7 @@
 #ifndef RT_SERVE_HTTP_H
 #define RT_SERVE_HTTP_H
 
-#include "serve/http_parse.h"
+#include "serve/forwarded.h"
 
 struct event_base;
 
@@ -18,7 +18,7 @@ typedef struct rt_http_request { /* borrowed: lives as long as the exchange */
     const char *body; /* NUL-terminated; complete when `body` of the handler is called */
     size_t body_size;
     char id[40];      /* "req_" and 32 hex digits */
-    char address[64]; /* the peer's, without port */
+    char address[64]; /* the client's, without port: the peer, or who a trusted proxy says it is */
     double begun_s;   /* monotonic: when its first byte came */
 } rt_http_request;
 
@@ -50,6 +50,8 @@ typedef struct rt_http_options {
     rt_http_limits limits;
     rt_http_timeouts timeouts;
     size_t connections_max;
+    const rt_network *trusted; /* proxies whose X-Forwarded-For is believed; borrowed */
+    size_t n_trusted;
 } rt_http_options;
 rt_http_options rt_http_options_default(void);
 

@@ -28,28 +28,65 @@ static bool read_body(const rt_http_exchange *x, json_t **body, rt_fault *fault)
     return request->body_size == 0 || rt_body_parse(body, request->body, request->body_size, fault);
 }
 
+/* ---- an account's own view ---- */
+
+typedef struct own_errand {
+    rt_errand errand;
+    rt_call *call;
+    const rt_terms *terms;
+} own_errand;
+
+static rt_desk_reply own_work(rt_errand *errand, rt_desk *desk)
+{
+    const own_errand *own = (const own_errand *)errand;
+    const rt_http_head *head = rt_http_request_of(own->call->x)->head;
+    return rt_own_view_call(desk, own->call->caller, own->terms, head->method, head->path, head->query,
+                            own->call->body);
+}
+
+static const rt_fault *too_busy(rt_fault *fault)
+{
+    (void)rt_fault_set(fault, 503, "server_error", "overloaded", "too many such calls wait; try again soon");
+    fault->retry_after_s = 1;
+    return fault;
+}
+
+static void own_done(rt_errand *errand)
+{
+    own_errand *own = (own_errand *)errand;
+    rt_call *call = own->call;
+    rt_serve *serve = call->serve;
+    rt_fault fault = {0};
+    if (!errand->reply.http) {
+        rt_call_fault(call, too_busy(&fault));
+    } else {
+        if (serve->options.watch && errand->reply.http == 201 &&
+            strcmp(rt_http_request_of(call->x)->head->path, "/v1/account/appeals") == 0)
+            rt_watch_answered(serve->options.watch, call->caller->account);
+        rt_call_limit_headers(call);
+        answer(serve, call->x, &errand->reply);
+    }
+    free(own);
+}
+
 void rt_run_own(rt_call *call)
 {
     rt_serve *serve = call->serve;
     rt_fault fault = {0};
-    const rt_http_head *head = rt_http_request_of(call->x)->head;
-    if (!call->caller) {
+    own_errand *own = NULL;
+    if (!call->caller)
         (void)rt_fault_set(&fault, 404, "invalid_request_error", "unknown_url",
                            "this server has no accounts");
-        rt_call_fault(call, &fault);
-        return;
+    else if (read_body(call->x, &call->body, &fault)) {
+        own = calloc(1, sizeof *own);
+        if (own)
+            *own = (own_errand){{.work = own_work, .done = own_done}, call, serve->options.terms};
+        if (own && rt_clerks_send(serve->clerks, RT_CLERK_OWN, &own->errand))
+            return;
+        (void)too_busy(&fault);
     }
-    if (!read_body(call->x, &call->body, &fault)) {
-        rt_call_fault(call, &fault);
-        return;
-    }
-    rt_desk_reply reply =
-        rt_own_view_call(rt_gate_desk(serve->options.gate), call->caller, serve->options.terms, head->method,
-                         head->path, head->query, call->body);
-    if (serve->options.watch && reply.http == 201 && strcmp(head->path, "/v1/account/appeals") == 0)
-        rt_watch_answered(serve->options.watch, call->caller->account);
-    rt_call_limit_headers(call);
-    answer(serve, call->x, &reply);
+    free(own);
+    rt_call_fault(call, &fault);
 }
 
 /* ---- the admin listener ---- */
@@ -171,6 +208,33 @@ static rt_desk_reply own_admin_call(rt_serve *serve, const char *method, const c
     return (rt_desk_reply){0, NULL};
 }
 
+typedef struct admin_errand {
+    rt_errand errand;
+    rt_serve *serve;
+    rt_http_exchange *x;
+    const char *method;
+    json_t *body;
+} admin_errand;
+
+static rt_desk_reply admin_work(rt_errand *errand, rt_desk *desk)
+{
+    const admin_errand *call = (const admin_errand *)errand;
+    const rt_http_head *head = rt_http_request_of(call->x)->head;
+    return rt_admin_call(desk, rt_http_user(call->x), call->method, head->path, head->query, call->body);
+}
+
+static void admin_done(rt_errand *errand)
+{
+    admin_errand *call = (admin_errand *)errand;
+    rt_fault fault = {0};
+    json_decref(call->body);
+    if (errand->reply.http)
+        answer(call->serve, call->x, &errand->reply);
+    else
+        admin_fault(call->serve, call->x, too_busy(&fault));
+    free(call);
+}
+
 void rt_admin_body(void *context, rt_http_exchange *x)
 {
     rt_serve *serve = context;
@@ -183,17 +247,26 @@ void rt_admin_body(void *context, rt_http_exchange *x)
         return;
     }
     rt_desk_reply reply = own_admin_call(serve, method, head->path);
-    if (!reply.http)
-        reply = rt_admin_call(rt_gate_desk(serve->options.gate), rt_http_user(x), method, head->path,
-                              head->query, body);
+    if (reply.http) {
+        json_decref(body);
+        answer(serve, x, &reply);
+        return;
+    }
+    admin_errand *call = calloc(1, sizeof *call);
+    if (call)
+        *call = (admin_errand){{.work = admin_work, .done = admin_done}, serve, x, method, body};
+    if (call && rt_clerks_send(serve->clerks, strcmp(method, "GET") == 0 ? RT_CLERK_READS : RT_CLERK_CHANGES,
+                               &call->errand))
+        return;
+    free(call);
     json_decref(body);
-    answer(serve, x, &reply);
+    admin_fault(serve, x, too_busy(&fault));
 }
 
 void rt_admin_gone(void *context, rt_http_exchange *x)
 {
     (void)context;
-    (void)x; /* an admin call is answered before its client can be missed */
+    (void)x; /* the clerk's answer goes to nobody */
 }
 
 void rt_admin_finished(void *context, rt_http_exchange *x)

@@ -182,6 +182,8 @@ rt_status rt_serve_open(rt_serve **out, const rt_serve_options *options, rt_erro
         status = rt_http_server_open(&s->http, s->base, &s->options.http, err);
     if (status == RT_OK)
         status = options->n_upstreams ? rt_gateway_open(&s->gateway, s, err) : open_engine(s, err);
+    if (status == RT_OK && options->gate)
+        status = rt_clerks_open(&s->clerks, options->gate, wake_loop, s, err);
     if (status == RT_OK) {
         describe_models(s);
         status = rt_http_listen(s->http, s->options.host, s->options.port, &s->handler, &s->port, err);
@@ -221,6 +223,8 @@ void rt_serve_close(rt_serve *s)
 {
     if (!s)
         return;
+    rt_clerks_close(s->clerks);
+    s->clerks = NULL;
     if (s->http)
         rt_http_server_close(s->http);
     rt_gateway_close(s->gateway);

@@ -6,6 +6,7 @@
 #include <pthread.h>
 
 #include "account/gate.h"
+#include "serve/clerks.h"
 #include "serve/fault.h"
 #include "serve/idempotency.h"
 #include "serve/metrics.h"
@@ -68,6 +69,7 @@ struct rt_serve {
     rt_http_handler handler, admin_handler;
     rt_http_wakeup *wakeup;
     rt_engine *engine;   /* NULL: a gateway */
+    rt_clerks *clerks;   /* NULL: no accounts */
     rt_gateway *gateway; /* NULL: models of its own */
     rt_served_model models[RT_SERVE_MODELS_MAX];
     char fingerprints[RT_SERVE_MODELS_MAX][24];

@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-#include "serve/http_parse.h"
+#include "serve/forwarded.h"
 
 #define HOST "Host: x\r\n"
 
@@ -187,6 +187,61 @@ static void chunked_bodies_are_read_in_any_pieces(void **state)
         }
 }
 
+/* ---- who is behind a proxy ---- */
+
+static void the_clients_address_is_believed_only_from_trusted_proxies(void **state)
+{
+    (void)state;
+    rt_network trusted[3];
+    assert_true(rt_network_parse(&trusted[0], "127.0.0.1"));
+    assert_true(rt_network_parse(&trusted[1], "10.0.0.0/9"));
+    assert_true(rt_network_parse(&trusted[2], "fd00::/8"));
+    const struct {
+        const char *peer, *fields, *wanted;
+    } cases[] = {
+        {"127.0.0.1", "", "127.0.0.1"},
+        {"127.0.0.1", "X-Forwarded-For: 9.8.7.6", "9.8.7.6"},
+        {"5.5.5.5", "X-Forwarded-For: 9.8.7.6", "5.5.5.5"},
+        {"127.0.0.1", "X-Forwarded-For: 1.1.1.1, 9.8.7.6", "9.8.7.6"},
+        {"127.0.0.1", "X-Forwarded-For: 1.1.1.1, 9.8.7.6 , 10.127.0.3", "9.8.7.6"},
+        {"127.0.0.1", "X-Forwarded-For: 1.1.1.1, 9.8.7.6, 10.128.0.3", "10.128.0.3"},
+        {"127.0.0.1", "X-Forwarded-For: 1.1.1.1\r\nx-forwarded-for: 9.8.7.6,fd12::1", "9.8.7.6"},
+        {"127.0.0.1", "X-Forwarded-For: 9.8.7.6, unknown", "127.0.0.1"},
+        {"127.0.0.1", "X-Forwarded-For: 9.8.7.6, , 10.0.0.1", "10.0.0.1"},
+        {"127.0.0.1", "X-Forwarded-For: 10.0.0.1", "10.0.0.1"},
+        {"127.0.0.1", "X-Forwarded-For: [2001:db8::7]:443", "2001:db8::7"},
+        {"127.0.0.1", "X-Forwarded-For: 2001:db8::7", "2001:db8::7"},
+        {"127.0.0.1", "X-Forwarded-For: 9.8.7.6:1234", "9.8.7.6"},
+        {"127.0.0.1", "X-Forwarded-For: ::ffff:9.8.7.6", "9.8.7.6"},
+        {"fd99::1", "X-Forwarded-For: 9.8.7.6", "9.8.7.6"},
+        {"127.0.0.1", "X-Forwarded-For: 9.8.7.6\"}\t{", "127.0.0.1"},
+        {"127.0.0.1", "X-Forwarded-For:", "127.0.0.1"},
+        {"127.0.0.1", "X-Forwarded-For: [::1", "127.0.0.1"},
+    };
+    const rt_http_limits limits = rt_http_limits_default();
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char text[400], address[64];
+        rt_http_head head;
+        rt_http_fault fault = {0};
+        const int size = snprintf(text, sizeof text, "GET / HTTP/1.1\r\nHost: x\r\n%s%s\r\n", cases[i].fields,
+                                  *cases[i].fields ? "\r\n" : "");
+        assert_true(rt_http_head_parse(&head, text, (size_t)size, &limits, &fault));
+        (void)snprintf(address, sizeof address, "%s", cases[i].peer);
+        rt_forwarded_address(address, &head, trusted, 3);
+        if (strcmp(address, cases[i].wanted) != 0)
+            fail_msg("case %zu gives %s", i, address);
+        (void)snprintf(address, sizeof address, "%s", cases[i].peer);
+        rt_forwarded_address(address, &head, NULL, 0);
+        assert_string_equal(address, cases[i].peer);
+    }
+    static const char *const bad[] = {"",        "localhost",   "10.0.0.0/33", "10.0.0/8",  "10.0.0.0/",
+                                      "::1/129", "10.0.0.0/-1", "10.0.0.0/8x", "10.0.0.1 ", "[::1]"};
+    rt_network network;
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
+        assert_false(rt_network_parse(&network, bad[i]));
+    assert_true(rt_network_parse(&network, "0.0.0.0/0"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -194,6 +249,7 @@ int main(void)
         cmocka_unit_test(a_head_is_read_whole),
         cmocka_unit_test(limits_of_line_head_and_count_are_kept),
         cmocka_unit_test(chunked_bodies_are_read_in_any_pieces),
+        cmocka_unit_test(the_clients_address_is_believed_only_from_trusted_proxies),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
