@@ -3,7 +3,7 @@
 #define RT_CLI_GUARD_H
 
 #include "cli/cli.h"
-#include "guard/ladder.h"
+#include "guard/ladders.h"
 #include "guard/replay.h"
 
 int guard_replay(int argc, char **argv);
@@ -24,9 +24,12 @@ typedef struct guard_run {
     rt_guard_policy_file *policy; /* the defaults without policy_path */
     rt_guard_reference *reference;
     rt_guard *guard;
+    rt_ladders *ladders; /* the decisions that the policy makes of the traffic */
 } guard_run;
 
-/* Reads policy, reference and state, replays the traffic, writes the state. */
+/* Reads policy, reference and state, replays the traffic, writes the state.  The key of the sketches is that
+ * of the state, or the one in <path>.key, which a server writes beside its --guard-log: then the replay gives
+ * the live run's figures bit for bit. */
 rt_status guard_run_open(guard_run *run, rt_error *err);
 void guard_run_close(guard_run *run);
 /* The rung that an account without a history would stand on. */

@@ -5,7 +5,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "base/file.h"
 #include "cli/guard.h"
 #include "guard/result.h"
 
@@ -40,9 +39,8 @@ static int print_results(const rt_guard *guard, const rt_ladders *ladders)
 
 int guard_replay(int argc, char **argv)
 {
-    const char *path = NULL, *asn = NULL, *policy = NULL, *reference_path = NULL, *state = NULL;
-    bool json = false, skip_bad = false;
-    size_t accounts_max = 0;
+    guard_run run = {0};
+    bool json = false;
     const cli_option spec[] = {
         {CLI_ABOUT, NULL, NULL,
          "Replays recorded requests (JSON lines, .zst too) through the guard and prints one JSON line for "
@@ -51,49 +49,25 @@ int guard_replay(int argc, char **argv)
          "examples:\n"
          "  retort guard replay traffic.jsonl.zst --asn asn.json > found.jsonl\n"
          "  retort guard replay today.jsonl --state guard.state   # goes on from yesterday's state"},
-        {CLI_STRING, "FILE", &path, "the recorded traffic"},
-        {CLI_STRING, "--asn FILE", &asn,
+        {CLI_STRING, "FILE", &run.path, "the recorded traffic"},
+        {CLI_STRING, "--asn FILE", &run.asn,
          "JSON object: network -> residential, mobile, business, datacentre, education, vpn"},
-        {CLI_STRING, "--policy FILE", &policy,
+        {CLI_STRING, "--policy FILE", &run.policy_path,
          "the ladder's thresholds (YAML): each account's rung is told too"},
-        {CLI_STRING, "--reference FILE", &reference_path, "another reference than the built-in one"},
-        {CLI_STRING, "--state FILE", &state,
+        {CLI_STRING, "--reference FILE", &run.reference_path, "another reference than the built-in one"},
+        {CLI_STRING, "--state FILE", &run.state,
          "read the state before, if the file is there, and write it after"},
-        {CLI_COUNT, "--accounts-max N", &accounts_max, "accounts kept at once (1000000)"},
-        {CLI_FLAG, "--skip-bad-rows", &skip_bad, "pass over malformed rows and count them on stderr"},
+        {CLI_COUNT, "--accounts-max N", &run.accounts_max, "accounts kept at once (1000000)"},
+        {CLI_FLAG, "--skip-bad-rows", &run.skip_bad, "pass over malformed rows and count them on stderr"},
         {CLI_FLAG, "--json", &json, "JSON lines, which is what is printed in any case"},
         {CLI_END, NULL, NULL, NULL},
     };
     rt_error err = {0};
-    rt_guard *guard = NULL;
-    rt_guard_reference *reference = NULL;
-    rt_guard_policy_file *file = NULL;
-    rt_ladders *ladders = NULL;
-    rt_guard_replay_counts counts;
-    int code = 1;
-    if (cli_parse(spec, argc, argv, &err) != RT_OK)
-        return cli_fail(&err);
-    if (reference_path && rt_guard_reference_read(&reference, reference_path, &err) != RT_OK)
-        return cli_fail(&err);
-    const rt_guard_options options = {.reference = reference, .asn_path = asn, .accounts_max = accounts_max};
-    if (rt_guard_open(&guard, &options, &err) != RT_OK ||
-        (state && rt_path_exists(state) && rt_guard_load(guard, state, &err) != RT_OK) ||
-        (policy && (rt_guard_policy_open(&file, policy, &err) != RT_OK ||
-                    rt_ladders_open(&ladders, guard, rt_guard_policy_of(file), NULL, &err) != RT_OK)) ||
-        rt_guard_replay(
-            guard, path,
-            &(rt_guard_replay_options){.ladders = ladders, .skip_bad = skip_bad, .sweep_at_end = true},
-            &counts, &err) != RT_OK ||
-        (state && rt_guard_save(guard, state, &err) != RT_OK)) {
+    int code;
+    if (cli_parse(spec, argc, argv, &err) != RT_OK || guard_run_open(&run, &err) != RT_OK)
         code = cli_fail(&err);
-    } else {
-        if (counts.bad_rows)
-            (void)fprintf(stderr, "retort: %zu malformed rows were passed over\n", counts.bad_rows);
-        code = print_results(guard, ladders);
-    }
-    rt_ladders_close(ladders);
-    rt_guard_policy_close(file);
-    rt_guard_close(guard);
-    rt_guard_reference_close(reference);
+    else
+        code = print_results(run.guard, run.policy_path ? run.ladders : NULL);
+    guard_run_close(&run);
     return code;
 }

@@ -4,17 +4,34 @@
 #include "base/file.h"
 #include "cli/guard.h"
 
+static rt_status find_key(uint64_t *key, const guard_run *run, rt_error *err)
+{
+    if (run->state && rt_path_exists(run->state))
+        return rt_guard_state_key(key, run->state, err);
+    return rt_guard_key_beside(key, run->path, err);
+}
+
+static rt_status open_guard(guard_run *run, rt_error *err)
+{
+    rt_guard_options options = {
+        .reference = run->reference, .asn_path = run->asn, .accounts_max = run->accounts_max};
+    rt_guard_policy_apply(run->policy, &options);
+    if (find_key(&options.key, run, err) != RT_OK || rt_guard_open(&run->guard, &options, err) != RT_OK)
+        return err->status;
+    return rt_ladders_open(&run->ladders, run->guard, rt_guard_policy_of(run->policy), NULL, err);
+}
+
 rt_status guard_run_open(guard_run *run, rt_error *err)
 {
     if (rt_guard_policy_open(&run->policy, run->policy_path, err) != RT_OK ||
-        (run->reference_path && rt_guard_reference_read(&run->reference, run->reference_path, err) != RT_OK))
+        (run->reference_path &&
+         rt_guard_reference_read(&run->reference, run->reference_path, err) != RT_OK) ||
+        open_guard(run, err) != RT_OK ||
+        (run->state && rt_path_exists(run->state) && rt_guard_load(run->guard, run->state, err) != RT_OK))
         return err->status;
-    const rt_guard_options options = {
-        .reference = run->reference, .asn_path = run->asn, .accounts_max = run->accounts_max};
-    const rt_guard_replay_options how = {.skip_bad = run->skip_bad, .sweep_at_end = true};
-    if (rt_guard_open(&run->guard, &options, err) != RT_OK ||
-        (run->state && rt_path_exists(run->state) && rt_guard_load(run->guard, run->state, err) != RT_OK) ||
-        rt_guard_replay(run->guard, run->path, &how, &run->counts, err) != RT_OK ||
+    const rt_guard_replay_options how = {
+        .ladders = run->ladders, .skip_bad = run->skip_bad, .sweep_at_end = true};
+    if (rt_guard_replay(run->guard, run->path, &how, &run->counts, err) != RT_OK ||
         (run->state && rt_guard_save(run->guard, run->state, err) != RT_OK))
         return err->status;
     if (run->counts.bad_rows)
@@ -24,6 +41,7 @@ rt_status guard_run_open(guard_run *run, rt_error *err)
 
 void guard_run_close(guard_run *run)
 {
+    rt_ladders_close(run->ladders);
     rt_guard_policy_close(run->policy);
     rt_guard_close(run->guard);
     rt_guard_reference_close(run->reference);

@@ -7,6 +7,7 @@
 
 #include "guard/digest.h"
 #include "guard/elicit.h"
+#include "guard/evalue.h"
 #include "guard/event.h"
 #include "guard/sketch.h"
 
@@ -94,7 +95,7 @@ typedef struct rt_guard_link_state {
 
 typedef struct rt_guard_account {
     char name[RT_GUARD_ACCOUNT_BYTES_MAX + 1];
-    uint32_t n;          /* requests */
+    uint32_t n;          /* requests of the running block */
     uint32_t next_check; /* the count at which it is judged again */
     double first_ts, last_ts, created;
     rt_guard_template_state template;
@@ -111,12 +112,19 @@ typedef struct rt_guard_account {
     float score;         /* the largest that two checks in a row reached */
     float last_score;    /* of the last check */
     float p;             /* its p-value; 1 before the first check */
-    uint32_t flagged_at; /* requests when p first fell under 1 %; 0: never */
+    uint32_t flagged_at; /* requests in all when p first fell under 1 %; 0: never */
     uint32_t index;      /* its place in the guard */
     /* what the last sweep for links found (cluster.h) */
     uint32_t cluster;            /* 0: in none */
     float cluster_p;             /* of the cluster: is it one operator that collects? */
     float cluster_score, lift_p; /* what that adds to the account's own: -1e9 and 1 where it adds nothing */
+    /* blocks of time (evalue.h): all above but name, times and what was found is of the running one */
+    double block_start;
+    uint32_t n_before;        /* requests of closed blocks */
+    float best_score, best_p; /* largest score and smallest p of closed blocks */
+    rt_evalue_path path;
+    float log_e;        /* the e-value as it stands, with the cluster's part */
+    uint32_t confirmed; /* e-BH at the last sweep: bit 0 the account, bit 1 its cluster */
 } rt_guard_account;
 _Static_assert(sizeof(rt_guard_account) <= 4096, "an account fits a page");
 

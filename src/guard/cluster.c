@@ -191,7 +191,7 @@ static void tell_member(rt_guard_account *account, const rt_guard_cluster *clust
     account->lift_p = fmaxf(cluster->p, lift_least);
     account->cluster_score = cluster->median;
     if (!account->flagged_at && account->n)
-        account->flagged_at = account->n;
+        account->flagged_at = account->n_before + account->n;
 }
 
 /* parent[i]: the root of account i */

@@ -22,9 +22,12 @@ enum {
     ACCOUNTS_MAX_DEFAULT = 1000000,
     FIRST_CHECK = 6,
     NETWORK_BYTES_MAX = 31,
-    NETWORKS_MAX = 100000
+    NETWORKS_MAX = 100000,
+    BLOCK_SECONDS = 7 * 86400,
+    SWEEP_SECONDS = 6 * 3600,
 };
 static const uint64_t key_default = 0x7265746f72743031ULL;
+#define LINKED_P_LEAST 1e-6 /* of a cluster, as cluster.c gives it */
 
 typedef struct network {
     char name[NETWORK_BYTES_MAX + 1];
@@ -40,7 +43,8 @@ struct rt_guard {
     size_t n_slots;    /* a power of two */
     network *networks; /* sorted by name */
     size_t n_networks, evicted;
-    double swept; /* the last six hours' number that a sweep was made for */
+    double swept; /* the number of the last span of sweep_seconds that a sweep was made for */
+    rt_guard_drift drift;
 };
 
 static rt_guard_account *at(const rt_guard *guard, size_t index)
@@ -114,6 +118,12 @@ rt_status rt_guard_open(rt_guard **out, const rt_guard_options *options, rt_erro
         guard->options.accounts_max = ACCOUNTS_MAX_DEFAULT;
     if (!guard->options.key)
         guard->options.key = key_default;
+    if (!(guard->options.block_seconds > 0))
+        guard->options.block_seconds = BLOCK_SECONDS;
+    if (!(guard->options.sweep_seconds > 0))
+        guard->options.sweep_seconds = SWEEP_SECONDS;
+    if (!(guard->options.fdr > 0))
+        guard->options.fdr = 0.1;
     guard->elicit = rt_elicit_builtin();
     rt_status status = RT_OK;
     if (!guard->options.reference)
@@ -239,6 +249,8 @@ static size_t evict(rt_guard *guard)
     return chosen;
 }
 
+static void begin_block(rt_guard_account *account, double ts);
+
 static rt_status account_for(rt_guard_account **out, rt_guard *guard, const rt_guard_event *event,
                              rt_error *err)
 {
@@ -262,16 +274,88 @@ static rt_status account_for(rt_guard_account **out, rt_guard *guard, const rt_g
         guard->count++;
     rt_guard_account *account = at(guard, index);
     memcpy(account->name, name.data, name.size);
-    account->first_ts = account->last_ts = event->ts;
+    account->last_ts = event->ts;
     account->created = event->created;
-    account->next_check = FIRST_CHECK;
-    account->p = account->cluster_p = account->lift_p = 1;
-    account->score = account->last_score = account->cluster_score = -1e9F;
     account->index = (uint32_t)index;
+    account->best_p = 1;
+    account->best_score = -1e9F;
+    begin_block(account, event->ts);
     guard->slots[slot_of(guard, name.data, name.size)] = (uint32_t)(index + 1);
     *out = account;
     return RT_OK;
 }
+
+/* ---- blocks of time */
+
+/* What the running block says so far: the account's own bet and, in a cluster, half of its cluster's. */
+static double bet_of(const rt_guard *guard, const rt_guard_account *account)
+{
+    const rt_guard_reference *r = guard->options.reference;
+    const rt_evalue_path *path = &account->path;
+    const double habit = (double)r->habit, least = 1 / ((double)r->n_benign[rt_guard_use_class(account)] + 1),
+                 p = rt_evalue_p_after((double)account->p, (double)path->own_sum, path->blocks, habit),
+                 own = rt_evalue_bet(p, least);
+    if (!account->cluster)
+        return own;
+    const double linked =
+        rt_evalue_p_after((double)account->lift_p, (double)path->linked_sum, path->blocks, habit);
+    return 0.5 * own + 0.5 * rt_evalue_bet(linked, LINKED_P_LEAST);
+}
+
+/* An account that was never judged in the block and is in no accused cluster has made no bet. */
+static bool has_bet(const rt_guard_account *account)
+{
+    return account->n >= FIRST_CHECK || account->lift_p < 1;
+}
+
+static void update_evidence(const rt_guard *guard, rt_guard_account *account)
+{
+    account->log_e = (float)(has_bet(account) ? rt_evalue_log(&account->path, bet_of(guard, account))
+                                              : rt_evalue_log_closed(&account->path));
+}
+
+static void begin_block(rt_guard_account *account, double ts)
+{
+    static const rt_guard_account nothing;
+    const rt_guard_account old = *account;
+    memcpy(account, &nothing, sizeof *account); /* padding too: states are compared and hashed as bytes */
+    memcpy(account->name, old.name, sizeof old.name);
+    account->created = old.created;
+    account->first_ts = account->last_ts = account->block_start = ts;
+    account->next_check = FIRST_CHECK;
+    account->score = account->last_score = account->cluster_score = -1e9F;
+    account->p = account->cluster_p = account->lift_p = 1;
+    account->flagged_at = old.flagged_at;
+    account->index = old.index;
+    account->cluster = old.cluster;
+    account->n_before = rt_guard_requests(&old);
+    account->best_score = old.best_score;
+    account->best_p = old.best_p;
+    account->path = old.path;
+    account->log_e = old.log_e;
+    account->confirmed = old.confirmed;
+}
+
+static void close_block(rt_guard *guard, rt_guard_account *account)
+{
+    const int use_class = rt_guard_use_class(account);
+    if (has_bet(account))
+        rt_evalue_close_block(&account->path, bet_of(guard, account), rt_evalue_deviate((double)account->p),
+                              rt_evalue_deviate(fmin(0.5, (double)account->lift_p)));
+    if (account->n >= FIRST_CHECK)
+        rt_guard_drift_add(&guard->drift, account->last_ts, use_class, (double)account->p);
+    account->best_score = fmaxf(account->best_score, fmaxf(account->score, account->cluster_score));
+    account->best_p = fminf(account->best_p, fminf(account->p, account->lift_p));
+}
+
+/* Is the event past the account's block?  A clock that was set back by more than a block ends it as well. */
+static bool is_past(const rt_guard *guard, const rt_guard_account *account, double ts)
+{
+    return fabs(ts - account->block_start) >= guard->options.block_seconds;
+}
+
+uint32_t rt_guard_requests(const rt_guard_account *account) { return account->n_before + account->n; }
+double rt_guard_e(const rt_guard_account *account) { return exp(fmin(700, (double)account->log_e)); }
 
 /* ---- one request */
 
@@ -287,7 +371,8 @@ static void check(rt_guard *guard, rt_guard_account *account)
     account->last_score = score;
     account->p = rt_guard_p(guard->options.reference, rt_guard_use_class(account), account->score);
     if (account->p < 0.01F && !account->flagged_at)
-        account->flagged_at = account->n;
+        account->flagged_at = rt_guard_requests(account);
+    update_evidence(guard, account);
     account->next_check = account->n + 1 + account->n / 7;
 }
 
@@ -297,6 +382,11 @@ rt_status rt_guard_observe(rt_guard *guard, const rt_guard_event *event, rt_guar
     rt_guard_account *account = NULL;
     if (account_for(&account, guard, event, err) != RT_OK)
         return err->status;
+    if (is_past(guard, account, event->ts)) {
+        close_block(guard, account);
+        begin_block(account, event->ts);
+        update_evidence(guard, account);
+    }
     rt_guard_digest digest;
     rt_guard_elicited elicited;
     rt_guard_digest_make(&digest, event->prompt.data, event->prompt.size, guard->options.key);
@@ -309,7 +399,7 @@ rt_status rt_guard_observe(rt_guard *guard, const rt_guard_event *event, rt_guar
                           .person = rt_guard_is_person(event->user_agent.data, event->user_agent.size)};
     for (size_t s = 0; s < rt_guard_signal_count; s++)
         rt_guard_signal_at(s)->observe(account, &seen);
-    if (account->n < UINT32_MAX)
+    if (rt_guard_requests(account) < UINT32_MAX)
         account->n++;
     account->last_ts = fmax(account->last_ts, event->ts);
     const bool was_flagged = account->flagged_at != 0, due = account->n >= account->next_check;
@@ -319,7 +409,8 @@ rt_status rt_guard_observe(rt_guard *guard, const rt_guard_event *event, rt_guar
                                   .p = account->p,
                                   .checked = due,
                                   .newly_flagged = !was_flagged && account->flagged_at,
-                                  .requests = account->n,
+                                  .e = rt_guard_e(account),
+                                  .requests = rt_guard_requests(account),
                                   .flagged_at = account->flagged_at};
     return RT_OK;
 }
@@ -328,6 +419,8 @@ size_t rt_guard_count(const rt_guard *guard) { return guard->count; }
 const rt_guard_account *rt_guard_account_at(const rt_guard *guard, size_t index) { return at(guard, index); }
 size_t rt_guard_evicted(const rt_guard *guard) { return guard->evicted; }
 const rt_guard_reference *rt_guard_reference_of(const rt_guard *guard) { return guard->options.reference; }
+const rt_guard_drift *rt_guard_drift_of(const rt_guard *guard) { return &guard->drift; }
+uint64_t rt_guard_key(const rt_guard *guard) { return guard->options.key; }
 
 const rt_guard_account *rt_guard_find(const rt_guard *guard, const char *name)
 {
@@ -340,17 +433,59 @@ const rt_guard_account *rt_guard_find(const rt_guard *guard, const char *name)
 
 /* ---- sweeps */
 
-enum { SWEEP_SECONDS = 6 * 3600 };
-
 bool rt_guard_sweep_due(const rt_guard *guard, double ts)
 {
-    return guard->count > 0 && floor(ts / SWEEP_SECONDS) > guard->swept;
+    return guard->count > 0 && floor(ts / guard->options.sweep_seconds) > guard->swept;
+}
+
+/* e-BH over accounts, and over clusters, each with the mean of its members' e-values (a mean of e-values is
+ * one, however they depend). */
+static rt_status confirm(rt_guard *guard, rt_error *err)
+{
+    double *e = calloc(guard->count + 1, sizeof *e), *sums = calloc(guard->count + 1, sizeof *sums);
+    uint32_t *sizes = calloc(guard->count + 1, sizeof *sizes);
+    rt_status status =
+        e && sums && sizes
+            ? RT_OK
+            : rt_error_set(err, RT_NO_MEMORY, "guard: no memory to confirm %zu accounts", guard->count);
+    if (status == RT_OK) {
+        size_t clusters = 0;
+        for (size_t i = 0; i < guard->count; i++) {
+            const rt_guard_account *account = at(guard, i);
+            e[i] = rt_guard_e(account);
+            if (account->cluster && account->cluster <= guard->count) {
+                sums[account->cluster - 1] += e[i];
+                sizes[account->cluster - 1]++;
+            }
+        }
+        const double least = rt_ebh_threshold(e, guard->count, guard->options.fdr);
+        for (size_t c = 0; c < guard->count; c++)
+            if (sizes[c]) {
+                sums[c] /= sizes[c];
+                e[clusters++] = sums[c];
+            }
+        const double least_linked = rt_ebh_threshold(e, clusters, guard->options.fdr);
+        for (size_t i = 0; i < guard->count; i++) {
+            rt_guard_account *account = at(guard, i);
+            const bool linked = account->cluster && account->cluster <= guard->count &&
+                                sums[account->cluster - 1] >= least_linked;
+            account->confirmed = (rt_guard_e(account) >= least ? 1U : 0U) | (linked ? 2U : 0U);
+        }
+    }
+    free(e);
+    free(sums);
+    free(sizes);
+    return status;
 }
 
 rt_status rt_guard_sweep(rt_guard *guard, double ts, rt_error *err)
 {
-    guard->swept = fmax(guard->swept, floor(ts / SWEEP_SECONDS));
-    return rt_guard_clusters_find(guard, err);
+    guard->swept = fmax(guard->swept, floor(ts / guard->options.sweep_seconds));
+    if (rt_guard_clusters_find(guard, err) != RT_OK)
+        return err->status;
+    for (size_t i = 0; i < guard->count; i++)
+        update_evidence(guard, at(guard, i));
+    return confirm(guard, err);
 }
 
 rt_guard_account *rt_guard_account_edit(rt_guard *guard, size_t index) { return at(guard, index); }
@@ -358,10 +493,13 @@ rt_guard_account *rt_guard_account_edit(rt_guard *guard, size_t index) { return 
 /* ---- the saved state: header, accounts, hash of both */
 
 typedef struct state_header {
-    char magic[8]; /* "rtguard1" */
+    char magic[8]; /* "rtguard2" */
     uint64_t key, count, evicted, account_bytes, reference;
     double swept;
+    rt_guard_drift drift;
 } state_header;
+
+static const char state_magic[] = "rtguard2";
 
 static state_header header_of(const rt_guard *guard)
 {
@@ -370,8 +508,9 @@ static state_header header_of(const rt_guard *guard)
                            .evicted = guard->evicted,
                            .account_bytes = sizeof(rt_guard_account),
                            .reference = rt_guard_reference_digest(guard->options.reference),
-                           .swept = guard->swept};
-    memcpy(header.magic, "rtguard1", 8);
+                           .swept = guard->swept,
+                           .drift = guard->drift};
+    memcpy(header.magic, state_magic, 8);
     return header;
 }
 
@@ -441,12 +580,30 @@ rt_status rt_guard_load(rt_guard *guard, const char *path, rt_error *err)
         guard->count = (size_t)header.count;
         guard->evicted = (size_t)header.evicted;
         guard->swept = header.swept;
+        guard->drift = header.drift;
         for (size_t i = 0; i < guard->count; i++) {
             memcpy(at(guard, i), file.data + sizeof header + i * sizeof(rt_guard_account),
                    sizeof(rt_guard_account));
             at(guard, i)->name[RT_GUARD_ACCOUNT_BYTES_MAX] = '\0';
         }
         index_all(guard);
+    }
+    rt_file_unmap(&file);
+    return status;
+}
+
+rt_status rt_guard_state_key(uint64_t *key, const char *path, rt_error *err)
+{
+    rt_file file;
+    state_header header;
+    if (rt_file_map(&file, path, err) != RT_OK)
+        return err->status;
+    rt_status status = RT_OK;
+    if (file.size < sizeof header || memcmp(file.data, state_magic, 8) != 0)
+        status = rt_error_set(err, RT_CORRUPT, "%.200s: is not a guard's state of this build", path);
+    else {
+        memcpy(&header, file.data, sizeof header);
+        *key = header.key;
     }
     rt_file_unmap(&file);
     return status;

@@ -4,7 +4,9 @@
  * kept) and, at counts that grow by a seventh, judges the account anew: the features of all signals give a
  * score, and the score a p-value against benign accounts (reference.h).  The largest score so far counts, and
  * the reference holds the largest scores of whole benign weeks, so looking often makes nobody a suspect by
- * chance.
+ * chance.  After a week the account begins anew, and the week's p goes into its e-value (evalue.h), which may
+ * be looked at for ever; so neither months of use make a suspect, nor does an honest past hide what an
+ * account does once it has changed hands.
  *
  * The result depends on the events and their order alone, not on the clock or on threads: recorded traffic
  * replayed gives the verdicts of the live run bit for bit.  Not for use from two threads at once. */
@@ -12,6 +14,7 @@
 #define RT_GUARD_GUARD_H
 
 #include "guard/account.h"
+#include "guard/drift.h"
 #include "guard/reference.h"
 #include "guard/signals.h"
 
@@ -26,6 +29,9 @@ typedef struct rt_guard_options {
     const char *asn_path; /* JSON object: network -> class (rt_guard_networks); NULL: classes not known */
     size_t accounts_max;  /* 0: a million; past it the account that is longest unseen and not flagged goes */
     uint64_t key;         /* of the sketches' hashes; 0: a fixed one */
+    double block_seconds; /* 0: a week.  As long as the benign accounts of the reference were watched */
+    double sweep_seconds; /* 0: six hours */
+    double fdr;           /* the share of false ones among the accounts that a sweep confirms; 0: 0.1 */
     rt_guard_on_check on_check; /* may be NULL */
     void *context;
 } rt_guard_options;
@@ -34,6 +40,7 @@ typedef struct rt_guard_verdict {
     float score, p;      /* of the account after this request; p 1 before the first check */
     bool checked;        /* was it judged at this request? */
     bool newly_flagged;  /* did p fall under 1 % here for the first time? */
+    double e;            /* its e-value */
     uint32_t requests;   /* the account's so far */
     uint32_t flagged_at; /* 0: not yet */
 } rt_guard_verdict;
@@ -51,9 +58,15 @@ const rt_guard_account *rt_guard_account_at(const rt_guard *guard, size_t index)
 const rt_guard_account *rt_guard_find(const rt_guard *guard, const char *name);
 const rt_guard_reference *rt_guard_reference_of(const rt_guard *guard);
 size_t rt_guard_evicted(const rt_guard *guard); /* accounts dropped for want of room */
+const rt_guard_drift *rt_guard_drift_of(const rt_guard *guard);
+uint64_t rt_guard_key(const rt_guard *guard);
+
+/* Of all blocks together. */
+uint32_t rt_guard_requests(const rt_guard_account *account);
+double rt_guard_e(const rt_guard_account *account);
 
 /* Accounts are linked and clusters judged (cluster.h) by a sweep over all of them.  It is due when the
- * traffic's own time passes a multiple of six hours: whoever feeds the guard asks before each event, in a
+ * traffic's own time passes a multiple of sweep_seconds: whoever feeds the guard asks before each event, in a
  * live server as in a replay, and both then sweep between the same two requests. */
 bool rt_guard_sweep_due(const rt_guard *guard, double ts);
 rt_status rt_guard_sweep(rt_guard *guard, double ts, rt_error *err);
@@ -64,5 +77,7 @@ rt_guard_account *rt_guard_account_edit(rt_guard *guard, size_t index);
  * refuses a file that is cut, changed, of another build's layout or under another key. */
 rt_status rt_guard_save(const rt_guard *guard, const char *path, rt_error *err);
 rt_status rt_guard_load(rt_guard *guard, const char *path, rt_error *err);
+/* The key that a state was saved under: to open a guard that can read it. */
+rt_status rt_guard_state_key(uint64_t *key, const char *path, rt_error *err);
 
 #endif

@@ -1,6 +1,7 @@
 /* guard/ladders.c - see ladders.h. */
 #include "guard/ladders.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -84,11 +85,14 @@ static void decide(rt_ladders *l, const rt_guard_account *account, double now)
 
 void rt_ladders_decide_all(rt_ladders *l, double now)
 {
+    double worth_looking = 0; /* the weakest evidence that any rung asks for */
+    for (int r = RT_RUNG_OBSERVE; r < RT_RUNG_COUNT; r++)
+        worth_looking = fmax(worth_looking, l->policy->p[r]);
     for (size_t i = 0; i < rt_guard_count(l->guard); i++) {
         const rt_guard_account *account = rt_guard_account_at(l->guard, i);
         const rt_ladder_entry *entry = rt_ladders_find(l, account);
-        if ((entry && entry->state.rung) ||
-            (double)rt_guard_final_p(account) <= l->policy->p[RT_RUNG_OBSERVE])
+        if ((entry && entry->state.rung) || (double)rt_guard_block_p(account) <= worth_looking ||
+            rt_guard_e(account) * worth_looking >= 1)
             decide(l, account, now);
     }
 }
@@ -117,11 +121,11 @@ json_t *rt_ladders_json(const rt_ladders *l)
     for (size_t i = 0; i < l->capacity; i++) {
         const rt_ladder_entry *e = &l->entries[i];
         if (e->name[0] && (e->state.rung || e->state.returning))
-            (void)json_array_append_new(list, json_pack("{s:s, s:s, s:b, s:b, s:b, s:f, s:f}", "account",
-                                                        e->name, "rung", rt_rung_name((rt_rung)e->state.rung),
-                                                        "proposed", e->state.proposed, "returning",
-                                                        e->state.returning, "answered", e->answered, "p",
-                                                        e->state.p, "until", e->state.until));
+            (void)json_array_append_new(
+                list, json_pack("{s:s, s:s, s:b, s:b, s:b, s:f, s:f, s:f}", "account", e->name, "rung",
+                                rt_rung_name((rt_rung)e->state.rung), "proposed", e->state.proposed,
+                                "returning", e->state.returning, "answered", e->answered, "p", e->state.p,
+                                "e", e->state.e, "until", e->state.until));
     }
     return list;
 }
@@ -152,6 +156,7 @@ rt_status rt_ladders_restore(rt_ladders *l, const json_t *list, const char *wher
                               .proposed = json_is_true(json_object_get(row, "proposed")),
                               .returning = json_is_true(json_object_get(row, "returning")),
                               .p = json_number_value(json_object_get(row, "p")),
+                              .e = json_number_value(json_object_get(row, "e")),
                               .until = json_number_value(json_object_get(row, "until"))};
         entry->answered = json_is_true(json_object_get(row, "answered"));
     }

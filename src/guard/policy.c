@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+#include "guard/guard.h"
+
 struct rt_guard_policy_file {
     rt_settings *settings;
     rt_guard_policy policy;
@@ -36,7 +38,9 @@ static const rt_field fields[] = {
     {"suspend.families", RT_FIELD_COUNT, AT(suspend_families), "2",
      "kinds of signals that agree, unless a cluster is linked", NULL, 1, 4},
     {"suspend.by", RT_FIELD_CHOICE, AT(suspend_by), "person",
-     "person: proposed for review; rule: done at once", "person|rule", 0, 0},
+     "person: proposed for review; rule: done where e-BH confirms it, else proposed", "person|rule", 0, 0},
+    {"suspend.fdr", RT_FIELD_REAL, AT(suspend_fdr), "0.1", "the share of false ones among what e-BH confirms",
+     NULL, 1e-6, 0.5},
     {"suspend.message", RT_FIELD_STRING, AT(suspend_message),
      "'This account is suspended because its use looks like collection of training data, which the terms "
      "forbid. You can object.'",
@@ -47,6 +51,15 @@ static const rt_field fields[] = {
      NULL, 1, 1000},
     {"ladder.expire_hours", RT_FIELD_REAL, AT(expire_hours), "168",
      "without stronger evidence a rung lapses to the one below", NULL, 0.01, 100000},
+    {"ladder.accuse_by", RT_FIELD_CHOICE, AT(accuse_by), "e",
+     "challenge and suspend by: e: the evidence of all weeks, p is the share of benign accounts that ever "
+     "meet "
+     "it; p: the running week's",
+     "e|p", 0, 0},
+    {"ladder.block_days", RT_FIELD_REAL, AT(block_days), "7",
+     "how long the benign accounts of the reference were watched", NULL, 0.001, 366},
+    {"ladder.sweep_hours", RT_FIELD_REAL, AT(sweep_hours), "6", "accounts are linked so often", NULL, 0.001,
+     168},
     {"ladder.dry_run", RT_FIELD_BOOL, AT(dry_run), "no", "decide and record, change nothing", NULL, 0, 0},
     {"exposure.top_logprobs", RT_FIELD_COUNT, AT(exposure_top), "20",
      "most alternatives a token, for everybody", NULL, 0, 20},
@@ -115,6 +128,13 @@ rt_status rt_guard_policy_read(rt_guard_policy_file **out, const char *data, siz
                                rt_error *err)
 {
     return make(out, NULL, data, size, where, err);
+}
+
+void rt_guard_policy_apply(const rt_guard_policy_file *file, rt_guard_options *options)
+{
+    options->block_seconds = file->policy.block_days * 86400;
+    options->sweep_seconds = file->policy.sweep_hours * 3600;
+    options->fdr = file->policy.suspend_fdr;
 }
 
 const rt_guard_policy *rt_guard_policy_of(const rt_guard_policy_file *file) { return &file->policy; }

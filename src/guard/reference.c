@@ -139,6 +139,11 @@ static rt_status fill(rt_guard_reference *r, const json_t *json, const char *whe
         return err->status;
     if (strcmp(format, "retort guard reference 1") != 0)
         return rt_error_set(err, RT_CORRUPT, "%.120s: format \"%.40s\" is not known", where, format);
+    r->habit = 0.5F;
+    if (json_object_get(json, "habit") && number(&r->habit, json, "habit", where, err) != RT_OK)
+        return err->status;
+    if (r->habit < 0 || r->habit > 0.95F)
+        return rt_error_set(err, RT_CORRUPT, "%.120s: \"habit\" must lie between 0 and 0.95", where);
     for (size_t f = 0; f < RT_GUARD_FEATURES; f++)
         r->terms[f].scale = 1;
     for (size_t i = 0; i < json_array_size(terms); i++)
@@ -276,6 +281,7 @@ rt_status rt_guard_reference_write(const rt_guard_reference *reference, const ch
     json_object_set_new(json, "trees", trees);
     json_object_set_new(json, "format", json_string("retort guard reference 1"));
     json_object_set_new(json, "bias", figure(reference->bias));
+    json_object_set_new(json, "habit", figure(reference->habit));
     for (size_t f = 0; f < rt_guard_feature_count(); f++)
         json_array_append_new(terms, term_json(reference, f));
     json_object_set_new(json, "terms", terms);

@@ -35,6 +35,8 @@ typedef struct rt_guard_reference {
     rt_guard_term terms[RT_GUARD_FEATURES];
     float *benign[RT_GUARD_CLASSES]; /* ascending: largest scores of benign accounts of each use class */
     size_t n_benign[RT_GUARD_CLASSES];
+    float
+        habit; /* how much one account's blocks of time are alike (evalue.h); 0.5 where it was not measured */
     uint64_t digest; /* of the file's bytes: names the reference in records */
 } rt_guard_reference;
 

@@ -17,6 +17,10 @@ typedef struct rt_guard_replay_counts {
     size_t rows, bad_rows;
 } rt_guard_replay_counts;
 
+/* The key that lies beside recorded traffic as 16 hexadecimal digits in <path>.key; 0 where there is none. */
+rt_status rt_guard_key_beside(uint64_t *key, const char *path, rt_error *err);
+rt_status rt_guard_key_write_beside(uint64_t key, const char *path, rt_error *err);
+
 rt_status rt_guard_replay(rt_guard *guard, const char *path, const rt_guard_replay_options *options,
                           rt_guard_replay_counts *counts, rt_error *err);
 

@@ -40,10 +40,15 @@ size_t rt_guard_reasons(const rt_guard_reference *reference, const rt_guard_acco
 /* Below every own score's usual range, so that a cluster member stands over those judged alone. */
 float rt_guard_final_score(const rt_guard_account *account)
 {
-    return fmaxf(account->score, account->cluster_score);
+    return fmaxf(account->best_score, fmaxf(account->score, account->cluster_score));
 }
 
-float rt_guard_final_p(const rt_guard_account *account) { return fminf(account->p, account->lift_p); }
+float rt_guard_block_p(const rt_guard_account *account) { return fminf(account->p, account->lift_p); }
+
+float rt_guard_final_p(const rt_guard_account *account)
+{
+    return fminf(1, (float)(account->path.blocks + 1) * fminf(account->best_p, rt_guard_block_p(account)));
+}
 
 static json_t *figure(float value, const char *format)
 {
@@ -71,9 +76,10 @@ json_t *rt_guard_result(const rt_guard *guard, const rt_guard_account *account)
     const size_t count = rt_guard_reasons(rt_guard_reference_of(guard), account, reasons);
     json_t *json = json_object(), *list = json_array();
     json_object_set_new(json, "account", rt_json_text(account->name, strlen(account->name)));
-    json_object_set_new(json, "requests", json_integer(account->n));
+    json_object_set_new(json, "requests", json_integer(rt_guard_requests(account)));
     json_object_set_new(json, "score", figure(rt_guard_final_score(account), "%.6f"));
     json_object_set_new(json, "p", figure(rt_guard_final_p(account), "%.6g"));
+    json_object_set_new(json, "e", figure((float)fmin(1e30, rt_guard_e(account)), "%.4g"));
     json_object_set_new(json, "flagged_at",
                         account->flagged_at ? json_integer(account->flagged_at) : json_null());
     json_object_set_new(json, "cluster", account->cluster ? json_integer(account->cluster) : json_null());

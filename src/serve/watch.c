@@ -192,8 +192,8 @@ static void write_reason(rt_text *out, const rt_watch *w, const rt_guard_account
     rt_guard_reason reasons[RT_GUARD_REASONS_MAX];
     const size_t n = rt_guard_reasons(rt_guard_reference_of(w->guard), account, reasons);
     rt_text_printf(out, "%s%s after %u requests: p %.2g", rt_rung_name(step->to),
-                   step->proposed ? ", suspension proposed" : "", account->n,
-                   (double)rt_guard_final_p(account));
+                   step->proposed ? ", suspension proposed" : "", rt_guard_requests(account),
+                   (double)rt_guard_block_p(account));
     if (account->cluster)
         rt_text_printf(out, ", cluster %u with p %.2g", account->cluster, (double)account->cluster_p);
     for (size_t i = 0; i < n; i++)
@@ -538,7 +538,8 @@ rt_status rt_watch_open(rt_watch **out, const rt_watch_options *options, rt_erro
     (void)pthread_mutex_init(&w->guard_lock, NULL);
     (void)pthread_cond_init(&w->queue_filled, NULL);
     w->saved_s = rt_clock_seconds();
-    rt_status status = rt_guard_open(&w->guard, &options->guard, err);
+    rt_guard_policy_apply(options->policy, &w->options.guard);
+    rt_status status = rt_guard_open(&w->guard, &w->options.guard, err);
     const rt_ladders_calls calls = {was_lifted, decided, w};
     if (status == RT_OK)
         status = rt_ladders_open(&w->ladders, w->guard, w->policy, &calls, err);

@@ -20,8 +20,13 @@ static rt_guard_policy_file *policy_of(const char *text)
 static rt_ladder_step at(const rt_guard_policy_file *file, rt_ladder_state *state, double hours, double p,
                          size_t families, bool cluster)
 {
-    const rt_ladder_evidence evidence = {
-        .now = 3600 * hours, .p = p, .requests = 100, .families = families, .cluster = cluster};
+    const rt_ladder_evidence evidence = {.now = 3600 * hours,
+                                         .p = p,
+                                         .e = 1 / p,
+                                         .confirmed = true,
+                                         .requests = 100,
+                                         .families = families,
+                                         .cluster = cluster};
     return rt_ladder_decide(rt_guard_policy_of(file), state, &evidence);
 }
 
@@ -89,7 +94,7 @@ static void few_requests_are_only_observed(void **context)
     (void)context;
     rt_guard_policy_file *file = policy_of("");
     rt_ladder_state state = {0};
-    const rt_ladder_evidence evidence = {.now = 0, .p = 1e-4, .requests = 10, .families = 3};
+    const rt_ladder_evidence evidence = {.now = 0, .p = 1e-4, .e = 1e4, .requests = 10, .families = 3};
     assert_int_equal(rt_ladder_decide(rt_guard_policy_of(file), &state, &evidence).to, RT_RUNG_OBSERVE);
     rt_guard_policy_close(file);
 }
@@ -142,9 +147,41 @@ static void rungs_that_are_switched_off_are_passed_over(void **context)
     rt_guard_policy_close(file);
 }
 
+static void rungs_that_accuse_read_the_evidence_of_all_weeks(void **context)
+{
+    (void)context;
+    rt_guard_policy_file *by_e = policy_of(""), *by_p = policy_of("ladder: {accuse_by: p}\n");
+    const rt_ladder_evidence odd = {.p = 0.0005, .e = 90, .requests = 100, .families = 2},
+                             long_odd = {.p = 0.03, .e = 1200, .requests = 900, .families = 2};
+    rt_ladder_state one = {0}, two = {0}, three = {0};
+    assert_int_equal(rt_ladder_decide(rt_guard_policy_of(by_e), &one, &odd).to, RT_RUNG_REASONING);
+    assert_int_equal(rt_ladder_decide(rt_guard_policy_of(by_p), &two, &odd).to, RT_RUNG_CHALLENGE);
+    const rt_ladder_step step = rt_ladder_decide(rt_guard_policy_of(by_e), &three, &long_odd);
+    assert_int_equal(step.to, RT_RUNG_CHALLENGE);
+    assert_true(step.proposed);
+    rt_guard_policy_close(by_e);
+    rt_guard_policy_close(by_p);
+}
+
+static void a_rule_suspends_only_what_ebh_confirms(void **context)
+{
+    (void)context;
+    rt_guard_policy_file *file = policy_of("suspend: {by: rule}\n");
+    rt_ladder_evidence evidence = {.p = 0.0005, .e = 5000, .requests = 100, .families = 2};
+    rt_ladder_state state = {0};
+    rt_ladder_step step = rt_ladder_decide(rt_guard_policy_of(file), &state, &evidence);
+    assert_int_equal(step.to, RT_RUNG_CHALLENGE);
+    assert_true(step.proposed); /* a person decides what the rule may not */
+    evidence.confirmed = true;
+    assert_int_equal(rt_ladder_decide(rt_guard_policy_of(file), &state, &evidence).to, RT_RUNG_SUSPEND);
+    rt_guard_policy_close(file);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rungs_that_accuse_read_the_evidence_of_all_weeks),
+        cmocka_unit_test(a_rule_suspends_only_what_ebh_confirms),
         cmocka_unit_test(contradictions_and_unknown_keys_are_named),
         cmocka_unit_test(the_printed_policy_reads_back),
         cmocka_unit_test(rungs_are_taken_as_the_evidence_grows),

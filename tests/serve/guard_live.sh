@@ -47,7 +47,7 @@ logprobs: {p: 0.999, top: 0}
 reasoning: {p: 0}
 challenge: {p: ${1:-0}}
 suspend: {p: 0}
-ladder: {requests_min: 6}
+ladder: {requests_min: 6, accuse_by: p}
 END
 }
 
@@ -120,7 +120,7 @@ a_replay_of_the_recorded_rows_gives_the_live_scores() {
 a_dry_run_changes_nothing() {
     make_accounts
     write_policy
-    echo 'ladder: {dry_run: yes, requests_min: 6}' >dry.yaml
+    echo 'ladder: {dry_run: yes, requests_min: 6, accuse_by: p}' >dry.yaml
     grep -v ladder policy.yaml >>dry.yaml
     start_small_server --policy dry.yaml
     local i
