@@ -13,7 +13,8 @@ void rt_guard_drift_add(rt_guard_drift *drift, double ts, int use_class, double 
         return;
     const int32_t week = (int32_t)(ts / week_seconds) + 1;
     rt_guard_drift_week *w = &drift->weeks[week % RT_GUARD_DRIFT_WEEKS];
-    if (w->week != week) { /* a place is taken over by the newer week; a straggler of an older one is passed over */
+    if (w->week !=
+        week) { /* a place is taken over by the newer week; a straggler of an older one is passed over */
         if (w->week > week)
             return;
         *w = (rt_guard_drift_week){.week = week};
@@ -65,15 +66,17 @@ static void add_up(uint32_t bins[RT_GUARD_DRIFT_BINS], const rt_guard_drift *dri
 static json_t *sentence(const char *class_name, const rt_guard_drift_figure *f)
 {
     if (f->n < RT_GUARD_DRIFT_LEAST)
-        return json_sprintf("%s: %llu full weeks of accounts so far; it takes %d to say whether the reference fits.",
-                            class_name, (unsigned long long)f->n, RT_GUARD_DRIFT_LEAST);
+        return json_sprintf(
+            "%s: %llu full weeks of accounts so far; it takes %d to say whether the reference fits.",
+            class_name, (unsigned long long)f->n, RT_GUARD_DRIFT_LEAST);
     if (!f->alarm)
-        return json_sprintf("%s: the reference fits: distance from uniform %.3f, up to %.3f is expected.", class_name,
-                            f->distance, f->allowed);
-    return json_sprintf("%s: the reference does not fit any more: %.1f%% of the accounts have p under 5%%, and the "
-                        "distance from uniform is %.3f where %.3f is allowed; renew it from reviewed traffic with "
-                        "'retort guard calibrate'.",
-                        class_name, 100 * (f->excess + 0.05), f->distance, f->allowed);
+        return json_sprintf("%s: the reference fits: distance from uniform %.3f, up to %.3f is expected.",
+                            class_name, f->distance, f->allowed);
+    return json_sprintf(
+        "%s: the reference does not fit any more: %.1f%% of the accounts have p under 5%%, and the "
+        "distance from uniform is %.3f where %.3f is allowed; renew it from reviewed traffic with "
+        "'retort guard calibrate'.",
+        class_name, 100 * (f->excess + 0.05), f->distance, f->allowed);
 }
 
 static json_t *weeks_json(const rt_guard_drift *drift, int use_class, size_t n_benign)
@@ -85,9 +88,9 @@ static json_t *weeks_json(const rt_guard_drift *drift, int use_class, size_t n_b
         if (!w || w->week != week)
             continue;
         const rt_guard_drift_figure f = rt_guard_drift_judge(w->bins[use_class], n_benign);
-        (void)json_array_append_new(list, json_pack("{s:f, s:I, s:f, s:f, s:b}", "start", (week - 1) * week_seconds, "n",
-                                                    (json_int_t)f.n, "distance", f.distance, "allowed", f.allowed,
-                                                    "alarm", f.alarm));
+        (void)json_array_append_new(
+            list, json_pack("{s:f, s:I, s:f, s:f, s:b}", "start", (week - 1) * week_seconds, "n",
+                            (json_int_t)f.n, "distance", f.distance, "allowed", f.allowed, "alarm", f.alarm));
     }
     return list;
 }
@@ -100,10 +103,11 @@ static json_t *class_json(const rt_guard_drift *drift, const rt_guard_reference 
     const rt_guard_drift_figure f = rt_guard_drift_judge(bins, reference->n_benign[k]);
     for (size_t b = 0; b < RT_GUARD_DRIFT_BINS; b++)
         (void)json_array_append_new(counts, json_integer(bins[b]));
-    return json_pack("{s:s, s:I, s:f, s:f, s:f, s:b, s:o, s:I, s:f, s:o, s:o}", "class", rt_guard_class_names[k], "n",
-                     (json_int_t)f.n, "distance", f.distance, "excess", f.excess, "allowed", f.allowed, "alarm", f.alarm,
-                     "bins", counts, "benign", (json_int_t)reference->n_benign[k], "p_least",
-                     1 / ((double)reference->n_benign[k] + 1), "sentence", sentence(rt_guard_class_names[k], &f), "weeks",
+    return json_pack("{s:s, s:I, s:f, s:f, s:f, s:b, s:o, s:I, s:f, s:o, s:o}", "class",
+                     rt_guard_class_names[k], "n", (json_int_t)f.n, "distance", f.distance, "excess",
+                     f.excess, "allowed", f.allowed, "alarm", f.alarm, "bins", counts, "benign",
+                     (json_int_t)reference->n_benign[k], "p_least", 1 / ((double)reference->n_benign[k] + 1),
+                     "sentence", sentence(rt_guard_class_names[k], &f), "weeks",
                      weeks_json(drift, k, reference->n_benign[k]));
 }
 

@@ -1,9 +1,9 @@
 /* guard/drift.h - does the reference still fit?  P-values of benign accounts are uniform while it does.
  *
  * Each closed block (evalue.h) of an account leaves its p in a histogram of its week and use class.  What is
- * told is the largest distance of their distribution from the uniform one (Kolmogorov and Smirnov, at the bins'
- * borders).  A few collectors among many accounts move it little; a change of the whole traffic moves it
- * much. */
+ * told is the largest distance of their distribution from the uniform one (Kolmogorov and Smirnov, at the
+ * bins' borders).  A few collectors among many accounts move it little; a change of the whole traffic moves
+ * it much. */
 #ifndef RT_GUARD_DRIFT_H
 #define RT_GUARD_DRIFT_H
 

@@ -23,8 +23,8 @@ double rt_evalue_deviate(double p)
     if (!(tail > 1e-9))
         return p < 0.5 ? deviate_most : -deviate_most;
     const double t = sqrt(-2 * log(tail));
-    double z = t - (2.515517 + t * (0.802853 + t * 0.010328)) /
-                       (1 + t * (1.432788 + t * (0.189269 + t * 0.001308)));
+    double z =
+        t - (2.515517 + t * (0.802853 + t * 0.010328)) / (1 + t * (1.432788 + t * (0.189269 + t * 0.001308)));
     for (int i = 0; i < 2; i++) {
         const double density = exp(-z * z / 2) / sqrt(2 * M_PI);
         z += (0.5 * erfc(z * M_SQRT1_2) - tail) / density;

@@ -3,11 +3,11 @@
  * An account's life is cut into disjoint blocks as long as the benign accounts of the reference were watched.
  * Inside a block its p-value (reference.h) is that of its worst moment against the worst moments of benign
  * blocks, so any look inside is safe.  Each block turns its p into a bet b(p) >= 0 with mean 1 or less among
- * benign accounts, and wealth is multiplied by 1 - s + s b(p) for a stake s.  The e-value is the mean wealth over
- * a few stakes: a nonnegative supermartingale that starts at 1, so by Ville's inequality the share of benign
- * accounts whose e-value EVER reaches 1 / alpha is alpha or less (Vovk and Wang, arXiv 1912.06116; Ramdas et
- * al., arXiv 2210.01948).  Small stakes keep most of their wealth through honest weeks, so a long honest past
- * shields nobody.
+ * benign accounts, and wealth is multiplied by 1 - s + s b(p) for a stake s.  The e-value is the mean wealth
+ * over a few stakes: a nonnegative supermartingale that starts at 1, so by Ville's inequality the share of
+ * benign accounts whose e-value EVER reaches 1 / alpha is alpha or less (Vovk and Wang, arXiv 1912.06116;
+ * Ramdas et al., arXiv 2210.01948).  Small stakes keep most of their wealth through honest weeks, so a long
+ * honest past shields nobody.
  *
  * Habits persist: a benign account that looks odd looks odd every week.  The deviates of one account's blocks
  * are therefore taken to be equally correlated (`habit`), and a block's p is the larger of its own and of the
@@ -26,7 +26,8 @@ typedef struct rt_evalue_path { /* what closed blocks leave behind; zeroed: none
     uint32_t blocks;
 } rt_evalue_path;
 
-/* The bet: a mixture, uniform in log a, of the bets 1/a on p <= a for a from p_least to 1/20; it integrates to
+/* The bet: a mixture, uniform in log a, of the bets 1/a on p <= a for a from p_least to 1/20; it integrates
+ * to
  * 1.  p_least: the smallest p that the sample can give. */
 double rt_evalue_bet(double p, double p_least);
 /* p given `blocks` earlier deviates with this sum, never smaller than p itself.  0 <= habit < 1. */

@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,7 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "guard/ladders.h"
+#include "guard/replay.h"
 #include "guard/result.h"
 
 enum { QUEUE_MAX = 8192, SAVE_S = 60, LADDER_BYTES_MAX = 256 << 20 };
@@ -525,6 +527,23 @@ static rt_status restore(rt_watch *w, rt_error *err)
     return status;
 }
 
+/* The key of the sketches: of the state, or beside the log, else a random one that no client can know. */
+static rt_status choose_key(rt_watch *w, rt_error *err)
+{
+    const char *state = w->options.state_path, *log = w->options.log_path;
+    uint64_t *key = &w->options.guard.key;
+    rt_status status = RT_OK;
+    if (state && rt_path_exists(state))
+        status = rt_guard_state_key(key, state, err);
+    else if (log)
+        status = rt_guard_key_beside(key, log, err);
+    while (status == RT_OK && *key == 0)
+        randombytes_buf(key, sizeof *key);
+    if (status == RT_OK && log)
+        status = rt_guard_key_write_beside(*key, log, err);
+    return status;
+}
+
 rt_status rt_watch_open(rt_watch **out, const rt_watch_options *options, rt_error *err)
 {
     *out = NULL;
@@ -539,7 +558,9 @@ rt_status rt_watch_open(rt_watch **out, const rt_watch_options *options, rt_erro
     (void)pthread_cond_init(&w->queue_filled, NULL);
     w->saved_s = rt_clock_seconds();
     rt_guard_policy_apply(options->policy, &w->options.guard);
-    rt_status status = rt_guard_open(&w->guard, &w->options.guard, err);
+    rt_status status = choose_key(w, err);
+    if (status == RT_OK)
+        status = rt_guard_open(&w->guard, &w->options.guard, err);
     const rt_ladders_calls calls = {was_lifted, decided, w};
     if (status == RT_OK)
         status = rt_ladders_open(&w->ladders, w->guard, w->policy, &calls, err);

@@ -78,9 +78,10 @@ static void the_past_never_makes_a_block_stronger(void **state)
     assert_true(rt_evalue_p_after(0.01, 2.3, 1, 0.5) > 0.05); /* as odd as the week before: a habit */
 }
 
-/* The share of accounts whose e-value ever reaches 1 / alpha, looked at after every week.  The scores of an account's
- * weeks are correlated by `habit`; the guard takes them to be correlated by 1/2. */
-static void ever_over(double *shares, const double *alphas, size_t n, double habit, double shift, size_t accounts)
+/* The share of accounts whose e-value ever reaches 1 / alpha, looked at after every week.  The scores of an
+ * account's weeks are correlated by `habit`; the guard takes them to be correlated by 1/2. */
+static void ever_over(double *shares, const double *alphas, size_t n, double habit, double shift,
+                      size_t accounts)
 {
     rt_rng rng = rt_rng_make(7, (uint64_t)(habit * 100));
     double benign[BENIGN];
@@ -101,7 +102,6 @@ static void ever_over(double *shares, const double *alphas, size_t n, double hab
             const double bet = rt_evalue_bet(p, 1 / (BENIGN + 1.0));
             most = fmax(most, rt_evalue_log(&path, bet));
             rt_evalue_close_block(&path, bet, rt_evalue_deviate(raw), 0);
-            
         }
         for (size_t i = 0; i < n; i++)
             shares[i] += most >= log(1 / alphas[i]);
@@ -119,8 +119,8 @@ static void benign_accounts_ever_over_the_threshold_are_no_more_than_promised(vo
         double shares[N];
         ever_over(shares, alphas, N, habits[h], 0, ACCOUNTS);
         for (size_t i = 0; i < N; i++) {
-            print_message("habit %.2f, alpha %.3f: %.5f of %d benign accounts in %d weeks\n", habits[h], alphas[i],
-                          shares[i], ACCOUNTS, WEEKS);
+            print_message("habit %.2f, alpha %.3f: %.5f of %d benign accounts in %d weeks\n", habits[h],
+                          alphas[i], shares[i], ACCOUNTS, WEEKS);
             assert_true(shares[i] <= alphas[i] + 3 * sqrt(alphas[i] / ACCOUNTS));
         }
     }
@@ -132,7 +132,8 @@ static void collectors_who_go_on_are_over_the_threshold(void **state)
     static const double alphas[] = {0.005, 0.001};
     double shares[2];
     ever_over(shares, alphas, 2, 0.25, 4.5, 2000);
-    print_message("collectors 4.5 deviates out, alone, against %d benign accounts: %.3f ever over 200, %.3f over 1000\n",
+    print_message("collectors 4.5 deviates out, alone, against %d benign accounts: %.3f ever over 200, %.3f "
+                  "over 1000\n",
                   BENIGN, shares[0], shares[1]);
     assert_true(shares[0] > 0.8);
     /* a cluster's p is no longer bounded by the sample: one week is enough */
@@ -162,7 +163,8 @@ static void ebh_rejects_what_it_should_and_keeps_its_rate_under_any_dependence(v
 {
     (void)state;
     double e[] = {1, 30, 0.2, 400, 45, 2};
-    assert_true(rt_ebh_threshold(e, 6, 0.2) == 30); /* the third largest is over 6 / (0.2 x 3) = 10, the fourth not over 7.5 */
+    assert_true(rt_ebh_threshold(e, 6, 0.2) ==
+                30); /* the third largest is over 6 / (0.2 x 3) = 10, the fourth not over 7.5 */
     double none[] = {1, 2, 3};
     assert_true(isinf(rt_ebh_threshold(none, 3, 0.1)));
     assert_true(isinf(rt_ebh_threshold(none, 0, 0.1)));

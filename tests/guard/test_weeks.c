@@ -1,5 +1,5 @@
-/* tests/guard/test_weeks.c - accounts over many weeks: what benign ones meet, what happens when an account changes
- * hands, and when the whole traffic changes. */
+/* tests/guard/test_weeks.c - accounts over many weeks: what benign ones meet, what happens when an account
+ * changes hands, and when the whole traffic changes. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -21,8 +21,8 @@ static const double week = 604800, begin = 1.7e9;
 
 static rt_guard_span span(const char *text) { return (rt_guard_span){text, strlen(text)}; }
 
-/* What a person asks in a made-up language of twenty words a person, or a program round one template.  Each account
- * has habits of its own: how often it asks, how long, how odd. */
+/* What a person asks in a made-up language of twenty words a person, or a program round one template.  Each
+ * account has habits of its own: how often it asks, how long, how odd. */
 static void write_prompt(char *out, size_t size, rt_rng *rng, size_t account, bool changed)
 {
     size_t at = 0;
@@ -55,8 +55,9 @@ static void send_at(sender *s, size_t account, double ts, const char *prompt, bo
                                   .n = 1,
                                   .completion_tokens = 60 + (uint32_t)(account % 40)};
     if (s->rows)
-        (void)fprintf(s->rows, "{\"ts\":%.3f,\"account\":\"%s\",\"ip\":\"%s\",\"user_agent\":\"Mozilla/5.0 ChatUI/1\","
-                               "\"prompt\":\"%s\",\"params\":{\"temperature\":1},\"completion_tokens\":%u}\n",
+        (void)fprintf(s->rows,
+                      "{\"ts\":%.3f,\"account\":\"%s\",\"ip\":\"%s\",\"user_agent\":\"Mozilla/5.0 ChatUI/1\","
+                      "\"prompt\":\"%s\",\"params\":{\"temperature\":1},\"completion_tokens\":%u}\n",
                       ts, name, name, prompt, event.completion_tokens);
     else
         assert_int_equal(rt_guard_observe(s->guard, &event, &verdict, &err), RT_OK);
@@ -69,7 +70,8 @@ static void honest_week(sender *s, size_t account, size_t number, bool changed)
     const size_t requests = 8 + account % 17 + rt_rng_below(&s->rng, 8);
     for (size_t i = 0; i < requests; i++) {
         write_prompt(prompt, sizeof prompt, &s->rng, account, changed);
-        send_at(s, account, begin + week * (double)number + week * 0.9 * (double)i / (double)requests, prompt, false);
+        send_at(s, account, begin + week * (double)number + week * 0.9 * (double)i / (double)requests, prompt,
+                false);
     }
 }
 
@@ -162,11 +164,11 @@ static void a_change_of_the_whole_traffic_is_told_and_the_same_traffic_is_not(vo
 /* Requests of a collector until p is under 1 %. */
 static size_t collect_until_flagged(sender *s, size_t account, double from)
 {
-    static const char *const tasks[] = {"What is %zu plus 4 apples times 3, how many apples does Tom have left?",
-                                        "Which is a fish?\\nA. cod %zu\\nB. oak\\nC. iron",
-                                        "Write a python function to sort list %zu.",
-                                        "Who wrote the book number %zu about rivers?",
-                                        "Translate sentence %zu into French and explain your reasoning."};
+    static const char *const tasks[] = {
+        "What is %zu plus 4 apples times 3, how many apples does Tom have left?",
+        "Which is a fish?\\nA. cod %zu\\nB. oak\\nC. iron", "Write a python function to sort list %zu.",
+        "Who wrote the book number %zu about rivers?",
+        "Translate sentence %zu into French and explain your reasoning."};
     char prompt[400], task[200], name[32];
     (void)snprintf(name, sizeof name, "n%zu", account);
     for (size_t i = 0; i < 600; i++) {
@@ -185,8 +187,10 @@ static void an_account_that_changed_hands_is_found_like_a_new_one(void **state)
     sender s = {.guard = open_guard(NULL), .rng = rt_rng_make(4, 0)};
     for (size_t w = 0; w < 12; w++)
         honest_week(&s, 1, w, false);
-    const size_t old = collect_until_flagged(&s, 1, begin + 12 * week), fresh = collect_until_flagged(&s, 2, begin + 12 * week);
-    print_message("flagged after %zu requests with twelve honest weeks before, after %zu without\n", old, fresh);
+    const size_t old = collect_until_flagged(&s, 1, begin + 12 * week),
+                 fresh = collect_until_flagged(&s, 2, begin + 12 * week);
+    print_message("flagged after %zu requests with twelve honest weeks before, after %zu without\n", old,
+                  fresh);
     assert_true(fresh > 0 && old > 0);
     assert_true(old <= fresh + fresh / 2 + 5);
     assert_true(rt_guard_find(s.guard, "n1")->flagged_at > old); /* counted over its whole life */
@@ -221,7 +225,8 @@ static void a_state_saved_between_weeks_goes_on_bit_for_bit(void **state)
     const int fd = mkstemp(path);
     assert_true(fd >= 0);
     (void)close(fd);
-    sender whole = {.guard = open_guard(NULL), .rng = rt_rng_make(6, 0)}, first = {.guard = open_guard(NULL), .rng = whole.rng};
+    sender whole = {.guard = open_guard(NULL), .rng = rt_rng_make(6, 0)},
+           first = {.guard = open_guard(NULL), .rng = whole.rng};
     for (size_t w = 0; w < 4; w++)
         for (size_t a = 0; a < 30; a++)
             honest_week(&whole, a, w, a % 3 == 0);
@@ -237,7 +242,8 @@ static void a_state_saved_between_weeks_goes_on_bit_for_bit(void **state)
     for (size_t i = 0; i < 30; i++)
         assert_memory_equal(rt_guard_account_at(whole.guard, i), rt_guard_account_at(second.guard, i),
                             sizeof(rt_guard_account));
-    assert_memory_equal(rt_guard_drift_of(whole.guard), rt_guard_drift_of(second.guard), sizeof(rt_guard_drift));
+    assert_memory_equal(rt_guard_drift_of(whole.guard), rt_guard_drift_of(second.guard),
+                        sizeof(rt_guard_drift));
     rt_guard_close(whole.guard);
     rt_guard_close(first.guard);
     rt_guard_close(second.guard);
