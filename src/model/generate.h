@@ -26,6 +26,10 @@ typedef struct rt_generate_options {
     rt_sampling sampling;
     size_t n_slots;     /* sequences side by side; 0: 16, or as many as there are prompts */
     size_t n_positions; /* context of a slot; 0: the model's */
+    /* Speculative decoding (model/speculate.h); NULL: none.  One prompt after another, n_slots is not used.
+     */
+    const rt_model *draft; /* borrowed; reads the same ids, and has the same pool */
+    size_t draft_max;      /* tokens that it runs ahead at most; 0: RT_DRAFT_DEFAULT */
     /* token: each new id as it comes (may be NULL).  answer: when one is finished (may be NULL). false from
      * either stops the whole call with RT_STOPPED. */
     bool (*token)(void *context, size_t index, int32_t id);
@@ -36,7 +40,13 @@ typedef struct rt_generate_options {
 typedef struct rt_generate_stats {
     size_t prompt_tokens, answer_tokens;
     double prefill_s, decode_s, first_token_s;
+    struct {
+        size_t rounds, proposed, tested, accepted; /* tokens of the draft; tested: up to the first refused */
+        double expected; /* sum over the tested of the chance to be accepted, given what came before */
+        double seconds;  /* of decode_s: the draft's */
+    } draft;
 } rt_generate_stats;
+enum { RT_DRAFT_DEFAULT = 4, RT_DRAFT_MAX = 16 };
 
 rt_status rt_generate(const rt_model *model, const rt_tokenizer *tokenizer, const rt_prompt *prompts,
                       size_t n_prompts, const rt_generate_options *options, rt_generate_stats *stats,

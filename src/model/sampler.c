@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/rng.h"
 #include "base/size.h"
@@ -109,6 +110,14 @@ static int by_probability(const void *a, const void *b)
     return (x->id > y->id) - (x->id < y->id);
 }
 
+double rt_sampler_uniform(const rt_sampling *how, uint64_t stream, uint64_t position, unsigned k)
+{
+    /* a position has four words and a uniform takes two: later ones are drawn with another key */
+    rt_rng rng = rt_rng_make(how->seed ^ (k / 2 * 0x9e3779b97f4a7c15u), stream);
+    rng.index = position * 4 + k % 2 * 2;
+    return rt_rng_uniform(&rng);
+}
+
 typedef struct place {
     const int32_t *seen;
     size_t n_seen, n_answer;
@@ -118,10 +127,8 @@ typedef struct place {
 static place place_at(const rt_sampling *how, const int32_t *seen, size_t n_seen, uint64_t stream,
                       uint64_t position)
 {
-    rt_rng rng = rt_rng_make(how->seed, stream);
-    rng.index = position * 4;
-    const double u = rt_rng_uniform(&rng);
-    return (place){seen, n_seen, rt_size_min(position, n_seen), u, how->marker ? rt_rng_uniform(&rng) : 0};
+    return (place){seen, n_seen, rt_size_min(position, n_seen), rt_sampler_uniform(how, stream, position, 0),
+                   how->marker ? rt_sampler_uniform(how, stream, position, 1) : 0};
 }
 
 /* The marker's choice; -1: the plain draw. */
@@ -144,18 +151,18 @@ static int32_t marked(const rt_sampler *s, const rt_sampling *how, const place *
 }
 
 /* All ids, in order of id: no filter needs them sorted. */
-static int32_t draw_plain(const rt_sampler *s, double u)
+int32_t rt_sampler_pick(const float *p, size_t n, double u)
 {
     double total = 0;
-    for (size_t i = 0; i < s->n_vocab; i++)
-        total += (double)s->p[i];
+    for (size_t i = 0; i < n; i++)
+        total += (double)p[i];
     double left = u * total;
     size_t last = 0;
-    for (size_t i = 0; i < s->n_vocab; i++) {
-        if (s->p[i] <= 0)
+    for (size_t i = 0; i < n; i++) {
+        if (p[i] <= 0)
             continue;
         last = i;
-        left -= (double)s->p[i];
+        left -= (double)p[i];
         if (left < 0)
             break;
     }
@@ -233,6 +240,16 @@ static int32_t draw_filtered(rt_sampler *s, const rt_sampling *how, float top, c
     return s->candidates[n - 1].id;
 }
 
+/* s->p: the probabilities at the temperature, unfiltered. */
+static void temper(rt_sampler *s, const float *logits, float top, double temperature)
+{
+    for (size_t i = 0; i < s->n_vocab; i++) /* so that the scaled maximum is 0 however large the logits are */
+        s->p[i] = logits[i] - top;
+    (void)rt_ops_get()->softmax(s->p, s->n_vocab, (float)(1 / temperature));
+}
+
+static bool filters(const rt_sampling *how) { return how->top_k || how->top_p < 1 || how->min_p > 0; }
+
 int32_t rt_sample(rt_sampler *s, const rt_sampling *how, float *logits, const int32_t *seen, size_t n_seen,
                   uint64_t stream, uint64_t position)
 {
@@ -241,17 +258,36 @@ int32_t rt_sample(rt_sampler *s, const rt_sampling *how, float *logits, const in
     const bool greedy = how->temperature == 0;
     if (greedy && !how->marker)
         return (int32_t)best;
-    const float top = logits[best];
-    for (size_t i = 0; i < s->n_vocab; i++) /* so that the scaled maximum is 0 however large the logits are */
-        s->p[i] = logits[i] - top;
-    (void)rt_ops_get()->softmax(s->p, s->n_vocab, greedy ? 1 : (float)(1 / how->temperature));
+    temper(s, logits, logits[best], greedy ? 1 : how->temperature);
     const place at = place_at(how, seen, n_seen, stream, position);
-    if (!greedy && (how->top_k || how->top_p < 1 || how->min_p > 0))
+    if (!greedy && filters(how))
         return draw_filtered(s, how, s->p[best], &at);
     if (how->marker) {
         const int32_t id = marked(s, how, &at, NULL, s->n_vocab, 1, greedy);
         if (id >= 0 || greedy)
             return id >= 0 ? id : (int32_t)best;
     }
-    return draw_plain(s, at.u);
+    return rt_sampler_pick(s->p, s->n_vocab, at.u);
+}
+
+void rt_sampler_distribution(rt_sampler *s, const rt_sampling *how, float *logits, const int32_t *seen,
+                             size_t n_seen, float *p)
+{
+    penalise(s, how, logits, seen, n_seen);
+    const size_t best = arg_max(logits, s->n_vocab);
+    if (how->temperature == 0) {
+        memset(p, 0, s->n_vocab * sizeof *p);
+        p[best] = 1;
+        return;
+    }
+    temper(s, logits, logits[best], how->temperature);
+    if (!filters(how)) {
+        memcpy(p, s->p, s->n_vocab * sizeof *p);
+        return;
+    }
+    double mass;
+    const size_t n = filter(s, how, s->p[best], &mass);
+    memset(p, 0, s->n_vocab * sizeof *p);
+    for (size_t i = 0; i < n; i++)
+        p[s->candidates[i].id] = (float)((double)s->candidates[i].p / mass);
 }

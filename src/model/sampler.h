@@ -55,4 +55,14 @@ void rt_sampler_close(rt_sampler *sampler);
 int32_t rt_sample(rt_sampler *sampler, const rt_sampling *sampling, float *logits, const int32_t *seen,
                   size_t n_seen, uint64_t stream, uint64_t position);
 
+/* What rt_sample would draw from, whatever the marker: p [n_vocab], of sum 1 but for rounding; all at one id
+ * when greedy.  logits are changed by the penalties. */
+void rt_sampler_distribution(rt_sampler *sampler, const rt_sampling *sampling, float *logits,
+                             const int32_t *seen, size_t n_seen, float *p);
+/* The id at which the running sum of p [n] passes u of the whole, u in [0, 1). */
+int32_t rt_sampler_pick(const float *p, size_t n, double u);
+/* The k-th of four independent uniforms in [0, 1) of a position, counted from 0: the first is the one that
+ * rt_sample draws with, the second a marker's coin. */
+double rt_sampler_uniform(const rt_sampling *sampling, uint64_t stream, uint64_t position, unsigned k);
+
 #endif
