@@ -8,11 +8,13 @@
 #include <jansson.h>
 
 #include "base/pool.h"
+#include "model/sampler.h"
 #include "retort/error.h"
 
 typedef struct bench_options {
-    const char *model, *precision, *teacher_precision;
-    size_t runs, tokens, threads, layers;
+    const char *model, *draft, *precision, *teacher_precision;
+    size_t runs, tokens, threads, layers, draft_max;
+    rt_sampling sampling; /* of speculate */
 } bench_options;
 
 typedef struct bench_limits { /* operations and bytes a second */
@@ -32,6 +34,7 @@ typedef struct bench_row {
 enum { BENCH_ROWS_MAX = 32 };
 typedef struct bench {
     bench_options options;
+    bool all; /* what cannot run without more options is left out */
     bench_limits limits;
     rt_pool *pool;
     bench_row rows[BENCH_ROWS_MAX];
@@ -52,5 +55,6 @@ rt_status bench_store(bench *b, rt_error *err);
 rt_status bench_outputs(bench *b, rt_error *err);
 rt_status bench_start(bench *b, rt_error *err);
 rt_status bench_stream(bench *b, rt_error *err);
+rt_status bench_speculate(bench *b, rt_error *err);
 
 #endif

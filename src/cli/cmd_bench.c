@@ -17,7 +17,7 @@ static const struct {
     rt_status (*run)(bench *b, rt_error *err);
 } benches[] = {{"gemm", bench_gemm},   {"prefill", bench_prefill}, {"decode", bench_decode},
                {"train", bench_train}, {"store", bench_store},     {"outputs", bench_outputs},
-               {"start", bench_start}, {"stream", bench_stream}};
+               {"start", bench_start}, {"stream", bench_stream},   {"speculate", bench_speculate}};
 
 void bench_add(bench *b, const bench_row *row)
 {
@@ -85,14 +85,14 @@ static void print_row(const bench_row *row)
 
 static rt_status run(bench *b, const char *what, rt_error *err)
 {
-    const bool all = strcmp(what, "all") == 0;
+    b->all = strcmp(what, "all") == 0;
     if (b->options.runs == 0 || b->options.runs > RUNS_MAX)
         return rt_error_set(err, RT_INVALID, "bench: --runs %zu is not in 1..%d", b->options.runs, RUNS_MAX);
     if (rt_pool_open(&b->pool, (unsigned)rt_size_min(b->options.threads, 1 << 16), err) != RT_OK ||
         bench_limits_measure(&b->limits, b->pool, err) != RT_OK)
         return err->status;
     for (size_t i = 0; i < sizeof benches / sizeof benches[0]; i++)
-        if ((all || strcmp(what, benches[i].what) == 0) && benches[i].run(b, err) != RT_OK)
+        if ((b->all || strcmp(what, benches[i].what) == 0) && benches[i].run(b, err) != RT_OK)
             return err->status;
     return RT_OK;
 }
@@ -106,7 +106,8 @@ int cmd_bench(int argc, char **argv)
                            .teacher_precision = "int8",
                            .runs = 5,
                            .tokens = 2048,
-                           .layers = 10}};
+                           .layers = 10,
+                           .sampling = rt_sampling_default()}};
     const cli_option spec[] = {
         {CLI_ABOUT, NULL, NULL,
          "gemm     matrix products and reading memory: the limits themselves\n"
@@ -117,13 +118,18 @@ int cmd_bench(int argc, char **argv)
          "outputs  reading sparse log-probabilities, one core, from the page cache\n"
          "start    from starting 'retort generate' to its first token\n"
          "stream   a model three times the memory that it may take, from disk (450 MB in $TMPDIR)\n"
+         "speculate answers with --draft running ahead, against the model alone\n"
          "all      each of these (default)\n\n"
          "Figures are medians of --runs, limits the best of short runs: a busy machine lowers the shares.\n\n"
          "Examples:\n  retort bench\n  retort bench train --teacher-precision bf16 --json"},
-        {CLI_STRING, "[all|gemm|prefill|decode|train|store|outputs|start|stream]", &what, "what to measure"},
+        {CLI_STRING, "[all|gemm|prefill|decode|train|store|outputs|start|stream|speculate]", &what,
+         "what to measure"},
         {CLI_STRING, "--model MODEL", &b.options.model, "default smollm2-135m-instruct"},
+        {CLI_STRING, "--draft MODEL", &b.options.draft, "speculate: the model that runs ahead"},
+        {CLI_COUNT, "--draft-max N", &b.options.draft_max, "speculate: tokens ahead at most (default 4)"},
+        {CLI_REAL, "--temperature X", &b.options.sampling.temperature, "speculate (default 0: greedy)"},
         {CLI_STRING, "--precision " CLI_PRECISIONS, &b.options.precision,
-         "prefill, decode, start (default int8)"},
+         "prefill, decode, start, speculate (default int8)"},
         {CLI_STRING, "--teacher-precision " CLI_PRECISIONS, &b.options.teacher_precision,
          "train (default int8)"},
         {CLI_COUNT, "--layers N", &b.options.layers, "train: of the student (default 10)"},
