@@ -101,7 +101,11 @@ static rt_status open_student(rt_trainer **out, const bench *b, const cli_model 
 static rt_status step(double *seconds, rt_trainer *trainer, kept_batch *batch, size_t kind, rt_error *err)
 {
     const rt_batch tokens = {batch->ids, TOKENS, batch->segments, SEQUENCES};
-    const rt_head_rows rows = {batch->rows, batch->labels, batch->scales, TOKENS, kind ? batch->kept : NULL};
+    const rt_head_rows rows = {.rows = batch->rows,
+                               .labels = batch->labels,
+                               .scales = batch->scales,
+                               .n = TOKENS,
+                               .kept = kind ? batch->kept : NULL};
     rt_step_report report;
     trainer->options.mix = mixes[kind];
     const double from = rt_clock_seconds();

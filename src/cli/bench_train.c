@@ -73,7 +73,8 @@ static rt_status run_steps(double *seconds, const bench *b, rt_trainer *trainer,
     for (size_t run = 0; run <= b->options.runs && status == RT_OK; run++) { /* the first one warms up */
         fill_batch(batch, trainer->config.n_vocab, run);
         const rt_batch tokens = {batch->ids, TOKENS, batch->segments, SEQUENCES};
-        const rt_head_rows rows = {batch->rows, batch->labels, batch->scales, TOKENS, NULL};
+        const rt_head_rows rows = {
+            .rows = batch->rows, .labels = batch->labels, .scales = batch->scales, .n = TOKENS};
         rt_step_report report;
         const double from = rt_clock_seconds();
         status = rt_trainer_accumulate(trainer, &tokens, &rows, err);

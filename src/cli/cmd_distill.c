@@ -124,6 +124,8 @@ int cmd_distill(int argc, char **argv)
         status = distill_run_train(&d, show_step, &s, &err);
     if (s.shown && !quiet)
         cli_progress_close(&s.bar);
+    if (s.shown && !quiet)
+        distill_run_say_phases(&d, stderr);
     if (status == RT_OK && !no_export)
         status = distill_run_export(&d, &err);
     json_t *facts = NULL;

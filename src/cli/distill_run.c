@@ -36,7 +36,9 @@ static rt_status open_teacher(distill_run *d, rt_error *err)
         return err->status;
     const bool store = d->recipe.teacher.store[0] != '\0';
     d->kept = store && rt_loss_mix_needs_teacher(&d->objective.mix);
-    if (store || (!rt_loss_mix_needs_teacher(&d->objective.mix) && !rt_recipe_has_features(&d->recipe)))
+    d->on_policy = d->recipe.on_policy.share > 0;
+    if (store || (!rt_loss_mix_needs_teacher(&d->objective.mix) && !rt_recipe_has_features(&d->recipe) &&
+                  !d->on_policy))
         return RT_OK;
     if (!d->has_teacher)
         return rt_error_set(err, RT_INVALID,
@@ -176,6 +178,16 @@ static rt_status start_from_checkpoint(distill_run *d, rt_error *err)
     return status;
 }
 
+static rt_status open_own(distill_run *d, rt_error *err)
+{
+    rt_own_options options;
+    if (!d->on_policy)
+        return RT_OK;
+    if (rt_recipe_own(&options, &d->recipe, err) != RT_OK)
+        return err->status;
+    return rt_own_open(&d->own, &options, &d->docs, d->tokenizer, d->recipe.train.batch_tokens, err);
+}
+
 static rt_status start_student(distill_run *d, rt_error *err)
 {
     if (d->recipe.student.init == RT_INIT_LAYERS)
@@ -205,6 +217,14 @@ static void objective_identity(rt_text *text, const rt_objective *o)
     if (o->course.adaptive)
         rt_text_printf(text, " taid %zu %a %a", o->course.taid_term, o->course.taid.t_start,
                        o->course.taid.t_end);
+}
+
+static void own_identity(rt_text *text, const rt_own_options *o)
+{
+    rt_text_printf(text, " own %a %zu %zu %a %a sampled %d %d %a %a", o->share, o->answers, o->tokens_max,
+                   o->temperature, o->top_p, o->sampled, (int)o->policy.kind, o->policy.clip_low,
+                   o->policy.cap);
+    objective_identity(text, &o->objective);
 }
 
 static void features_identity(rt_text *text, const rt_feature_options *f)
@@ -237,6 +257,8 @@ static rt_status make_identity(distill_run *d, rt_error *err)
     rt_text_printf(&text, " accept %zu", r->teacher.accept.count);
     objective_identity(&text, &d->objective);
     features_identity(&text, &d->trainer->options.features);
+    if (d->on_policy)
+        own_identity(&text, &d->own.options);
     if (d->kept)
         rt_text_printf(&text, " store %zu %a %a", d->source.n_max, d->source.tau, d->source.proposal);
     const size_t kept_bytes =
@@ -288,13 +310,14 @@ rt_status distill_run_open(distill_run *d, rt_error *err)
     if (rt_cpu_check(err) != RT_OK ||
         rt_pool_open(&d->pool, (unsigned)d->recipe.train.threads, err) != RT_OK ||
         open_teacher(d, err) != RT_OK || hash_teacher(d, err) != RT_OK || read_text(d, err) != RT_OK ||
-        start_student(d, err) != RT_OK || make_identity(d, err) != RT_OK)
+        start_student(d, err) != RT_OK || open_own(d, err) != RT_OK || make_identity(d, err) != RT_OK)
         return err->status;
     return keep_recipe(d, err);
 }
 
 void distill_run_close(distill_run *d)
 {
+    rt_own_close(&d->own);
     rt_trainer_close(d->trainer);
     rt_kept_source_close(&d->source);
     rt_documents_deinit(&d->docs);
@@ -342,12 +365,27 @@ void distill_run_say(const distill_run *d, FILE *out)
     if (d->docs.n_cut)
         (void)fprintf(out, "; %zu answers were cut at %zu tokens", d->docs.n_cut, d->recipe.data.tokens_max);
     distill_store_say(d, out);
+    if (d->on_policy)
+        (void)fprintf(out,
+                      "\nown      %.0f%% of the steps on the student's answers to %zu prompts, %zu at a time",
+                      100 * d->own.options.share, d->own.n_prompts, d->own.options.answers);
     (void)fprintf(
         out, "\ntrain    %llu steps of up to %zu tokens, %.2f GiB of memory\n",
         (unsigned long long)rt_recipe_steps(&d->recipe),
         d->recipe.train.batch_tokens * d->recipe.train.micro_batches,
         (double)(rt_trainer_bytes(d->trainer) + (d->teacher ? rt_model_weight_bytes(d->teacher) : 0)) /
             0x1p30);
+}
+
+void distill_run_say_phases(const distill_run *d, FILE *out)
+{
+    if (d->on_policy && d->state.seconds > 0)
+        (void)fprintf(
+            out,
+            "retort: %.0f%% of the time in sampling %zu answers (%.0f%% ended by themselves), the rest "
+            "in scoring and training\n",
+            100 * d->own.seconds / d->state.seconds, d->own.answers,
+            100 * (double)d->own.stopped / (double)rt_size_max(d->own.answers, 1));
 }
 
 rt_status distill_run_train(distill_run *d, rt_run_step_fn step_fn, void *context, rt_error *err)
@@ -358,7 +396,8 @@ rt_status distill_run_train(distill_run *d, rt_run_step_fn step_fn, void *contex
                                     .steps = rt_recipe_steps(&d->recipe),
                                     .micro_batches = d->recipe.train.micro_batches,
                                     .checkpoint_seconds = d->recipe.train.checkpoint_minutes * 60,
-                                    .kept = d->kept ? &d->source : NULL};
+                                    .kept = d->kept ? &d->source : NULL,
+                                    .own = d->on_policy ? &d->own : NULL};
     return rt_run(d->trainer, &d->docs, &options, step_fn, context, &d->state, &d->resumed_at, err);
 }
 
@@ -501,6 +540,11 @@ rt_status distill_run_facts(const distill_run *d, json_t **out, rt_error *err)
         "tokens", (json_int_t)d->state.tokens, "steps", (json_int_t)d->state.step, "seconds",
         d->state.seconds, "peak_bytes", (json_int_t)rt_peak_memory_bytes(), "seed",
         (json_int_t)d->recipe.train.seed, "started", started, "lineage", base_name(d->teacher_path), start);
+    if (run && d->on_policy)
+        (void)json_object_set_new(run, "on_policy",
+                                  json_pack("{s:f, s:I, s:I, s:f}", "share", d->own.options.share, "answers",
+                                            (json_int_t)d->own.answers, "ended by themselves",
+                                            (json_int_t)d->own.stopped, "sampling_seconds", d->own.seconds));
     char *path = rt_path_join(d->dir, "run.json");
     const rt_status status = run && path ? rt_json_write(path, run, err)
                                          : rt_error_set(err, RT_NO_MEMORY, "no memory for the run's facts");

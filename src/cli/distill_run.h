@@ -28,6 +28,8 @@ typedef struct distill_run {
     rt_documents docs;
     bool kept;             /* the teacher is kept rows of the store */
     rt_kept_source source; /* with teacher.store */
+    bool on_policy;
+    rt_own own; /* with on_policy */
     rt_trainer *trainer;
     size_t layers[RT_LAYERS_MAX], n_layers; /* init layers */
     char identity[65], teacher_hash[65];
@@ -38,6 +40,7 @@ typedef struct distill_run {
 
 rt_status distill_run_open(distill_run *d, rt_error *err);
 void distill_run_say(const distill_run *d, FILE *out); /* a few lines: what is trained from what, on what */
+void distill_run_say_phases(const distill_run *d, FILE *out); /* a line with on_policy: where the time went */
 rt_status distill_run_train(distill_run *d, rt_run_step_fn step_fn, void *context, rt_error *err);
 rt_status distill_run_export(const distill_run *d, rt_error *err);
 /* The facts of the run, written to run.json too (docs/report-format.md). */

@@ -107,7 +107,8 @@ static rt_status run_step(curve *c, rt_verify *result, size_t step, rt_error *er
     for (size_t s = 0; s < SEQUENCES; s++)
         segments[s] = (rt_segment){.begin = s * c->length, .count = c->length};
     const rt_batch batch = {c->ids, SEQUENCES * c->length, segments, SEQUENCES};
-    const rt_head_rows rows = {c->positions, c->labels, c->scales, SEQUENCES * c->length, NULL};
+    const rt_head_rows rows = {
+        .rows = c->positions, .labels = c->labels, .scales = c->scales, .n = SEQUENCES * c->length};
     rt_step_report report;
     if (rt_trainer_accumulate(c->trainer, &batch, &rows, err) != RT_OK ||
         rt_trainer_update(c->trainer, &report, err) != RT_OK)

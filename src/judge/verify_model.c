@@ -320,7 +320,7 @@ static rt_status run_scene(check *c, scene *s)
         compare(c, "logits", s->logits, s->n_tokens * vocab, false) != RT_OK)
         return c->err->status;
     const rt_loss_mix ce = {.n_terms = 1, .terms = {{1, {.kind = RT_LOSS_CE, .tau = 1}}}};
-    const rt_head_rows rows = {s->rows, s->labels, s->scales, s->n_rows, NULL};
+    const rt_head_rows rows = {.rows = s->rows, .labels = s->labels, .scales = s->scales, .n = s->n_rows};
     const rt_param *head = rt_layout_global(&s->layout, s->config.tied ? RT_GLOBAL_EMBED : RT_GLOBAL_HEAD);
     double loss;
     if (rt_head_run(s->head, s->pass, NULL, &ce, &rows, s->n_tokens, s->dhidden, s->grads + head->offset,

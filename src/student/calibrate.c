@@ -61,7 +61,7 @@ static tokens *make_tokens(size_t n_vocab)
     for (size_t i = 0; i < SEQUENCES; i++)
         t->segments[i] = (rt_segment){.begin = i * LENGTH, .count = LENGTH};
     t->batch = (rt_batch){t->ids, TOKENS, t->segments, SEQUENCES};
-    t->targets = (rt_head_rows){t->rows, t->labels, t->scales, TOKENS, NULL};
+    t->targets = (rt_head_rows){.rows = t->rows, .labels = t->labels, .scales = t->scales, .n = TOKENS};
     return t;
 }
 

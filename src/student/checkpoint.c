@@ -1,6 +1,7 @@
 /* student/checkpoint.c - see checkpoint.h. */
 #include "student/checkpoint.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/file.h"
@@ -11,38 +12,135 @@
 enum { VERSION = 2, STATE_COUNT = 12, IDENTITY_BYTES = 64 };
 static const char *const array_names[] = {"values", "adam_m", "adam_v"};
 
-rt_status rt_checkpoint_write(const char *path, const rt_trainer *t, const rt_run_state *state,
-                              const char identity[65], rt_error *err)
+enum { PARTS_MAX = 10, OWN_PARTS = 4 };
+static const char *const own_names[OWN_PARTS] = {"own_ids", "own_mask", "own_logp", "own_begins"};
+static const rt_dtype own_types[OWN_PARTS] = {RT_I32, RT_U8, RT_F32, RT_I64};
+
+typedef struct part { /* a tensor of the file: one dimension */
+    const char *name;
+    rt_dtype dtype;
+    size_t count, bytes;
+    const void *data;
+} part;
+
+static int wider_first(const void *a, const void *b)
 {
-    const float *const arrays[] = {t->values, t->m, t->v};
-    const size_t total = t->total, bytes = total * sizeof(float), state_count = STATE_COUNT,
-                 identity_bytes = IDENTITY_BYTES;
-    int64_t words[STATE_COUNT] = {VERSION, (int64_t)state->step, (int64_t)state->cursor,
-                                  (int64_t)state->tokens, (int64_t)(state->seconds * 1000)};
-    for (size_t i = 0; i < 3; i++)
-        words[5 + i] = (int64_t)rt_hash64(arrays[i], bytes, 0);
-    const double taid[] = {t->taid.t, t->taid.mean, t->taid.last_loss};
-    memcpy(words + 8, taid, sizeof taid);
-    words[11] = (int64_t)t->taid.step;
+    const part *x = a, *y = b;
+    const size_t m = rt_dtype_get(x->dtype)->block_bytes, n = rt_dtype_get(y->dtype)->block_bytes;
+    return m != n ? (m < n) - (m > n) : strcmp(x->name, y->name);
+}
+
+static rt_status write_parts(const char *path, part *parts, size_t n, rt_error *err)
+{
+    qsort(parts, n, sizeof *parts, wider_first); /* so that every tensor lies aligned */
     rt_safetensors_writer *writer;
     if (rt_safetensors_writer_open(&writer, path, err) != RT_OK)
         return err->status;
-    rt_status status = rt_safetensors_writer_tensor(writer, "state", RT_I64, 1, &state_count, err);
-    for (size_t i = 0; i < 3 && status == RT_OK; i++)
-        status = rt_safetensors_writer_tensor(writer, array_names[i], RT_F32, 1, &total, err);
-    if (status == RT_OK)
-        status = rt_safetensors_writer_tensor(writer, "identity", RT_U8, 1, &identity_bytes, err);
+    rt_status status = RT_OK;
+    for (size_t i = 0; i < n && status == RT_OK; i++)
+        status = rt_safetensors_writer_tensor(writer, parts[i].name, parts[i].dtype, 1, &parts[i].count, err);
     if (status == RT_OK)
         status = rt_safetensors_writer_begin(writer, err);
-    if (status == RT_OK)
-        status = rt_safetensors_writer_data(writer, words, sizeof words, err);
-    for (size_t i = 0; i < 3 && status == RT_OK; i++)
-        status = rt_safetensors_writer_data(writer, arrays[i], bytes, err);
-    if (status == RT_OK)
-        status = rt_safetensors_writer_data(writer, identity, IDENTITY_BYTES, err);
+    for (size_t i = 0; i < n && status == RT_OK; i++)
+        status = rt_safetensors_writer_data(writer, parts[i].data, parts[i].bytes, err);
     if (status == RT_OK)
         return rt_safetensors_writer_commit(writer, err);
     rt_safetensors_writer_abort(writer);
+    return status;
+}
+
+/* The set of own answers at hand, as parts; words: state and sums; begins: room for n_docs + 1. */
+static size_t own_parts(const rt_own *own, part *out, int64_t words[RT_OWN_WORDS + OWN_PARTS],
+                        int64_t *begins)
+{
+    const size_t n = own->docs.n_tokens, docs = own->docs.n_docs;
+    for (size_t i = 0; i <= docs; i++)
+        begins[i] = docs ? (int64_t)own->docs.begins[i] : 0;
+    const struct {
+        const void *data;
+        size_t count, size;
+    } arrays[OWN_PARTS] = {{own->docs.ids, n, sizeof(int32_t)},
+                           {own->docs.mask, n, 1},
+                           {own->logp_old, own->logp_old ? n : 0, sizeof(float)},
+                           {begins, docs + 1, sizeof(int64_t)}};
+    rt_own_words(own, words);
+    out[0] = (part){"own_state", RT_I64, RT_OWN_WORDS + OWN_PARTS, (RT_OWN_WORDS + OWN_PARTS) * sizeof *words,
+                    words};
+    for (size_t i = 0; i < OWN_PARTS; i++) {
+        out[i + 1] = (part){own_names[i], own_types[i], arrays[i].count, arrays[i].count * arrays[i].size,
+                            arrays[i].data};
+        words[RT_OWN_WORDS + i] = (int64_t)rt_hash64(arrays[i].data, out[i + 1].bytes, 0);
+    }
+    return OWN_PARTS + 1;
+}
+
+rt_status rt_checkpoint_write(const char *path, const rt_trainer *t, const rt_run_state *state,
+                              const rt_own *own, const char identity[65], rt_error *err)
+{
+    const float *const arrays[] = {t->values, t->m, t->v};
+    const size_t bytes = t->total * sizeof(float);
+    int64_t words[STATE_COUNT] = {VERSION, (int64_t)state->step, (int64_t)state->cursor,
+                                  (int64_t)state->tokens, (int64_t)(state->seconds * 1000)};
+    const double taid[] = {t->taid.t, t->taid.mean, t->taid.last_loss};
+    memcpy(words + 8, taid, sizeof taid);
+    words[11] = (int64_t)t->taid.step;
+    part parts[PARTS_MAX] = {{"state", RT_I64, STATE_COUNT, sizeof words, words}};
+    size_t n = 1;
+    for (size_t i = 0; i < 3; i++) {
+        words[5 + i] = (int64_t)rt_hash64(arrays[i], bytes, 0);
+        parts[n++] = (part){array_names[i], RT_F32, t->total, bytes, arrays[i]};
+    }
+    parts[n++] = (part){"identity", RT_U8, IDENTITY_BYTES, IDENTITY_BYTES, identity};
+    int64_t own_words[RT_OWN_WORDS + OWN_PARTS], *begins = NULL;
+    if (own) {
+        begins = calloc(own->docs.n_docs + 1, sizeof *begins);
+        if (!begins)
+            return rt_error_set(err, RT_NO_MEMORY, "no memory for %zu documents", own->docs.n_docs);
+        n += own_parts(own, parts + n, own_words, begins);
+    }
+    const rt_status status = write_parts(path, parts, n, err);
+    free(begins);
+    return status;
+}
+
+static rt_status read_own(const rt_weights *file, rt_own *own, rt_error *err)
+{
+    const rt_weight *state = rt_weights_find(file, "own_state"), *parts[OWN_PARTS];
+    int64_t words[RT_OWN_WORDS + OWN_PARTS];
+    bool fits = state && state->bytes == sizeof words;
+    if (fits)
+        memcpy(words, state->data, sizeof words);
+    for (size_t i = 0; i < OWN_PARTS && fits; i++) {
+        parts[i] = rt_weights_find(file, own_names[i]);
+        fits = parts[i] && parts[i]->dtype == own_types[i] &&
+               (int64_t)rt_hash64(parts[i]->data, parts[i]->bytes, 0) == words[RT_OWN_WORDS + i];
+    }
+    const size_t n = fits ? parts[0]->bytes / sizeof(int32_t) : 0;
+    const size_t logp = fits ? parts[2]->bytes / sizeof(float) : 0;
+    fits = fits && parts[1]->bytes == n && (logp == n || logp == 0) && parts[3]->bytes >= sizeof(int64_t);
+    if (!fits)
+        return rt_error_set(
+            err, RT_CORRUPT,
+            "the student's own answers are missing or damaged: delete the file to begin anew");
+    /* a file's data may lie unaligned */
+    const size_t docs = parts[3]->bytes / sizeof(int64_t) - 1;
+    int32_t *ids = malloc(rt_size_max(parts[0]->bytes, 1));
+    float *logp_old = calloc(rt_size_max(n, 1), sizeof *logp_old);
+    int64_t *begins = malloc(parts[3]->bytes);
+    rt_status status = RT_OK;
+    if (!ids || !logp_old || !begins) {
+        status = rt_error_set(err, RT_NO_MEMORY, "no memory for %zu tokens", n);
+    } else {
+        if (n)
+            memcpy(ids, parts[0]->data, parts[0]->bytes);
+        if (logp)
+            memcpy(logp_old, parts[2]->data, parts[2]->bytes);
+        memcpy(begins, parts[3]->data, parts[3]->bytes);
+        status = rt_own_restore(own, words, ids, parts[1]->data, logp_old, n, begins, docs, err);
+    }
+    free(ids);
+    free(logp_old);
+    free(begins);
     return status;
 }
 
@@ -78,8 +176,8 @@ static rt_status check(const rt_weights *file, const rt_trainer *t, const char i
     return RT_OK;
 }
 
-rt_status rt_checkpoint_read(const char *path, rt_trainer *t, rt_run_state *state, const char identity[65],
-                             rt_error *err)
+rt_status rt_checkpoint_read(const char *path, rt_trainer *t, rt_run_state *state, rt_own *own,
+                             const char identity[65], rt_error *err)
 {
     if (!rt_path_exists(path))
         return rt_error_set(err, RT_NOT_FOUND, "%.300s: there is no checkpoint", path);
@@ -89,6 +187,8 @@ rt_status rt_checkpoint_read(const char *path, rt_trainer *t, rt_run_state *stat
     int64_t words[STATE_COUNT];
     const void *data[3];
     rt_status status = check(file, t, identity, words, data, err);
+    if (status == RT_OK && own)
+        status = read_own(file, own, err);
     if (status == RT_OK) {
         float *const arrays[] = {t->values, t->m, t->v};
         for (size_t i = 0; i < 3; i++)

@@ -198,6 +198,39 @@ static void kept_row(const chunk *c, size_t index, float *z, float *dz, unsigned
         memcpy(z, dz, vocab * sizeof *z);
 }
 
+static double log_softmax_at(const float *z, size_t id, size_t n)
+{
+    double top = (double)z[0], sum = 0;
+    for (size_t i = 1; i < n; i++)
+        top = fmax(top, (double)z[i]);
+    for (size_t i = 0; i < n; i++)
+        sum += exp((double)z[i] - top);
+    return (double)z[id] - top - log(sum);
+}
+
+/* A row of the student's own samples: the sampled token alone; the gradient over the logits, in the
+ * activation type.  kl_reverse is the one-sample estimate log p_old - log q. */
+static void policy_row(const chunk *c, size_t index, float *z, const float *zt, float *dz, void *work)
+{
+    const rt_head *head = c->head;
+    const rt_model *model = head->student;
+    const size_t vocab = model->config.n_vocab, row = c->first + index;
+    const size_t label = (size_t)c->rows->labels[row];
+    const double logq = log_softmax_at(zt, label, head->shared), old = (double)c->rows->logp_old[row];
+    rt_loss_stats *stats = &c->stats[row];
+    (void)rt_policy_row(c->rows->policy, z, label, head->shared, old, logq - old, c->rows->scales[row], dz,
+                        stats, work);
+    memset(dz + head->shared, 0, (vocab - head->shared) * sizeof *dz);
+    stats->nll_teacher = -logq;
+    stats->kl_reverse = old - logq;
+    if (model->config.logit_softcap > 0)
+        uncap(dz, z, (float)model->config.logit_softcap, vocab);
+    if (model->act == RT_BF16)
+        model->ops->to_bf16((rt_bf16 *)(void *)z, dz, vocab);
+    else
+        memcpy(z, dz, vocab * sizeof *z);
+}
+
 static void loss_task(void *context, size_t index, unsigned thread)
 {
     const chunk *c = context;
@@ -213,6 +246,10 @@ static void loss_task(void *context, size_t index, unsigned thread)
     float *dz = (float *)(void *)(work + head->loss_bytes);
     if (c->rows->kept) {
         kept_row(c, index, z, dz, thread);
+        return;
+    }
+    if (c->rows->policy) {
+        policy_row(c, index, z, zt, dz, work);
         return;
     }
     const size_t row = c->first + index;
@@ -319,6 +356,7 @@ rt_status rt_head_run(rt_head *head, const rt_pass *student, const rt_pass *teac
 {
     assert(!head->with_gradient || (dhidden && dweight && !rt_proj_is_packed(&head->student->head)));
     assert(!rows->kept || (head->kept_work && !row_fn));
+    assert(!rows->policy || (head->teacher && head->with_gradient && rows->logp_old && !row_fn));
     if (head->with_gradient)
         memset(dhidden, 0, n_tokens * head->student->config.n_embd * sizeof *dhidden);
     chunk c = {.head = head,

@@ -9,6 +9,7 @@
 #include "model/decoder.h"
 #include "student/kept.h"
 #include "student/loss.h"
+#include "student/policy.h"
 
 enum { RT_HEAD_CHUNK = 256 };
 
@@ -28,6 +29,10 @@ typedef struct rt_head_rows { /* the rows of a pass that carry a loss, in order 
     const double *scales;     /* [n] weight of the row in the step's loss */
     size_t n;
     const rt_kept_row *kept; /* [n]; NULL: the teacher is a model, or there is none */
+    /* of own samples (student/own.h); NULL elsewhere */
+    const rt_loss_mix *mix;  /* in place of the run's */
+    const rt_policy *policy; /* in place of any mix: the sampled token alone; needs a teacher model */
+    const float *logp_old;   /* [n] with policy: log p of the label when it was sampled */
 } rt_head_rows;
 
 /* Called for each row with its figures, in no defined order and from several threads.  z, zt: the logits

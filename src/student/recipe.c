@@ -43,6 +43,25 @@ const rt_field rt_recipe_fields[] = {
     {"loss", RT_FIELD_STRINGS, AT(loss), "[fkl]",
      "terms: '[WEIGHT] KIND [name=value ...]', e.g. ['0.8 fkl temperature=2 tau2=yes', '0.2 ce']", NULL, 0,
      0},
+    {"on_policy.share", RT_FIELD_REAL, AT(on_policy.share), "0",
+     "of the steps, by chance, on answers that the student itself samples to the prompts of data.train", NULL,
+     0, 1},
+    {"on_policy.answers", RT_FIELD_COUNT, AT(on_policy.answers), "16",
+     "sampled side by side, and gone through once", NULL, 1, 4096},
+    {"on_policy.tokens_max", RT_FIELD_COUNT, AT(on_policy.tokens_max), "128", "of such an answer", NULL, 1,
+     1 << 20},
+    {"on_policy.temperature", RT_FIELD_REAL, AT(on_policy.temperature), "1", "of the sampling", NULL, 0, 100},
+    {"on_policy.top_p", RT_FIELD_REAL, AT(on_policy.top_p), "1", "of the sampling", NULL, 1e-6, 1},
+    {"on_policy.loss", RT_FIELD_STRINGS, AT(on_policy.loss), "[rkl]", "terms of those steps, as in loss",
+     NULL, 0, 0},
+    {"on_policy.objective", RT_FIELD_CHOICE, AT(on_policy.objective), "loss",
+     "loss: over the whole vocabulary; else the sampled tokens alone, the per-token reverse KL as advantage: "
+     "p/p_old times it, clipped (PPO), or p/p_old cut and without gradient",
+     "loss|importance|clip|truncated", 0, 0},
+    {"on_policy.clip", RT_FIELD_REAL, AT(on_policy.clip), "0.2", "objective clip: p/p_old in 1-c..1+c", NULL,
+     0, 1},
+    {"on_policy.cap", RT_FIELD_REAL, AT(on_policy.cap), "2", "objective truncated: of p/p_old", NULL, 1e-6,
+     1e6},
     {"features.hidden", RT_FIELD_CHOICE, AT(features.hidden), "none",
      "compare hidden states, each over its rms", "none|mse|mse_normalised|cosine", 0, 0},
     {"features.hidden_weight", RT_FIELD_REAL, AT(features.hidden_weight), "1", "in the objective", NULL, 0,
@@ -267,6 +286,58 @@ static rt_status check_features(const rt_recipe *recipe, rt_error *err)
     return RT_OK;
 }
 
+/* ---- own answers ---- */
+
+enum { OWN_LOSS, OWN_IMPORTANCE, OWN_CLIP, OWN_TRUNCATED };
+
+rt_status rt_recipe_own(rt_own_options *out, const rt_recipe *recipe, rt_error *err)
+{
+    static const rt_policy_kind kinds[] = {
+        [OWN_IMPORTANCE] = RT_POLICY_IS, [OWN_CLIP] = RT_POLICY_CLIP, [OWN_TRUNCATED] = RT_POLICY_TRUNCATED};
+    *out = (rt_own_options){.share = recipe->on_policy.share,
+                            .answers = recipe->on_policy.answers,
+                            .tokens_max = recipe->on_policy.tokens_max,
+                            .document_max = recipe->data.tokens_max,
+                            .temperature = recipe->on_policy.temperature,
+                            .top_p = recipe->on_policy.top_p,
+                            .seed = recipe->train.seed,
+                            .sampled = recipe->on_policy.objective != OWN_LOSS};
+    if (out->sampled)
+        out->policy = (rt_policy){.kind = kinds[recipe->on_policy.objective],
+                                  .clip_low = recipe->on_policy.clip,
+                                  .clip_high = recipe->on_policy.clip,
+                                  .cap = recipe->on_policy.cap};
+    if (rt_recipe_loss(&out->objective, &recipe->on_policy.loss, false, rt_recipe_steps(recipe), err) !=
+        RT_OK)
+        return rt_error_within(err, "on_policy");
+    if (out->objective.course.adaptive)
+        return rt_error_set(err, RT_INVALID, "on_policy.loss: adaptive=yes belongs to loss alone");
+    return RT_OK;
+}
+
+static rt_status check_own(const rt_recipe *recipe, rt_error *err)
+{
+    rt_own_options own;
+    if (recipe->on_policy.share == 0)
+        return RT_OK;
+    if (recipe->teacher.model[0] == '\0' || recipe->teacher.store[0] != '\0')
+        return rt_error_set(err, RT_INVALID,
+                            "on_policy needs a teacher that can score new text: give teacher.model, and no "
+                            "teacher.store");
+    if (rt_recipe_has_features(recipe))
+        return rt_error_set(err, RT_INVALID, "on_policy and features cannot be had together; leave one out");
+    if (recipe->on_policy.tokens_max >= recipe->data.tokens_max)
+        return rt_error_set(err, RT_INVALID,
+                            "on_policy.tokens_max %zu leaves no room for a prompt in data.tokens_max %zu",
+                            recipe->on_policy.tokens_max, recipe->data.tokens_max);
+    if (recipe->on_policy.objective != OWN_LOSS &&
+        (recipe->on_policy.temperature != 1 || recipe->on_policy.top_p != 1))
+        return rt_error_set(err, RT_INVALID,
+                            "on_policy.objective: sampled tokens speak for the student's distribution only "
+                            "at temperature 1 and top_p 1");
+    return rt_recipe_own(&own, recipe, err);
+}
+
 rt_status rt_recipe_check(const rt_recipe *recipe, rt_error *err)
 {
     const bool named = recipe->student.model[0] != '\0';
@@ -285,7 +356,8 @@ rt_status rt_recipe_check(const rt_recipe *recipe, rt_error *err)
         recipe->student.n_layers != recipe->student.layers.count)
         return rt_error_set(err, RT_INVALID, "student.layers lists %zu layers and student.n_layers says %zu",
                             recipe->student.layers.count, recipe->student.n_layers);
-    if (check_teacher(recipe, err) != RT_OK || check_features(recipe, err) != RT_OK)
+    if (check_teacher(recipe, err) != RT_OK || check_features(recipe, err) != RT_OK ||
+        check_own(recipe, err) != RT_OK)
         return err->status;
     if (recipe->data.tokens_max > recipe->train.batch_tokens)
         return rt_error_set(

@@ -7,6 +7,7 @@
 #include "model/decoder.h"
 #include "student/course.h"
 #include "student/feature_train.h"
+#include "student/own.h"
 #include "student/schedule.h"
 
 enum { RT_INIT_LAYERS, RT_INIT_RANDOM, RT_INIT_CHECKPOINT };
@@ -33,6 +34,12 @@ typedef struct rt_recipe {
         int loss_on;
     } data;
     rt_strings loss;
+    struct {
+        double share, temperature, top_p, clip, cap;
+        size_t answers, tokens_max;
+        rt_strings loss;
+        int objective;
+    } on_policy;
     struct {
         int hidden, layers, projection;
         double hidden_weight, relation_weight;
@@ -62,6 +69,8 @@ rt_status rt_recipe_loss(rt_objective *out, const rt_strings *terms, bool kept, 
 /* The features of a recipe for two shapes: its layer map made into pairs. */
 rt_status rt_recipe_features(rt_feature_options *out, const rt_recipe *recipe, const rt_model_config *student,
                              const rt_model_config *teacher, rt_error *err);
+/* Training on own answers, by the keys under on_policy; share 0: none. */
+rt_status rt_recipe_own(rt_own_options *out, const rt_recipe *recipe, rt_error *err);
 bool rt_recipe_has_features(const rt_recipe *recipe);
 /* Which of the teacher's layers the student takes: as listed, or n_layers of them spread evenly, first and
  * last included.  map [RT_LAYERS_MAX]. */

@@ -29,7 +29,8 @@ static rt_status save(run *r, rt_error *err)
     r->state.cursor = r->dealer.cursor;
     if (fflush(r->log) != 0 || fsync(fileno(r->log)) != 0)
         return rt_error_set(err, RT_IO, "%.300s: cannot write: %s", r->log_path, strerror(errno));
-    return rt_checkpoint_write(r->checkpoint, r->trainer, &r->state, r->options->identity, err);
+    return rt_checkpoint_write(r->checkpoint, r->trainer, &r->state, r->options->own, r->options->identity,
+                               err);
 }
 
 /* Keeps the log's lines up to the checkpoint's step: later ones will be written again. */
@@ -83,6 +84,10 @@ static rt_status log_step(run *r, const rt_run_progress *p, rt_error *err)
     put_real(line, "lr", p->report.lr);
     put_real(line, "tokens_per_s", p->tokens_per_s);
     put_real(line, "seconds", p->seconds);
+    if (r->options->own) {
+        (void)json_object_set_new(line, "own", json_boolean(p->own));
+        put_real(line, "sample_s", p->sample_s);
+    }
     char *text = json_dumps(line, JSON_COMPACT | JSON_REAL_PRECISION(9));
     json_decref(line);
     const bool ok = text && fprintf(r->log, "%s\n", text) > 0 && fflush(r->log) == 0;
@@ -93,28 +98,37 @@ static rt_status log_step(run *r, const rt_run_progress *p, rt_error *err)
 }
 
 /* A step's loss is a weighted sum over all its micro-batches, so they are counted before any is run. */
-static size_t count_targets(run *r)
+static size_t count_targets(run *r, rt_dealer *dealer)
 {
-    const uint64_t cursor = r->dealer.cursor;
+    const uint64_t cursor = dealer->cursor;
     size_t targets = 0;
     for (size_t m = 0; m < r->options->micro_batches; m++) {
-        rt_dealer_next(&r->dealer, &r->deal);
+        rt_dealer_next(dealer, &r->deal);
         targets += r->deal.targets.n;
     }
-    r->dealer.cursor = cursor;
+    dealer->cursor = cursor;
     return targets;
 }
 
 static rt_status train_step(run *r, rt_run_progress *p, rt_error *err)
 {
     const double begun = rt_clock_seconds();
-    const size_t targets = count_targets(r);
+    rt_own *own = r->options->own;
+    p->own = own && rt_own_step(own, r->trainer->step);
+    if (p->own && rt_own_refill(own, r->trainer, err) != RT_OK)
+        return err->status;
+    p->sample_s = rt_clock_seconds() - begun;
+    rt_dealer *dealer = p->own ? &own->dealer : &r->dealer;
+    const size_t targets = count_targets(r, dealer);
     uint64_t tokens = 0;
+    rt_loss_mix mix;
     for (size_t m = 0; m < r->options->micro_batches; m++) {
-        rt_dealer_next(&r->dealer, &r->deal);
+        rt_dealer_next(dealer, &r->deal);
         for (size_t i = 0; i < r->deal.targets.n; i++)
             r->deal.scales[i] = 1.0 / (double)targets; /* the mean over the step's tokens */
-        if (r->options->kept && rt_kept_source_fill(r->options->kept, &r->deal, err) != RT_OK)
+        if (p->own)
+            rt_own_fill(own, r->trainer, &mix, &r->deal);
+        else if (r->options->kept && rt_kept_source_fill(r->options->kept, &r->deal, err) != RT_OK)
             return err->status;
         if (rt_trainer_accumulate(r->trainer, &r->deal.batch, &r->deal.targets, err) != RT_OK)
             return err->status;
@@ -167,7 +181,7 @@ static rt_status begin(run *r, const rt_documents *docs, uint64_t *resumed_at, r
         rt_deal_init(&r->deal, tokens_max, err) != RT_OK)
         return err->status;
     const rt_status status =
-        rt_checkpoint_read(r->checkpoint, r->trainer, &r->state, r->options->identity, err);
+        rt_checkpoint_read(r->checkpoint, r->trainer, &r->state, r->options->own, r->options->identity, err);
     if (status != RT_OK && status != RT_NOT_FOUND)
         return status;
     *resumed_at = r->state.step;

@@ -18,12 +18,15 @@ typedef struct rt_run_options {
     size_t micro_batches;      /* a step */
     double checkpoint_seconds; /* <= 0: only at the end and when stopped */
     rt_kept_source *kept;      /* the documents' teacher; NULL: a model, or none */
+    rt_own *own;               /* a share of the steps is on the student's own answers; NULL: none */
 } rt_run_options;
 
 typedef struct rt_run_progress {
     rt_step_report report;
     uint64_t steps_done, steps_total, tokens;
     double seconds, tokens_per_s;
+    bool own;        /* the step was on the student's own answers */
+    double sample_s; /* of the step: taken by sampling them */
 } rt_run_progress;
 
 /* Called after each step; false: stop here (the state is saved, RT_STOPPED). */

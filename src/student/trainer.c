@@ -201,7 +201,11 @@ static void add_stats(rt_trainer *t, const rt_head_rows *rows)
 rt_status rt_trainer_accumulate(rt_trainer *t, const rt_batch *batch, const rt_head_rows *rows, rt_error *err)
 {
     rt_loss_mix mix;
-    rt_course_at(&mix, &t->options.mix, &t->options.course, t->step, t->options.schedule.total, t->taid.t);
+    if (rows->mix)
+        mix = *rows->mix;
+    else
+        rt_course_at(&mix, &t->options.mix, &t->options.course, t->step, t->options.schedule.total,
+                     t->taid.t);
     if (t->features)
         rt_features_begin(t->features, t->pass, t->teacher_pass, batch, rows, t->values + t->layout.total,
                           t->grads + t->layout.total);

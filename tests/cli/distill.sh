@@ -88,6 +88,45 @@ a_run_that_is_killed_goes_on_and_gives_the_same_bytes() {
     [ -z "$(find cut -name '*.tmp-*' -newer cut/run.json)" ]
 }
 
+own='on_policy.share=0.6 on_policy.tokens_max=24 on_policy.answers=5'
+
+a_run_on_own_answers_is_killed_and_gives_the_same_bytes() {
+    make_world
+    # shellcheck disable=SC2086
+    {
+        expect_status 0 retort distill recipe.yaml --run whole train.steps=12 $own
+        expect_text "of the time in sampling" "$err"
+        "$build_dir/retort" distill recipe.yaml --run cut train.checkpoint_minutes=0.0001 train.steps=12 $own --quiet &
+        pid=$!
+        for _ in $(seq 200); do
+            [ -s cut/checkpoint.safetensors ] && break
+            sleep 0.02
+        done
+        kill -9 "$pid" 2>/dev/null || true
+        wait "$pid" 2>/dev/null || true
+        expect_status 0 retort distill recipe.yaml --run cut train.steps=12 $own train.threads=1 --quiet
+    }
+    cmp whole/student/model.safetensors cut/student/model.safetensors
+    expect_text '"own":true' "$(cat cut/log.jsonl)"
+    expect_text '"own":false' "$(cat cut/log.jsonl)"
+}
+
+contradictions_about_own_answers_are_named() {
+    make_world
+    expect_status 2 retort distill recipe.yaml --run run on_policy.share=0.5 on_policy.tokens_max=128
+    expect_text "leaves no room for a prompt" "$err"
+    expect_status 2 retort distill recipe.yaml --run run on_policy.share=0.5 on_policy.tokens_max=20 on_policy.objective=clip \
+        on_policy.temperature=0.7
+    expect_text "only at temperature 1" "$err"
+    expect_status 2 retort distill recipe.yaml --run run on_policy.share=0.5 on_policy.tokens_max=20 teacher.store=there 'data.train=[]'
+    expect_text "no teacher.store" "$err"
+    expect_status 2 retort distill recipe.yaml --run run on_policy.share=0.5 on_policy.tokens_max=20 'on_policy.loss=[kl]'
+    expect_text "on_policy: " "$err"
+    printf '{"text": "plain text has no prompt, so there is nothing to answer to"}\n' >plain.jsonl
+    expect_status 2 retort distill recipe.yaml --run run on_policy.share=0.5 on_policy.tokens_max=20 data.train=plain.jsonl
+    expect_text "none of the 1 documents begins with a prompt" "$err"
+}
+
 an_interrupt_saves_and_exits_with_status_4() {
     make_world
     status=0
@@ -206,6 +245,7 @@ PYTHON
 }
 
 run_tests a_recipe_becomes_a_student_that_can_be_a_teacher_again a_run_that_is_killed_goes_on_and_gives_the_same_bytes \
+    a_run_on_own_answers_is_killed_and_gives_the_same_bytes contradictions_about_own_answers_are_named \
     an_interrupt_saves_and_exits_with_status_4 the_number_of_threads_changes_no_byte \
     other_settings_in_the_same_folder_are_refused a_second_process_in_the_folder_is_told_who_holds_it \
     a_folder_that_cannot_be_written_is_one_sentence another_tokenizer_is_named_and_never_trained_on \

@@ -27,8 +27,12 @@ typedef struct world { /* a tiny teacher, a one-layer student of it, random text
     rt_model *teacher;
     rt_documents docs;
     rt_trainer *trainer;
+    rt_own own;
     char dir[64];
 } world;
+
+/* Half of the steps on the student's own answers, by this objective; NULL: none. */
+static const rt_own_options *own_options;
 
 /* Everything that a run can carry: features with projections, a weight and a temperature that move, TAID. */
 static bool rich;
@@ -100,11 +104,14 @@ static void world_open(world *w, unsigned threads, rt_precision precision, doubl
                                     &w->teacher->config, map, w->pool, &err),
                      RT_OK);
     rt_trainer_sync(w->trainer);
+    if (own_options)
+        assert_int_equal(rt_own_open(&w->own, own_options, &w->docs, NULL, BATCH, &err), RT_OK);
 }
 
 static void world_close(world *w)
 {
     char command[128];
+    rt_own_close(&w->own);
     rt_trainer_close(w->trainer);
     rt_documents_deinit(&w->docs);
     rt_model_close(w->teacher);
@@ -131,8 +138,12 @@ static rt_status run_in(world *w, const char *dir, size_t micro, stop_at *stop, 
                         rt_error *err)
 {
     rt_run_state state;
-    const rt_run_options options = {
-        .dir = dir, .identity = identity, .seed = 9, .steps = STEPS, .micro_batches = micro};
+    const rt_run_options options = {.dir = dir,
+                                    .identity = identity,
+                                    .seed = 9,
+                                    .steps = STEPS,
+                                    .micro_batches = micro,
+                                    .own = own_options ? &w->own : NULL};
     return rt_run(w->trainer, &w->docs, &options, stop ? stop_after : NULL, stop, &state, resumed, err);
 }
 
@@ -174,6 +185,7 @@ static void resume_case(rt_precision precision)
         if (strcmp(fresh, kept) != 0)
             assert_int_equal(rmdir(fresh), 0);
         memcpy(cut.dir, kept, sizeof kept);
+        rt_own_close(&cut.own);
         rt_trainer_close(cut.trainer);
         cut.trainer = NULL;
         world next;
@@ -183,6 +195,7 @@ static void resume_case(rt_precision precision)
         rt_weights_close(cut.weights);
         rt_pool_close(cut.pool);
         cut = next;
+        cut.own.texts = &cut.docs;
     }
     assert_int_equal(run_in(&cut, kept, 2, NULL, &resumed, &err), RT_OK);
     assert_int_equal(resumed, STEPS - 1);
@@ -234,6 +247,133 @@ static void features_and_courses_resume_bit_for_bit(void **state)
     resume_case(RT_PRECISION_BF16);
     the_number_of_threads_changes_no_bit(state);
     rich = false;
+}
+
+static rt_own_options own_case(bool sampled, rt_policy_kind kind)
+{
+    return (rt_own_options){
+        .share = 0.7,
+        .answers = 9,
+        .tokens_max = 20,
+        .document_max = 40,
+        .temperature = 1,
+        .top_p = 1,
+        .objective = {.mix = {.n_terms = 1, .terms = {{1, {.kind = RT_LOSS_RKL, .tau = 1}}}}},
+        .sampled = sampled,
+        .policy = {.kind = kind, .clip_low = 0.2, .clip_high = 0.2, .cap = 2},
+        .seed = 4};
+}
+
+static void steps_on_own_answers_resume_bit_for_bit(void **state)
+{
+    const rt_own_options cases[] = {own_case(false, RT_POLICY_IS), own_case(true, RT_POLICY_IS),
+                                    own_case(true, RT_POLICY_CLIP), own_case(true, RT_POLICY_TRUNCATED)};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        own_options = &cases[i];
+        resume_case(RT_PRECISION_F32);
+        resume_case(RT_PRECISION_BF16);
+        the_number_of_threads_changes_no_bit(state);
+    }
+    own_options = NULL;
+}
+
+static double mean_reverse_kl(const char *log, bool last_half)
+{
+    double sum = 0;
+    size_t n = 0, step = 0;
+    for (const char *line = log; *line; line = strchr(line, '\n') + 1, step++) {
+        const char *at = strstr(line, "\"kl_reverse\":");
+        if (!at || (step >= 3) != last_half)
+            continue;
+        sum += strtod(at + 13, NULL);
+        n++;
+    }
+    assert_true(n > 0);
+    return sum / (double)n;
+}
+
+/* On its own text the student comes nearer to the teacher, by each objective. */
+static void the_reverse_kl_falls_on_own_answers(void **state)
+{
+    (void)state;
+    for (int sampled = 0; sampled < 2; sampled++) {
+        rt_own_options options = own_case(sampled != 0, RT_POLICY_IS);
+        options.share = 1;
+        options.answers = 24;
+        own_options = &options;
+        world w;
+        rt_error err = {0};
+        uint64_t resumed;
+        world_open(&w, 2, RT_PRECISION_F32, 1e-2);
+        assert_int_equal(run_in(&w, w.dir, 6, NULL, &resumed, &err), RT_OK);
+        char *log = log_of(w.dir);
+        const double first = mean_reverse_kl(log, false), last = mean_reverse_kl(log, true);
+        if (!(last < first))
+            fail_msg("sampled %d: reverse KL %g, then %g", sampled, first, last);
+        assert_non_null(strstr(log, "\"own\":true"));
+        assert_true(w.own.answers >= 24 && w.own.stopped == 0);
+        free(log);
+        world_close(&w);
+    }
+    own_options = NULL;
+}
+
+/* Every array of the set at hand is under a sum. */
+static void damaged_own_answers_are_named(void **state)
+{
+    (void)state;
+    const rt_own_options options = own_case(true, RT_POLICY_IS);
+    own_options = &options;
+    static const char *const names[] = {"own_ids", "own_mask", "own_logp", "own_begins"};
+    world w;
+    rt_error err = {0};
+    uint64_t resumed;
+    world_open(&w, 1, RT_PRECISION_F32, 3e-3);
+    stop_at stop = {STEPS - 1};
+    assert_int_equal(run_in(&w, w.dir, 1, &stop, &resumed, &err), RT_STOPPED);
+    char path[128], *data;
+    size_t size;
+    (void)snprintf(path, sizeof path, "%s/checkpoint.safetensors", w.dir);
+    for (size_t i = 0; i < 4; i++) {
+        assert_int_equal(rt_file_read(&data, &size, path, 1 << 24, &err), RT_OK);
+        rt_weights *file;
+        assert_int_equal(rt_weights_open(&file, path, &err), RT_OK);
+        const rt_weight *part = rt_weights_find(file, names[i]);
+        assert_true(part && part->bytes > 0);
+        char *at = memmem(data, size, part->data, part->bytes);
+        assert_non_null(at);
+        at[part->bytes / 2] ^= 4;
+        rt_weights_close(file);
+        char *kept = NULL;
+        size_t kept_size;
+        assert_int_equal(rt_file_read(&kept, &kept_size, path, 1 << 24, &err), RT_OK);
+        assert_int_equal(rt_file_write(path, data, size, &err), RT_OK);
+        assert_int_equal(run_in(&w, w.dir, 1, NULL, &resumed, &err), RT_CORRUPT);
+        assert_non_null(strstr(err.text, "own answers"));
+        assert_int_equal(rt_file_write(path, kept, kept_size, &err), RT_OK);
+        free(data);
+        free(kept);
+    }
+    world_close(&w);
+    own_options = NULL;
+}
+
+static void prompts_that_leave_no_room_are_refused(void **state)
+{
+    (void)state;
+    rt_documents docs = {0};
+    rt_own own;
+    rt_error err = {0};
+    const rt_own_options options = own_case(false, RT_POLICY_IS); /* 40 tokens, 20 of them the answer's */
+    int32_t ids[40] = {0};
+    uint8_t mask[40] = {0};
+    mask[30] = 1;
+    assert_int_equal(rt_documents_add(&docs, ids, mask, 40, &err), RT_OK); /* a prompt of 30 */
+    memset(mask, 1, sizeof mask);
+    assert_int_equal(rt_documents_add(&docs, ids, mask, 40, &err), RT_OK); /* none at all */
+    assert_int_equal(rt_own_open(&own, &options, &docs, NULL, BATCH, &err), RT_INVALID);
+    assert_non_null(strstr(err.text, "none of the 2 documents"));
+    rt_documents_deinit(&docs);
 }
 
 static void a_checkpoint_of_other_settings_is_refused_and_kept(void **state)
@@ -397,6 +537,10 @@ int main(void)
         cmocka_unit_test(a_run_cut_at_any_step_gives_the_bits_of_the_whole_run_bf16),
         cmocka_unit_test(the_number_of_threads_changes_no_bit),
         cmocka_unit_test(features_and_courses_resume_bit_for_bit),
+        cmocka_unit_test(steps_on_own_answers_resume_bit_for_bit),
+        cmocka_unit_test(the_reverse_kl_falls_on_own_answers),
+        cmocka_unit_test(damaged_own_answers_are_named),
+        cmocka_unit_test(prompts_that_leave_no_room_are_refused),
         cmocka_unit_test(a_checkpoint_of_other_settings_is_refused_and_kept),
         cmocka_unit_test(a_damaged_checkpoint_is_named_and_never_used),
         cmocka_unit_test(a_full_disk_stops_the_run_and_keeps_the_last_checkpoint),
