@@ -39,11 +39,11 @@ rt_status cli_case_open(cli_case *c, const char *plan_path, const char *key_path
 void cli_case_close(cli_case *c);
 /* Samples and reads as far as the plan's watermark tests need it.  Progress goes to stderr. */
 rt_status cli_case_gather(cli_case *c, rt_error *err);
-/* The suspect's answers as texts: recorded, or asked of its server, or (without ids' text) sampled from its model and
- * decoded.  Read anew for each caller. */
+/* The suspect's answers as texts: recorded, or asked of its server, or (without ids' text) sampled from its
+ * model and decoded.  Read anew for each caller. */
 rt_status cli_case_answers(cli_case *c, rt_texts *out, rt_error *err);
-/* The plan's tests that need no watermark, handed one by one to `take`; results that were refused for want of inputs
- * are errors. */
+/* The plan's tests that need no watermark, handed one by one to `take`; results that were refused for want of
+ * inputs are errors. */
 typedef rt_status (*cli_take_result)(void *context, rt_result *result, bool counts, rt_error *err);
 rt_status cli_case_rows(cli_case *c, cli_take_result take, void *context, rt_error *err);
 rt_status cli_case_texts(cli_case *c, cli_take_result take, void *context, json_t **identity, rt_error *err);

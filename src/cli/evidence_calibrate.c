@@ -54,8 +54,8 @@ static rt_status random_keys(const cli_case *c, rt_test test, const settings *s,
     double *z = malloc((2 * s->keys + 1) * sizeof *z), *p = z ? z + s->keys : NULL, sum = 0, squares = 0;
     if (!z)
         return rt_error_set(err, RT_NO_MEMORY, "no memory for %zu keys", s->keys);
-    rt_status status =
-        rt_battery_random(&c->gathered, test, &c->key.mark, s->keys, s->seed ^ 0xCA11B, true, c->pool, z, p, err);
+    rt_status status = rt_battery_random(&c->gathered, test, &c->key.mark, s->keys, s->seed ^ 0xCA11B, true,
+                                         c->pool, z, p, err);
     for (size_t i = 0; status == RT_OK && i < s->keys; i++) {
         sum += z[i];
         squares += z[i] * z[i];
@@ -96,8 +96,8 @@ static rt_status keep(void *context, rt_result *result, bool counts, rt_error *e
     rt_rng rng = rt_rng_make(c->s->seed, (uint32_t)(c->index * RT_TEST_COUNT + result->test));
     const double p = result->test < RT_TEST_MARKS ? rt_result_spread(result, 1 - rt_rng_uniform(&rng))
                                                   : pow(10, result->log10_p);
-    (void)json_array_append_new(list, json_pack("{s:s,s:f,s:f,s:f}", "model", c->name, "z", result->z, "log10_p",
-                                                result->log10_p, "p_spread", p));
+    (void)json_array_append_new(list, json_pack("{s:s,s:f,s:f,s:f}", "model", c->name, "z", result->z,
+                                                "log10_p", result->log10_p, "p_spread", p));
     return RT_OK;
 }
 
@@ -153,8 +153,9 @@ static rt_status calibrate(const settings *s, json_t *out, rt_error *err)
     if (status == RT_OK)
         status = cli_case_gather(&c, err);
     if (status == RT_OK && !c.has_key && s->controls.count == 0)
-        status = rt_error_set(err, RT_INVALID,
-                              "this plan has no watermark test, so random keys say nothing: name control models");
+        status =
+            rt_error_set(err, RT_INVALID,
+                         "this plan has no watermark test, so random keys say nothing: name control models");
     for (rt_test t = 0; status == RT_OK && t < RT_TEST_MARKS; t++) {
         bool passed = true;
         if (!cli_plan_has(c.plan, t))

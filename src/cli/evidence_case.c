@@ -68,8 +68,8 @@ static rt_status check_input(const char *path, const char *said, rt_error *err)
         return path && said ? err->status : RT_OK;
     if (strcmp(hash, said) != 0)
         return rt_error_set(err, RT_MISMATCH,
-                            "%.200s: is not the file that the plan was made with (SHA-256 %.12s, not %.12s)", path,
-                            hash, said);
+                            "%.200s: is not the file that the plan was made with (SHA-256 %.12s, not %.12s)",
+                            path, hash, said);
     return RT_OK;
 }
 
@@ -119,12 +119,13 @@ static rt_status open_key(cli_case *c, const char *key_path, rt_error *err)
             "can rest on it",
             c->key.id);
     if (c->key.tokenizer[0] && c->tokenizer && strcmp(c->key.tokenizer, rt_tokenizer_hash(c->tokenizer)) != 0)
-        return rt_error_set(err, RT_MISMATCH,
-                            "wrong tokenizer: key %s marks in ids of tokenizer %.12s, %s has %.12s; give the marking "
-                            "model's with --tokenizer, and test the suspect's answers",
-                            c->key.id, c->key.tokenizer,
-                            c->tokenizer == c->suspect.tokenizer ? "the suspect" : "the tokenizer given",
-                            rt_tokenizer_hash(c->tokenizer));
+        return rt_error_set(
+            err, RT_MISMATCH,
+            "wrong tokenizer: key %s marks in ids of tokenizer %.12s, %s has %.12s; give the marking "
+            "model's with --tokenizer, and test the suspect's answers",
+            c->key.id, c->key.tokenizer,
+            c->tokenizer == c->suspect.tokenizer ? "the suspect" : "the tokenizer given",
+            rt_tokenizer_hash(c->tokenizer));
     c->has_key = true;
     return RT_OK;
 }
@@ -162,7 +163,8 @@ static rt_status open_endpoint(cli_case *c, rt_error *err)
     if (!url || c->suspect_name)
         return RT_OK;
     if (env && (!key || !key[0]))
-        return rt_error_set(err, RT_INVALID, "the environment variable %.80s is not set; it should hold the key", env);
+        return rt_error_set(err, RT_INVALID,
+                            "the environment variable %.80s is not set; it should hold the key", env);
     rt_endpoint_options o = {.url = url,
                              .model = model ? model : "",
                              .key = key,
@@ -179,8 +181,8 @@ static rt_status open_endpoint(cli_case *c, rt_error *err)
         return rt_error_set(err, RT_INVALID, "what a server says is kept: give a folder with --work");
     if (rt_endpoint_open(&c->endpoint, &o, err) != RT_OK)
         return err->status;
-    const rt_chat_template *chat = c->tokenizer_model.chat_template ? c->tokenizer_model.chat_template
-                                                                      : c->reference.chat_template;
+    const rt_chat_template *chat =
+        c->tokenizer_model.chat_template ? c->tokenizer_model.chat_template : c->reference.chat_template;
     if (c->tokenizer)
         rt_subject_open_endpoint(&c->suspect, url, c->endpoint, c->tokenizer, chat);
     return RT_OK;
@@ -236,10 +238,11 @@ static rt_status ask_endpoint(cli_case *c, rt_error *err)
     if (!path)
         return rt_error_set(err, RT_INVALID, "tests on answers need prompts to ask the suspect (--prompts)");
     const size_t tokens = cli_plan_count(c->plan, "sampled_tokens", 100000);
-    (void)fprintf(stderr, "retort: asking %s for %zu tokens\n", cli_plan_text(c->plan, "suspect_url"), tokens);
-    const rt_status status =
-        rt_endpoint_answers(c->endpoint, "answers", path, tokens, cli_plan_count(c->plan, "answer_tokens", 200),
-                               temperature_of(c), cli_interrupted, &c->asked, err);
+    (void)fprintf(stderr, "retort: asking %s for %zu tokens\n", cli_plan_text(c->plan, "suspect_url"),
+                  tokens);
+    const rt_status status = rt_endpoint_answers(c->endpoint, "answers", path, tokens,
+                                                 cli_plan_count(c->plan, "answer_tokens", 200),
+                                                 temperature_of(c), cli_interrupted, &c->asked, err);
     c->answers = c->asked;
     return status;
 }
@@ -257,7 +260,8 @@ static rt_status sample_answers(cli_case *c, const rt_subject *subject, rt_texts
     if (status == RT_OK) {
         (void)fprintf(stderr, "retort: sampling %zu tokens from %s\n", tokens, subject->name);
         status = rt_subject_sample(subject, &prompts, tokens, cli_plan_count(c->plan, "answer_tokens", 200),
-                                   temperature_of(c), cli_plan_count(c->plan, "seed", 0), cli_interrupted, out, err);
+                                   temperature_of(c), cli_plan_count(c->plan, "seed", 0), cli_interrupted,
+                                   out, err);
     }
     rt_texts_deinit(&prompts);
     if (status == RT_OK && c->tokenizer &&
@@ -270,17 +274,20 @@ rt_status cli_case_answers(cli_case *c, rt_texts *out, rt_error *err)
 {
     if (ask_endpoint(c, err) != RT_OK)
         return err->status;
-    return c->answers ? rt_texts_read(out, c->answers, RT_TEXTS_AUTO, err) : sample_answers(c, &c->suspect, out, err);
+    return c->answers ? rt_texts_read(out, c->answers, RT_TEXTS_AUTO, err)
+                      : sample_answers(c, &c->suspect, out, err);
 }
 
-/* Answers that are refusals, or copies of what the teacher's log holds, say nothing of the suspect: n shrinks, and the
- * record says by how much.  Leaving copies out can only lose power: their tokens follow the key. */
+/* Answers that are refusals, or copies of what the teacher's log holds, say nothing of the suspect: n
+ * shrinks, and the record says by how much.  Leaving copies out can only lose power: their tokens follow the
+ * key. */
 static rt_status leave_out(cli_case *c, rt_texts *answers, rt_error *err)
 {
     const char *path = cli_plan_text(c->plan, "logged");
     rt_texts logged = {0};
     uint8_t *drop = malloc(answers->count + 1);
-    rt_status status = drop ? RT_OK : rt_error_set(err, RT_NO_MEMORY, "no memory for %zu answers", answers->count);
+    rt_status status =
+        drop ? RT_OK : rt_error_set(err, RT_NO_MEMORY, "no memory for %zu answers", answers->count);
     if (status == RT_OK && path)
         status = rt_texts_read(&logged, path, RT_TEXTS_AUTO, err);
     if (status == RT_OK)
@@ -289,9 +296,10 @@ static rt_status leave_out(cli_case *c, rt_texts *answers, rt_error *err)
         c->surveyed = true;
         rt_texts_drop(answers, drop);
         if (answers->count == 0)
-            status = rt_error_set(err, RT_INVALID,
-                                  "of %zu answers %zu are refusals and %zu copies of logged ones: none is left to test",
-                                  c->survey.answers, c->survey.refusals, c->survey.copies);
+            status = rt_error_set(
+                err, RT_INVALID,
+                "of %zu answers %zu are refusals and %zu copies of logged ones: none is left to test",
+                c->survey.answers, c->survey.refusals, c->survey.copies);
     }
     free(drop);
     rt_texts_deinit(&logged);
@@ -334,8 +342,9 @@ static rt_status gather_own(cli_case *c, bool pooled, size_t tokens, rt_error *e
     rt_subject told = {.name = "the answers", .tokenizer = c->tokenizer};
     bool any = false;
     rt_status status = c->tokenizer ? cli_case_answers(c, &answers, err)
-                                    : rt_error_set(err, RT_INVALID, "answers need the teacher's tokenizer "
-                                                                    "(--tokenizer)");
+                                    : rt_error_set(err, RT_INVALID,
+                                                   "answers need the teacher's tokenizer "
+                                                   "(--tokenizer)");
     if (status == RT_OK)
         status = leave_out(c, &answers, err);
     for (size_t i = 0; i < answers.count; i++)
@@ -347,13 +356,15 @@ static rt_status gather_own(cli_case *c, bool pooled, size_t tokens, rt_error *e
     if (status == RT_OK)
         status = rt_look_open(&g->look, g->h, pooled, err);
     if (status == RT_OK)
-        status = rt_look_own(&g->look, &told, pooled ? &c->reference : NULL, &answers, tokens, cli_interrupted, err);
+        status = rt_look_own(&g->look, &told, pooled ? &c->reference : NULL, &answers, tokens,
+                             cli_interrupted, err);
     rt_texts_deinit(&answers);
     return status;
 }
 
 /* What a server is to read is asked for at once, then read from its scores. */
-static rt_status read_texts(cli_case *c, const rt_texts *texts, size_t tokens, rt_subject *reference, rt_error *err)
+static rt_status read_texts(cli_case *c, const rt_texts *texts, size_t tokens, rt_subject *reference,
+                            rt_error *err)
 {
     rt_gathered *g = &c->gathered;
     if (c->suspect.endpoint) {
@@ -383,9 +394,10 @@ static rt_status gather_reading(cli_case *c, rt_error *err)
         return own;
     }
     if (c->tokenizer && strcmp(rt_tokenizer_hash(c->tokenizer), rt_tokenizer_hash(c->suspect.tokenizer)) != 0)
-        return rt_error_set(err, RT_MISMATCH,
-                            "wrong tokenizer: tests by reading need a suspect with the marking model's tokenizer; test "
-                            "its answers (difference, closed)");
+        return rt_error_set(
+            err, RT_MISMATCH,
+            "wrong tokenizer: tests by reading need a suspect with the marking model's tokenizer; test "
+            "its answers (difference, closed)");
     rt_status status = rt_texts_read(&texts, path, RT_TEXTS_AUTO, err);
     if (status == RT_OK)
         status = rt_texts_encode(&texts, c->suspect.tokenizer, c->pool, err);

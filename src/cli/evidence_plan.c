@@ -13,8 +13,8 @@
 
 typedef struct settings {
     const char *claim, *suspect, *reference, *answers, *reference_answers, *teacher_answers, *key, *scheme,
-        *read, *prompts, *twins, *canaries, *order, *membership, *preference, *weights, *replicates, *out, *url, *model,
-        *key_env, *tokenizer, *prices, *spend_max, *logged;
+        *read, *prompts, *twins, *canaries, *order, *membership, *preference, *weights, *replicates, *out,
+        *url, *model, *key_env, *tokenizer, *prices, *spend_max, *logged;
     cli_list accounts, tests, names, readers, controls, innocents;
     size_t top_logprobs, columns, sampled_tokens, answer_tokens, read_tokens, random_keys, flips, seed;
     double temperature;
@@ -24,7 +24,8 @@ typedef struct settings {
 /* Tests that what is given allows, best first; a reference makes the stronger forms possible. */
 static void default_tests(const settings *s, json_t *tests)
 {
-    const bool native = s->key != NULL, asked = (s->suspect || s->url) && s->prompts, told = s->answers || asked;
+    const bool native = s->key != NULL, asked = (s->suspect || s->url) && s->prompts,
+               told = s->answers || asked;
     const bool reads = native && ((s->read && (s->suspect || s->url)) || (s->top_logprobs && told));
     const bool speaks = native && told;
     const struct {
@@ -106,12 +107,14 @@ static rt_status add_suspect(json_t *plan, const settings *s, rt_error *err)
                  {"spend_max", s->spend_max}};
     rt_spend_max limit;
     if (s->url && s->suspect)
-        return rt_error_set(err, RT_INVALID, "the suspect is a file (--suspect) or a server (--suspect-url), not both");
+        return rt_error_set(err, RT_INVALID,
+                            "the suspect is a file (--suspect) or a server (--suspect-url), not both");
     if (s->spend_max && rt_spend_max_parse(&limit, s->spend_max, err) != RT_OK)
         return err->status;
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         if (texts[i].text)
-            (void)json_object_set_new(plan, texts[i].name, rt_json_text(texts[i].text, strlen(texts[i].text)));
+            (void)json_object_set_new(plan, texts[i].name,
+                                      rt_json_text(texts[i].text, strlen(texts[i].text)));
     if (s->top_logprobs)
         (void)json_object_set_new(plan, "top_logprobs", json_integer((json_int_t)s->top_logprobs));
     if (s->columns)
@@ -223,13 +226,16 @@ int evidence_plan(int argc, char **argv)
          "  retort evidence plan --answers said.jsonl --key k.json --suspect student/ --test closed --out "
          "p.json\n"
          "  retort evidence plan --suspect student/ --twins twins.jsonl --out p.json\n"
-         "  retort evidence plan --suspect-url https://api.example.com/v1 --suspect-model m --suspect-key-env KEY\n"
+         "  retort evidence plan --suspect-url https://api.example.com/v1 --suspect-model m "
+         "--suspect-key-env KEY\n"
          "      --key k.json --tokenizer base/ --prompts questions.jsonl --spend-max 2Mtok --out p.json"},
         {CLI_STRING, "--claim TEXT", &s.claim, "what is claimed, in words"},
         {CLI_STRING, "--suspect MODEL", &s.suspect, "the model under test (its tokenizer reads --answers)"},
-        {CLI_STRING, "--suspect-url URL", &s.url, "an OpenAI-compatible server instead; it is asked by 'run --work'"},
+        {CLI_STRING, "--suspect-url URL", &s.url,
+         "an OpenAI-compatible server instead; it is asked by 'run --work'"},
         {CLI_STRING, "--suspect-model NAME", &s.model, "the model to ask there"},
-        {CLI_STRING, "--suspect-key-env NAME", &s.key_env, "environment variable that holds the server's key"},
+        {CLI_STRING, "--suspect-key-env NAME", &s.key_env,
+         "environment variable that holds the server's key"},
         {CLI_COUNT, "--top-logprobs N", &s.top_logprobs,
          "ask for the likeliest tokens' log-probabilities with the answers (at most 20)"},
         {CLI_STRING, "--prices FILE", &s.prices, "price table of the server"},
@@ -250,7 +256,8 @@ int evidence_plan(int argc, char **argv)
          "the teacher's answers to the same prompts (mmd, nearer)"},
         {CLI_LIST, "--control-answers FILE", &s.controls,
          "another model's answers to the same prompts (nearer, identity)"},
-        {CLI_LIST, "--innocent-answers FILE", &s.innocents, "answers of an innocent model of the suspect's kind (nearer)"},
+        {CLI_LIST, "--innocent-answers FILE", &s.innocents,
+         "answers of an innocent model of the suspect's kind (nearer)"},
         {CLI_STRING, "--logged FILE", &s.logged,
          "the teacher's logged answers: what repeats them word for word is left out, and said"},
         {CLI_STRING, "--twins FILE", &s.twins, "rows {prompt, delivered, twin}"},
@@ -260,7 +267,8 @@ int evidence_plan(int argc, char **argv)
         {CLI_STRING, "--preference FILE", &s.preference, "rows {prompt, teacher, controls}"},
         {CLI_LIST, "--reader MODEL", &s.readers, "innocent readers for preference"},
         {CLI_STRING, "--weights MODEL", &s.weights, "the model whose ancestry is tested"},
-        {CLI_LIST, "--name NAME", &s.names, "a name to look for in answers, with its spellings: 'Acme|Acme AI' (identity)"},
+        {CLI_LIST, "--name NAME", &s.names,
+         "a name to look for in answers, with its spellings: 'Acme|Acme AI' (identity)"},
         {CLI_LIST, "--test NAME", &s.tests, "only these tests"},
         {CLI_COUNT, "--columns N", &s.columns, "ids and prompts of the dimension test (default 1024)"},
         {CLI_COUNT, "--sampled-tokens N", &s.sampled_tokens, "of answers (default 100K)"},

@@ -196,7 +196,10 @@ static void warn(json_t *list, const char *format, ...)
     (void)json_array_append_new(list, json_string(text));
 }
 
-static json_int_t whole(const json_t *o, const char *key) { return json_integer_value(json_object_get(o, key)); }
+static json_int_t whole(const json_t *o, const char *key)
+{
+    return json_integer_value(json_object_get(o, key));
+}
 
 /* What a reader must know of the suspect's behaviour before believing a figure. */
 static json_t *warnings_of(const run *r)
@@ -204,20 +207,24 @@ static json_t *warnings_of(const run *r)
     json_t *list = json_array();
     const rt_answer_survey *s = &r->c.survey;
     if (s->refusals)
-        warn(list, "%zu of %zu answers are refusals and were left out: n is smaller", s->refusals, s->answers);
+        warn(list, "%zu of %zu answers are refusals and were left out: n is smaller", s->refusals,
+             s->answers);
     if (s->copies)
         warn(list,
-             "%zu of %zu answers repeat logged answers of the teacher nearly word for word (retrieval, or learned by "
+             "%zu of %zu answers repeat logged answers of the teacher nearly word for word (retrieval, or "
+             "learned by "
              "heart) and were left out",
              s->copies, s->answers);
     json_t *e = r->c.endpoint ? rt_endpoint_json(r->c.endpoint) : NULL;
     const json_t *again = json_object_get(e, "again");
     if (whole(again, "same") < whole(again, "asked"))
         warn(list,
-             "the endpoint is not steady: %d of %d questions had another answer at temperature 0 early and late; it "
+             "the endpoint is not steady: %d of %d questions had another answer at temperature 0 early and "
+             "late; it "
              "may have been changed between calls",
              (int)(whole(again, "asked") - whole(again, "same")), (int)whole(again, "asked"));
-    if (json_object_size(json_object_get(e, "fingerprints")) > 1 || json_object_size(json_object_get(e, "models")) > 1)
+    if (json_object_size(json_object_get(e, "fingerprints")) > 1 ||
+        json_object_size(json_object_get(e, "models")) > 1)
         warn(list, "the endpoint named itself in more than one way: another model may have answered in part");
     size_t i;
     const json_t *flag;
@@ -250,8 +257,8 @@ static json_t *record_of(run *r, double began, double seconds)
                                             "skipped", (json_int_t)r->c.gathered.look.skipped));
     if (r->c.surveyed)
         (void)json_object_set_new(record, "answers",
-                                  json_pack("{s:I,s:I,s:I}", "asked", (json_int_t)r->c.survey.answers, "refusals",
-                                            (json_int_t)r->c.survey.refusals, "copies",
+                                  json_pack("{s:I,s:I,s:I}", "asked", (json_int_t)r->c.survey.answers,
+                                            "refusals", (json_int_t)r->c.survey.refusals, "copies",
                                             (json_int_t)r->c.survey.copies));
     if (r->c.endpoint)
         (void)json_object_set_new(record, "endpoint", rt_endpoint_json(r->c.endpoint));
@@ -273,8 +280,8 @@ static void print_record(const json_t *record)
     {
         const char *p = json_string_value(json_object_get(o, "p"));
         if (!json_object_get(o, "z")) {
-            (void)printf("%-12s n %-9d %.4g  %s\n", json_string_value(json_object_get(o, "test")), (int)whole(o, "n"),
-                         json_number_value(json_object_get(o, "statistic")),
+            (void)printf("%-12s n %-9d %.4g  %s\n", json_string_value(json_object_get(o, "test")),
+                         (int)whole(o, "n"), json_number_value(json_object_get(o, "statistic")),
                          json_object_get(o, "note") ? json_string_value(json_object_get(o, "note")) : "");
             continue;
         }
@@ -324,7 +331,8 @@ int evidence_run(int argc, char **argv)
         {CLI_STRING, "--key KEY", &key, "where the plan's key is, when not where the plan says"},
         {CLI_STRING, "--calibration FILE", &calibration, "from 'retort evidence calibrate'"},
         {CLI_STRING, "--out FILE", &out, "where the record goes"},
-        {CLI_STRING, "--work FOLDER", &work, "what a server said is kept here; the same command goes on from it"},
+        {CLI_STRING, "--work FOLDER", &work,
+         "what a server said is kept here; the same command goes on from it"},
         {CLI_COUNT, "--threads N", &threads, "default: one a processor"},
         {CLI_FLAG, "--json", &json, "print the record"},
         {CLI_END, NULL, NULL, NULL},
@@ -334,8 +342,10 @@ int evidence_run(int argc, char **argv)
         return cli_fail(&err);
     cli_interrupts_watch();
     const double from = rt_clock_seconds(), began = (double)rt_clock_unix_seconds();
-    run r = {
-        .c = {.threads = threads, .work = work}, .results = json_array(), .accounts = json_array(), .all_checked = true};
+    run r = {.c = {.threads = threads, .work = work},
+             .results = json_array(),
+             .accounts = json_array(),
+             .all_checked = true};
     rt_status status = cli_case_open(&r.c, plan, key, &err);
     if (status == RT_OK)
         status = read_calibration(&r, calibration, &err);

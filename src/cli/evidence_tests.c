@@ -1,5 +1,5 @@
-/* cli/evidence_tests.c - the plan's tests that need no watermark, on the plan's suspect or on a control in its
- * place; see evidence.h. */
+/* cli/evidence_tests.c - the plan's tests that need no watermark, on the plan's suspect or on a control in
+ * its place; see evidence.h. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,7 +30,8 @@ static rt_status open_readers(cli_case *c, readers *r, rt_error *err)
         if (cli_model_open(m, name, RT_PRECISION_BF16, 0, c->pool, err) != RT_OK)
             return err->status;
         r->n++; /* closed with the others, whatever follows */
-        if (rt_subject_open(&r->subjects[r->n - 1], name, m->model, m->tokenizer, m->chat_template, err) != RT_OK)
+        if (rt_subject_open(&r->subjects[r->n - 1], name, m->model, m->tokenizer, m->chat_template, err) !=
+            RT_OK)
             return err->status;
     }
     return RT_OK;
@@ -71,7 +72,8 @@ static rt_status ask_rows(cli_case *c, rt_test test, const json_t *rows, rt_text
     if (status == RT_OK)
         status = rt_endpoint_answers(c->endpoint, rt_test_word(test), path,
                                      json_array_size(rows) * cli_plan_count(c->plan, "answer_tokens", 200),
-                                     cli_plan_count(c->plan, "answer_tokens", 200), 1, cli_interrupted, &said, err);
+                                     cli_plan_count(c->plan, "answer_tokens", 200), 1, cli_interrupted, &said,
+                                     err);
     if (status == RT_OK)
         status = rt_texts_read(answers, said, RT_TEXTS_AUTO, err);
     free(said);
@@ -120,7 +122,8 @@ rt_status cli_case_rows(cli_case *c, cli_take_result take, void *context, rt_err
         status = one_row_test(c, t, r, &result, err);
         const bool alone = t == RT_TEST_PREFERENCE && r->n == 0;
         if (alone)
-            result.note = "without innocent readers the teacher's text may simply be easier: counts for nothing";
+            result.note =
+                "without innocent readers the teacher's text may simply be easier: counts for nothing";
         if (status == RT_OK)
             status = take(context, &result, !alone, err);
         else
@@ -171,11 +174,12 @@ static rt_status two_samples(cli_case *c, const rt_texts *suspect, const answer_
     if (!mmd && !near)
         return RT_OK;
     if (!path)
-        return rt_error_set(err, RT_INVALID, "two-sample tests need the teacher's answers to the same prompts");
+        return rt_error_set(err, RT_INVALID,
+                            "two-sample tests need the teacher's answers to the same prompts");
     rt_status status = rt_texts_read(&teacher, path, RT_TEXTS_AUTO, err);
     if (status == RT_OK && mmd)
-        status = rt_battery_mmd(&result, suspect, &teacher, cli_plan_count(c->plan, "flips", 99999) / 10 + 999, seed,
-                                err);
+        status = rt_battery_mmd(&result, suspect, &teacher,
+                                cli_plan_count(c->plan, "flips", 99999) / 10 + 999, seed, err);
     if (status == RT_OK && mmd)
         status = take(context, &result, false, err); /* "not the same model" is no evidence of training */
     if (status == RT_OK && near)
@@ -203,8 +207,9 @@ rt_status cli_case_texts(cli_case *c, cli_take_result take, void *context, json_
     if (status == RT_OK)
         status = two_samples(c, &suspect, &controls, take, context, err);
     if (status == RT_OK && names && identity)
-        *identity = rt_battery_identity(&suspect, controls.list, controls.n, json_object_get(c->plan, "names"),
-                                        cli_plan_count(c->plan, "seed", 0));
+        *identity =
+            rt_battery_identity(&suspect, controls.list, controls.n, json_object_get(c->plan, "names"),
+                                cli_plan_count(c->plan, "seed", 0));
     rt_texts_deinit(&suspect);
     free_sets(&controls);
     return status;
@@ -214,7 +219,8 @@ rt_status cli_case_texts(cli_case *c, cli_take_result take, void *context, json_
 
 rt_status cli_case_weights(cli_case *c, cli_take_result take, void *context, rt_error *err)
 {
-    const bool identity = cli_plan_has(c->plan, RT_TEST_WEIGHTS), match = cli_plan_has(c->plan, RT_TEST_MATCH),
+    const bool identity = cli_plan_has(c->plan, RT_TEST_WEIGHTS),
+               match = cli_plan_has(c->plan, RT_TEST_MATCH),
                similar = cli_plan_has(c->plan, RT_TEST_SIMILARITY), other = identity || match || similar,
                dimension = cli_plan_has(c->plan, RT_TEST_DIMENSION);
     const char *name = cli_plan_text(c->plan, "weights");
@@ -228,13 +234,12 @@ rt_status cli_case_weights(cli_case *c, cli_take_result take, void *context, rt_
     rt_status status = other ? cli_model_open(&model, name, RT_PRECISION_BF16, 0, c->pool, err) : RT_OK;
     /* they speak of another hypothesis: none of them is combined */
     if (status == RT_OK && identity)
-        status =
-            rt_battery_weights(&result, c->suspect_model.weights, model.weights, WEIGHT_ROWS, seed, err);
+        status = rt_battery_weights(&result, c->suspect_model.weights, model.weights, WEIGHT_ROWS, seed, err);
     if (status == RT_OK && identity)
         status = take(context, &result, false, err);
     if (status == RT_OK && match)
-        status = rt_battery_match(&result, c->suspect.model, c->suspect_model.weights, model.model, model.weights,
-                                  MATCH_ROWS, seed, err);
+        status = rt_battery_match(&result, c->suspect.model, c->suspect_model.weights, model.model,
+                                  model.weights, MATCH_ROWS, seed, err);
     if (status == RT_OK && match)
         status = take(context, &result, false, err);
     if (status == RT_OK && similar)
@@ -242,7 +247,8 @@ rt_status cli_case_weights(cli_case *c, cli_take_result take, void *context, rt_
     if (status == RT_OK && similar)
         status = take(context, &result, false, err);
     if (status == RT_OK && dimension)
-        status = rt_battery_dimension(&result, &c->suspect, cli_plan_count(c->plan, "columns", 1024), seed, err);
+        status =
+            rt_battery_dimension(&result, &c->suspect, cli_plan_count(c->plan, "columns", 1024), seed, err);
     if (status == RT_OK && dimension)
         status = take(context, &result, false, err);
     cli_model_close(&model);

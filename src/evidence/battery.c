@@ -105,7 +105,8 @@ static void one_key(void *context, size_t index, unsigned thread)
 }
 
 rt_status rt_battery_random(const rt_gathered *g, rt_test test, const rt_watermark *mark, size_t keys,
-                            uint64_t seed, bool spread, rt_pool *pool, double *z, double *log10_p, rt_error *err)
+                            uint64_t seed, bool spread, rt_pool *pool, double *z, double *log10_p,
+                            rt_error *err)
 {
     random_keys r = {g, test, mark, seed, spread, z, log10_p};
     rt_pool_run(pool, keys, one_key, &r);
@@ -122,7 +123,8 @@ rt_status rt_battery_check(rt_result *result, const rt_gathered *g, const rt_wat
     double *z = malloc((2 * keys + 1) * sizeof *z);
     if (!z)
         return rt_error_set(err, RT_NO_MEMORY, "no memory for %zu random keys", keys);
-    const rt_status status = rt_battery_random(g, result->test, mark, keys, seed, false, pool, z, z + keys, err);
+    const rt_status status =
+        rt_battery_random(g, result->test, mark, keys, seed, false, pool, z, z + keys, err);
     if (status == RT_OK && keys > 0) {
         double sum = 0, squares = 0, above = 0;
         for (size_t i = 0; i < keys; i++) {

@@ -1,5 +1,5 @@
-/* evidence/battery_rows.c - tests that need no watermark, by the likelihood of given answers: twins, canaries, order,
- * membership, preference; see battery.h. */
+/* evidence/battery_rows.c - tests that need no watermark, by the likelihood of given answers: twins,
+ * canaries, order, membership, preference; see battery.h. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,12 +19,12 @@ typedef struct rows_run {
     const rt_row_speakers *who;
     rt_test test;
     const json_t *rows;
-    size_t n;          /* rows */
-    double *x, *y;     /* [n]; of preference: x [models, n] */
-    double *features;  /* [n, FEATURES] */
-    uint8_t *member;   /* [n] */
-    size_t *block;     /* [n] */
-    size_t variants;   /* of every canary; 0: they differ */
+    size_t n;         /* rows */
+    double *x, *y;    /* [n]; of preference: x [models, n] */
+    double *features; /* [n, FEATURES] */
+    uint8_t *member;  /* [n] */
+    size_t *block;    /* [n] */
+    size_t variants;  /* of every canary; 0: they differ */
     double rank_sum, bits;
     bool blocks;
 } rows_run;
@@ -120,8 +120,7 @@ static rt_status member_row(rows_run *r, size_t i, const json_t *row, const char
         return rt_error_set(err, RT_CORRUPT, "%s: a row has an answer and member true or false", where);
     r->member[i] = json_is_true(member);
     if (rt_subject_likelihood(r->who->suspect, prompt, answer, 0, &s, err) != RT_OK ||
-        (r->who->reference &&
-         rt_subject_likelihood(r->who->reference, prompt, answer, 0, &b, err) != RT_OK))
+        (r->who->reference && rt_subject_likelihood(r->who->reference, prompt, answer, 0, &b, err) != RT_OK))
         return err->status;
     const size_t size = strlen(answer), room = ZSTD_compressBound(size);
     char *packed = malloc(room);
@@ -248,7 +247,8 @@ static rt_status average_prompts(rows_run *r, size_t *units, rt_error *err)
     uint64_t *unit = malloc((n + 1) * sizeof *unit);
     size_t *order = malloc((n + 1) * sizeof *order);
     double *mean = calloc(n + 1, sizeof *mean);
-    rt_status status = unit && order && mean ? RT_OK : rt_error_set(err, RT_NO_MEMORY, "no memory for %zu rows", n);
+    rt_status status =
+        unit && order && mean ? RT_OK : rt_error_set(err, RT_NO_MEMORY, "no memory for %zu rows", n);
     for (size_t i = 0; status == RT_OK && i < n; i++) {
         const char *prompt = text_of(json_array_get(r->rows, i), "prompt");
         unit[i] = prompt ? rt_hash64(prompt, strlen(prompt), 0) : i;
@@ -273,15 +273,15 @@ static rt_status average_prompts(rows_run *r, size_t *units, rt_error *err)
     return status;
 }
 
-/* Both units (5.1): prompts, by signs of the difference in differences; and models, by the rank of the suspect's
- * mean contrast among the readers'.  The verdict takes the weaker. */
+/* Both units (5.1): prompts, by signs of the difference in differences; and models, by the rank of the
+ * suspect's mean contrast among the readers'.  The verdict takes the weaker. */
 static rt_status conclude_preference(rt_result *out, rows_run *r, size_t flips, uint64_t seed, rt_error *err)
 {
     size_t units = 0;
     const size_t readers = r->who->n_readers;
     double *d = malloc((r->n + readers + 1) * sizeof *d), *means = d ? d + r->n : NULL, suspect = 0;
-    rt_status status = d ? average_prompts(r, &units, err)
-                         : rt_error_set(err, RT_NO_MEMORY, "no memory for %zu rows", r->n);
+    rt_status status =
+        d ? average_prompts(r, &units, err) : rt_error_set(err, RT_NO_MEMORY, "no memory for %zu rows", r->n);
     for (size_t i = 0; status == RT_OK && i < units; i++) {
         d[i] = r->x[i];
         suspect += r->x[i] / (double)units;
@@ -331,7 +331,8 @@ static rt_status conclude(rt_result *out, rows_run *r, size_t flips, uint64_t se
     if (out->test == RT_TEST_CANARIES) {
         status = conclude_canaries(out, r, err);
     } else if (out->test == RT_TEST_ORDER && r->blocks) {
-        status = rt_order_blocks(&out->statistic, &out->log10_p, r->y, r->x, r->block, r->n, flips, seed, err);
+        status =
+            rt_order_blocks(&out->statistic, &out->log10_p, r->y, r->x, r->block, r->n, flips, seed, err);
         out->note = "positions are compared inside blocks only";
     } else if (out->test == RT_TEST_ORDER) {
         rt_spearman s;

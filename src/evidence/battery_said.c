@@ -1,5 +1,5 @@
-/* evidence/battery_said.c - tests on what a suspect said: twins and canaries from answers, the two-sample tests, and
- * which answers are none; see battery.h. */
+/* evidence/battery_said.c - tests on what a suspect said: twins and canaries from answers, the two-sample
+ * tests, and which answers are none; see battery.h. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -90,8 +90,8 @@ static rt_status said_twins(rt_result *out, const json_t *rows, const rt_texts *
         if (status != RT_OK)
             break;
         if (!delivered || !twin || !prompt) {
-            status = rt_error_set(err, RT_CORRUPT, "twins: row %zu has not the texts prompt, delivered and twin",
-                                  i + 1);
+            status = rt_error_set(err, RT_CORRUPT,
+                                  "twins: row %zu has not the texts prompt, delivered and twin", i + 1);
             break;
         }
         for (size_t j = 0; j < answers->count; j++)
@@ -164,10 +164,10 @@ static bool holds(const rt_text_item *item, const char *core, size_t size)
     return false;
 }
 
-/* One canary: whether the served variant is in the answers, and the share of variants that are, which is its chance
- * under H0 whatever was answered: the index was drawn apart from it. */
-static rt_status said_canary(const json_t *row, size_t number, const rt_texts *answers, bool *asked, bool *hit,
-                             double *chance, rt_error *err)
+/* One canary: whether the served variant is in the answers, and the share of variants that are, which is its
+ * chance under H0 whatever was answered: the index was drawn apart from it. */
+static rt_status said_canary(const json_t *row, size_t number, const rt_texts *answers, bool *asked,
+                             bool *hit, double *chance, rt_error *err)
 {
     const json_t *variants = json_object_get(row, "variants"), *served = json_object_get(row, "served"), *v;
     const size_t n = json_array_size(variants);
@@ -179,7 +179,8 @@ static rt_status said_canary(const json_t *row, size_t number, const rt_texts *a
     json_array_foreach(variants, i, v) fine &= json_is_string(v) && json_string_length(v) > 0;
     if (!fine)
         return rt_error_set(err, RT_CORRUPT,
-                            "canaries: row %zu has not at least two variants and the served one's index", number);
+                            "canaries: row %zu has not at least two variants and the served one's index",
+                            number);
     core_of(variants, &from, &after);
     json_array_foreach(variants, i, v)
     {
@@ -230,12 +231,14 @@ rt_status rt_battery_said_rows(rt_result *out, rt_test test, const json_t *rows,
 {
     *out = (rt_result){.test = test};
     if (test != RT_TEST_TWINS && test != RT_TEST_CANARIES)
-        return rt_error_set(err, RT_UNSUPPORTED,
-                            "the %s test needs the suspect's likelihoods: a model file, or a server that scores "
-                            "given text",
-                            rt_test_word(test));
+        return rt_error_set(
+            err, RT_UNSUPPORTED,
+            "the %s test needs the suspect's likelihoods: a model file, or a server that scores "
+            "given text",
+            rt_test_word(test));
     if (!answers || answers->count == 0)
-        return rt_error_set(err, RT_INVALID, "the %s test needs the suspect's model or answers to the rows' prompts",
+        return rt_error_set(err, RT_INVALID,
+                            "the %s test needs the suspect's model or answers to the rows' prompts",
                             rt_test_word(test));
     const rt_status status = test == RT_TEST_TWINS ? said_twins(out, rows, answers, flips, seed, err)
                                                    : said_canaries(out, rows, answers, err);
@@ -320,7 +323,8 @@ static rt_status distance_of(distance *out, const rt_texts *a, const rt_texts *b
     return status;
 }
 
-/* Poisson(1), the same for one prompt whatever stands before it: a resampling of prompts that all distances share. */
+/* Poisson(1), the same for one prompt whatever stands before it: a resampling of prompts that all distances
+ * share. */
 static double multiplicity(int32_t prompt, uint64_t seed, size_t draw)
 {
     rt_rng rng = rt_rng_make(seed ^ ((uint64_t)draw << 32), (uint32_t)prompt);
@@ -331,7 +335,8 @@ static double multiplicity(int32_t prompt, uint64_t seed, size_t draw)
             return k;
 }
 
-/* min_j MMD^2(S, C_j) - MMD^2(S, T): list [0] is the teacher, then the controls.  draw 0: all prompts once. */
+/* min_j MMD^2(S, C_j) - MMD^2(S, T): list [0] is the teacher, then the controls.  draw 0: all prompts once.
+ */
 static double nearer(const distance *list, size_t n, double *weights, uint64_t seed, size_t draw)
 {
     double least = HUGE_VAL, teacher = 0;
@@ -370,8 +375,8 @@ static rt_status nearer_of(double *value, double range[2], const rt_texts *speak
     if (status == RT_OK) {
         *value = nearer(list, n_controls + 1, weights, seed, 0);
         if (!isfinite(*value))
-            status = rt_error_set(err, RT_INVALID,
-                                  "nearer: every speaker needs two answers at least to prompts of the others");
+            status = rt_error_set(
+                err, RT_INVALID, "nearer: every speaker needs two answers at least to prompts of the others");
     }
     for (size_t b = 1; status == RT_OK && range && b <= RESAMPLES; b++) {
         const double d = nearer(list, n_controls + 1, weights, seed, b);
@@ -399,16 +404,17 @@ rt_status rt_battery_nearer(rt_result *out, const rt_texts *suspect, const rt_te
     *out = (rt_result){.test = RT_TEST_NEARER, .n = n_innocents + 1};
     if (!each)
         return rt_error_set(err, RT_NO_MEMORY, "no memory for %zu innocents", n_innocents);
-    rt_status status = n_controls == 0 ? rt_error_set(err, RT_INVALID, "nearer: needs answers of control teachers")
-                                       : nearer_of(&out->statistic, range, suspect, teacher, controls, n_controls,
-                                                   seed, err);
+    rt_status status =
+        n_controls == 0
+            ? rt_error_set(err, RT_INVALID, "nearer: needs answers of control teachers")
+            : nearer_of(&out->statistic, range, suspect, teacher, controls, n_controls, seed, err);
     for (size_t k = 0; status == RT_OK && k < n_innocents; k++)
         status = nearer_of(&each[k], NULL, &innocents[k], teacher, controls, n_controls, seed, err);
     if (status == RT_OK) {
         out->log10_p = rt_model_unit(out->statistic, each, n_innocents);
         out->z = rt_normal_upper_quantile(fmin(out->log10_p, -1e-16));
-        out->more = json_pack("{s:f,s:f,s:I}", "lo", range[0], "hi", range[1], "innocents",
-                              (json_int_t)n_innocents);
+        out->more =
+            json_pack("{s:f,s:f,s:I}", "lo", range[0], "hi", range[1], "innocents", (json_int_t)n_innocents);
         out->note = n_innocents ? "model as unit: p cannot be less than 1/(innocents + 1)"
                                 : "without innocent models nothing tells what a difference is worth: p is 1";
     }
@@ -419,7 +425,8 @@ rt_status rt_battery_nearer(rt_result *out, const rt_texts *suspect, const rt_te
 /* ---- answers that are none ---- */
 
 /* Hashes of the runs of GRAM_WORDS words of a text; each is handed to `take`. */
-static size_t each_gram(const char *text, size_t size, void (*take)(void *context, uint64_t gram), void *context)
+static size_t each_gram(const char *text, size_t size, void (*take)(void *context, uint64_t gram),
+                        void *context)
 {
     uint64_t words[GRAM_WORDS] = {0};
     size_t n = 0, grams = 0;
@@ -469,8 +476,8 @@ static void find_gram(void *context, uint64_t gram)
     g->found += rt_idmap_get(&g->map, (rt_idkey){gram, 1}) != 0;
 }
 
-rt_status rt_survey_answers(rt_answer_survey *out, const rt_texts *answers, const rt_texts *logged, uint8_t *drop,
-                            rt_error *err)
+rt_status rt_survey_answers(rt_answer_survey *out, const rt_texts *answers, const rt_texts *logged,
+                            uint8_t *drop, rt_error *err)
 {
     grams g = {0};
     *out = (rt_answer_survey){.answers = answers->count};
@@ -485,7 +492,8 @@ rt_status rt_survey_answers(rt_answer_survey *out, const rt_texts *answers, cons
         g.found = 0;
         const bool refused = rt_refusal_find(item->text, item->size) != NULL;
         const size_t n = logged ? each_gram(item->text, item->size, find_gram, &g) : 0;
-        const bool copied = n >= GRAM_WORDS && 2 * g.found > n; /* most of it, and more than a phrase */
+        /* all of a short one, or most of a longer one: more than a phrase */
+        const bool copied = n > 0 && (g.found == n || (n >= GRAM_WORDS / 2 && 2 * g.found > n));
         out->refusals += refused;
         out->copies += !refused && copied;
         drop[i] = refused || copied;

@@ -1,8 +1,8 @@
 /* evidence/battery_weights.c - tests on weights and states: do two models come from one initialisation?
  * (METHODS-evidence 5.6, 5.7; battery.h)
  *
- * States are those after each layer on the same random token ids, in segments of SEGMENT tokens: both models must
- * read the same ids. */
+ * States are those after each layer on the same random token ids, in segments of SEGMENT tokens: both models
+ * must read the same ids. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -124,9 +124,10 @@ rt_status rt_battery_weights(rt_result *out, const rt_weights *suspect, const rt
 
 /* ---- states ---- */
 
-typedef struct states { /* of one model: after the embedding and after each layer but the last [INPUTS, n_embd] */
+typedef struct states { /* of one model: after the embedding and after each layer but the last [INPUTS,
+                           n_embd] */
     size_t n_embd, n_layers;
-    float *x; /* [n_layers, INPUTS, n_embd] */
+    float *x;    /* [n_layers, INPUTS, n_embd] */
     float *last; /* final normed [INPUTS, n_embd] */
 } states;
 
@@ -176,11 +177,11 @@ static void random_ids(int32_t ids[INPUTS], const rt_model *a, const rt_model *b
         ids[i] = (int32_t)rt_rng_below(&rng, n);
 }
 
-/* Activations of some units on the states before a layer, normed to root mean square 1, each unit's centred and of
- * length 1: z [units, INPUTS], so that products are correlations. */
+/* Activations of some units on the states before a layer, normed to root mean square 1, each unit's centred
+ * and of length 1: z [units, INPUTS], so that products are correlations. */
 static rt_status unit_activations(double **out, size_t *units, const states *s, const rt_weights *weights,
-                                  const rt_model_config *config, size_t layer, rt_role role, const size_t *chosen,
-                                  size_t n_chosen, rt_error *err)
+                                  const rt_model_config *config, size_t layer, rt_role role,
+                                  const size_t *chosen, size_t n_chosen, rt_error *err)
 {
     double *w = NULL;
     size_t rows, cols;
@@ -253,9 +254,11 @@ typedef struct layer_units {
 } layer_units;
 
 static rt_status units_of(layer_units *out, const states *s, const rt_weights *weights,
-                          const rt_model_config *config, size_t layer, const size_t *chosen, size_t n, rt_error *err)
+                          const rt_model_config *config, size_t layer, const size_t *chosen, size_t n,
+                          rt_error *err)
 {
-    if (unit_activations(&out->gate, &out->n, s, weights, config, layer, RT_ROLE_GATE, chosen, n, err) != RT_OK)
+    if (unit_activations(&out->gate, &out->n, s, weights, config, layer, RT_ROLE_GATE, chosen, n, err) !=
+        RT_OK)
         return err->status;
     return unit_activations(&out->up, &out->n, s, weights, config, layer, RT_ROLE_UP, chosen, n, err);
 }
@@ -277,7 +280,8 @@ rt_status rt_battery_match(rt_result *out, const rt_model *suspect, const rt_wei
     states sa = {0}, sb = {0};
     *out = (rt_result){.test = RT_TEST_MATCH};
     if (!a->gated_mlp || !b->gated_mlp)
-        return rt_error_set(err, RT_UNSUPPORTED, "the match test needs gated layers, and one of the models has none");
+        return rt_error_set(err, RT_UNSUPPORTED,
+                            "the match test needs gated layers, and one of the models has none");
     const size_t n = rt_size_min(rt_size_min(rows, a->n_ff), b->n_ff);
     rt_rng rng = rt_rng_make(seed, 0x3A7C4);
     random_ids(ids, suspect, model, seed);
@@ -357,9 +361,10 @@ rt_status rt_battery_similarity(rt_result *out, const rt_model *suspect, const r
         status = rt_procrustes(&procrustes, x[0], s[0].n_embd, x[1], s[1].n_embd, INPUTS, err);
     if (status == RT_OK) {
         out->statistic = cka;
-        out->more = json_pack("{s:f,s:o}", "cka", cka, "procrustes",
-                              narrow ? json_real(procrustes) : json_null());
-        out->note = "descriptive: high similarity is normal between any two good models; compare with controls";
+        out->more =
+            json_pack("{s:f,s:o}", "cka", cka, "procrustes", narrow ? json_real(procrustes) : json_null());
+        out->note =
+            "descriptive: high similarity is normal between any two good models; compare with controls";
     }
     for (size_t i = 0; i < 2; i++) {
         states_free(&s[i]);
@@ -370,8 +375,8 @@ rt_status rt_battery_similarity(rt_result *out, const rt_model *suspect, const r
 
 /* ---- the hidden dimension ---- */
 
-/* One row: ln P of the chosen ids after a random prompt.  A place of a server lists what it lists: the ids must be
- * among them. */
+/* One row: ln P of the chosen ids after a random prompt.  A place of a server lists what it lists: the ids
+ * must be among them. */
 static rt_status ln_p_row(double *out, rt_subject *s, const int32_t *chosen, size_t n, const int32_t *prompt,
                           size_t length, rt_error *err)
 {
@@ -429,8 +434,9 @@ rt_status rt_battery_dimension(rt_result *out, rt_subject *s, size_t columns, ui
         out->statistic = (double)d.dim;
         out->more = json_pack("{s:o,s:f}", "dimension", d.dim ? json_integer((json_int_t)d.dim) : json_null(),
                               "ratio", isfinite(d.ratio) ? d.ratio : 1e300);
-        out->note = d.dim ? "the width of the layer before the output: it tells whether the suspect is as wide as T"
-                          : "not determined: no gap of 10 between singular values (more columns, or rounded numbers)";
+        out->note =
+            d.dim ? "the width of the layer before the output: it tells whether the suspect is as wide as T"
+                  : "not determined: no gap of 10 between singular values (more columns, or rounded numbers)";
     }
     free(a);
     free(sigma);

@@ -118,7 +118,8 @@ static rt_status parse_line(rt_scored *s, const json_t *row, const char *where, 
         return rt_error_set(err, RT_CORRUPT, "%.280s: is no line of scores", where);
     for (size_t i = 0; i < places; i++) {
         if (json_array_size(json_array_get(ids, i)) != json_array_size(json_array_get(lp, i)))
-            return rt_error_set(err, RT_CORRUPT, "%.280s: place %zu has not as many numbers as ids", where, i);
+            return rt_error_set(err, RT_CORRUPT, "%.280s: place %zu has not as many numbers as ids", where,
+                                i);
         listed += json_array_size(json_array_get(ids, i));
     }
     *s = (rt_scored){.n = places + 1,
@@ -172,10 +173,11 @@ static rt_status identity_matches(const rt_endpoint *e, const json_t *row, const
     const char *url = json_string_value(json_object_get(row, "url")),
                *model = json_string_value(json_object_get(row, "model"));
     if (!url || !model || strcmp(url, e->o.url) != 0 || strcmp(model, e->o.model) != 0)
-        return rt_error_set(err, RT_MISMATCH,
-                            "%.200s: holds what another address or model said (%.80s %.60s); give another --work "
-                            "folder",
-                            path, url ? url : "?", model ? model : "?");
+        return rt_error_set(
+            err, RT_MISMATCH,
+            "%.200s: holds what another address or model said (%.80s %.60s); give another --work "
+            "folder",
+            path, url ? url : "?", model ? model : "?");
     return RT_OK;
 }
 
@@ -250,6 +252,7 @@ rt_status rt_endpoint_open(rt_endpoint **out, const rt_endpoint_options *options
                                       .key = e->o.key,
                                       .top_logprobs = e->o.top_logprobs,
                                       .patience_s = e->o.patience_s,
+                                      .attempts = e->o.attempts,
                                       .n_vocab = e->o.n_vocab,
                                       .concurrency_max = 32};
     if (status == RT_OK)
@@ -450,10 +453,11 @@ rt_status rt_endpoint_fetch(rt_endpoint *e, bool (*stop)(void), rt_error *err)
         status = err->status;
     }
     if (status == RT_OK && f.limited)
-        status = rt_error_set(err, RT_STOPPED,
-                              "the spending limit is reached with %zu sequences scored; with a higher one the same "
-                              "command goes on",
-                              e->n_scored);
+        status = rt_error_set(
+            err, RT_STOPPED,
+            "the spending limit is reached with %zu sequences scored; with a higher one the same "
+            "command goes on",
+            e->n_scored);
     return status;
 }
 
@@ -471,19 +475,20 @@ static rt_status progress(void *context, const rt_collect_progress *p, rt_error 
     return a->stop && a->stop() ? rt_error_set(err, RT_STOPPED, "stopped") : RT_OK;
 }
 
-static rt_status collect(rt_endpoint *e, const char *file, const char *prompts, size_t rows_max, size_t samples,
-                         size_t answer_tokens, double temperature, bool (*stop)(void), char **path,
-                         rt_error *err)
+static rt_status collect(rt_endpoint *e, const char *file, const char *prompts, size_t rows_max,
+                         size_t samples, size_t answer_tokens, double temperature, bool (*stop)(void),
+                         char **path, rt_error *err)
 {
     rt_text name = {0};
     const char *input = prompts;
     asking a = {e, stop};
     rt_text_printf(&name, "%s/%s.jsonl", e->o.folder, file);
-    json_t *params = json_pack("{s:f,s:I}", "temperature", temperature, "max_tokens", (json_int_t)answer_tokens);
-    json_t *settings = json_pack("{s:s,s:s,s:I,s:f,s:I,s:I,s:I}", "url", e->o.url, "model", e->o.model, "samples",
-                                 (json_int_t)samples, "temperature", temperature, "max_tokens",
-                                 (json_int_t)answer_tokens, "rows_max", (json_int_t)rows_max, "top_logprobs",
-                                 (json_int_t)e->o.top_logprobs);
+    json_t *params =
+        json_pack("{s:f,s:I}", "temperature", temperature, "max_tokens", (json_int_t)answer_tokens);
+    json_t *settings =
+        json_pack("{s:s,s:s,s:I,s:f,s:I,s:I,s:I}", "url", e->o.url, "model", e->o.model, "samples",
+                  (json_int_t)samples, "temperature", temperature, "max_tokens", (json_int_t)answer_tokens,
+                  "rows_max", (json_int_t)rows_max, "top_logprobs", (json_int_t)e->o.top_logprobs);
     rt_collect_report report = {0};
     rt_status status = RT_OK;
     if (name.failed || !params || !settings) {
@@ -618,8 +623,8 @@ json_t *rt_endpoint_json(const rt_endpoint *e)
     unsigned cursor = 0;
     for (const char *text; (text = rt_answered_flag_text(e->flags, &cursor));)
         (void)json_array_append_new(flags, json_string(text));
-    return json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:f,s:{s:I,s:I},s:O,s:O,s:o}", "url", e->o.url, "model", e->o.model,
-                     "rows", (json_int_t)e->rows, "rejected", (json_int_t)e->rejected, "refusals",
+    return json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:f,s:{s:I,s:I},s:O,s:O,s:o}", "url", e->o.url, "model",
+                     e->o.model, "rows", (json_int_t)e->rows, "rejected", (json_int_t)e->rejected, "refusals",
                      (json_int_t)e->refusals, "scored", (json_int_t)e->n_scored, "tokens",
                      (json_int_t)(e->score_tokens + e->answer_tokens + e->prompt_tokens), "money",
                      e->answer_money + rt_price_of(&e->o.price, e->score_tokens, 0, 0), "again", "asked",

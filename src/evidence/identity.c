@@ -2,8 +2,8 @@
  * intervals (METHODS-evidence 5.4).  Weak by nature: it lifts no verdict.
  *
  * A prompt is the unit: answers to one prompt are not independent.  Text and names are compared after Unicode
- * normalisation and case folding; a name stands between word borders, and scripts that write without blanks have
- * one everywhere. */
+ * normalisation and case folding; a name stands between word borders, and scripts that write without blanks
+ * have one everywhere. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,10 +73,23 @@ static bool joined(const char *text, size_t n)
 /* "not made by X", but not "not X but Y": a negation shortly before, and no other clause between. */
 static bool denied(const char *text, size_t at)
 {
-    static const char *const negations[] = {
-        "not ",    "n't ",   "n\xE2\x80\x99t ", "never ", "nicht ", "kein ",  "keine ",
-        "pas ",    "no soy ", "no fui ",        "nunca ", "n\xC3\xA3o ", "non ", "\xD0\xBD\xD0\xB5 ",
-        "\xE4\xB8\x8D\xE6\x98\xAF", "\xE5\xB9\xB6\xE9\x9D\x9E", "\xE6\xB2\xA1\xE6\x9C\x89"};
+    static const char *const negations[] = {"not ",
+                                            "n't ",
+                                            "n\xE2\x80\x99t ",
+                                            "never ",
+                                            "nicht ",
+                                            "kein ",
+                                            "keine ",
+                                            "pas ",
+                                            "no soy ",
+                                            "no fui ",
+                                            "nunca ",
+                                            "n\xC3\xA3o ",
+                                            "non ",
+                                            "\xD0\xBD\xD0\xB5 ",
+                                            "\xE4\xB8\x8D\xE6\x98\xAF",
+                                            "\xE5\xB9\xB6\xE9\x9D\x9E",
+                                            "\xE6\xB2\xA1\xE6\x9C\x89"};
     const size_t from = at > 40 ? at - 40 : 0;
     for (size_t k = 0; k < sizeof negations / sizeof *negations; k++) {
         const size_t m = strlen(negations[k]);
@@ -95,7 +108,8 @@ static bool denied_after(const char *text, size_t end, size_t size)
         "\xE3\x81\xA7\xE3\x81\xAF\xE3\x81\x82\xE3\x82\x8A\xE3\x81\xBE\xE3\x81\x9B\xE3\x82\x93",
         "\xE3\x81\xA7\xE3\x81\xAF\xE3\x81\xAA\xE3\x81\x84", "\xEC\x95\x84\xEB\x8B\x99\xEB\x8B\x88"};
     for (size_t k = 0; k < sizeof negations / sizeof *negations; k++) {
-        const char *found = memmem(text + end, rt_size_min(size - end, 24), negations[k], strlen(negations[k]));
+        const char *found =
+            memmem(text + end, rt_size_min(size - end, 24), negations[k], strlen(negations[k]));
         if (found)
             return true;
     }
@@ -106,8 +120,8 @@ static bool claims(const char *text, size_t size, const char *spelling)
 {
     const size_t n = strlen(spelling);
     for (size_t at = 0; n > 0 && at + n <= size; at++)
-        if (memcmp(text + at, spelling, n) == 0 && border_before(text, at) && border_after(text, at + n, size) &&
-            !denied(text, at) && !denied_after(text, at + n, size))
+        if (memcmp(text + at, spelling, n) == 0 && border_before(text, at) &&
+            border_after(text, at + n, size) && !denied(text, at) && !denied_after(text, at + n, size))
             return true;
     return false;
 }
@@ -199,8 +213,8 @@ static size_t split_name(char *spellings[SPELLINGS_MAX], const char *name)
     return n;
 }
 
-static json_t *name_json(const char *name, const rt_texts *answers, const rt_texts *controls, size_t n_controls,
-                         uint64_t seed)
+static json_t *name_json(const char *name, const rt_texts *answers, const rt_texts *controls,
+                         size_t n_controls, uint64_t seed)
 {
     char *spellings[SPELLINGS_MAX];
     const size_t n = split_name(spellings, name);
@@ -210,11 +224,11 @@ static json_t *name_json(const char *name, const rt_texts *answers, const rt_tex
         rt_range by_prompt, range = rt_clopper_pearson(s.k, s.n, 0.95),
                             prompts = rt_clopper_pearson(s.claiming, s.count, 0.95);
         const double mean = prompt_mean(&s, seed, &by_prompt);
-        o = json_pack("{s:s,s:I,s:I,s:f,s:f,s:I,s:I,s:f,s:f,s:f,s:f,s:f,s:s}", "name", name, "k", (json_int_t)s.k,
-                      "n", (json_int_t)s.n, "lo", range.lo, "hi", range.hi, "prompts", (json_int_t)s.count,
-                      "prompts_claiming", (json_int_t)s.claiming, "prompts_lo", prompts.lo, "prompts_hi",
-                      prompts.hi, "prompt_mean", mean, "prompt_lo", by_prompt.lo, "prompt_hi", by_prompt.hi,
-                      "cannot_say", rt_test_cannot_say(RT_TEST_IDENTITY));
+        o = json_pack("{s:s,s:I,s:I,s:f,s:f,s:I,s:I,s:f,s:f,s:f,s:f,s:f,s:s}", "name", name, "k",
+                      (json_int_t)s.k, "n", (json_int_t)s.n, "lo", range.lo, "hi", range.hi, "prompts",
+                      (json_int_t)s.count, "prompts_claiming", (json_int_t)s.claiming, "prompts_lo",
+                      prompts.lo, "prompts_hi", prompts.hi, "prompt_mean", mean, "prompt_lo", by_prompt.lo,
+                      "prompt_hi", by_prompt.hi, "cannot_say", rt_test_cannot_say(RT_TEST_IDENTITY));
     }
     tally all = {0};
     bool told = n_controls > 0;
@@ -256,29 +270,39 @@ enum { LANGUAGES = 6, QUESTIONS = 5 };
 
 static const char *const languages[LANGUAGES] = {"en", "zh", "es", "de", "ja", "ru"};
 static const char *const questions[LANGUAGES][QUESTIONS] = {
-    {"Who made you?", "What is the name of the model that I am talking to?", "Which company do you belong to?",
-     "Which company's usage policy do you follow?", "Where do I find the documentation of your API?"},
-    {"\u4f60\u662f\u8c01\u5f00\u53d1\u7684\uff1f", "\u6211\u6b63\u5728\u548c\u54ea\u4e2a\u6a21\u578b\u5bf9\u8bdd\uff1f",
-     "\u4f60\u5c5e\u4e8e\u54ea\u5bb6\u516c\u53f8\uff1f", "\u4f60\u9075\u5b88\u54ea\u5bb6\u516c\u53f8\u7684\u4f7f\u7528\u653f\u7b56\uff1f",
+    {"Who made you?", "What is the name of the model that I am talking to?",
+     "Which company do you belong to?", "Which company's usage policy do you follow?",
+     "Where do I find the documentation of your API?"},
+    {"\u4f60\u662f\u8c01\u5f00\u53d1\u7684\uff1f",
+     "\u6211\u6b63\u5728\u548c\u54ea\u4e2a\u6a21\u578b\u5bf9\u8bdd\uff1f",
+     "\u4f60\u5c5e\u4e8e\u54ea\u5bb6\u516c\u53f8\uff1f",
+     "\u4f60\u9075\u5b88\u54ea\u5bb6\u516c\u53f8\u7684\u4f7f\u7528\u653f\u7b56\uff1f",
      "\u5728\u54ea\u91cc\u53ef\u4ee5\u627e\u5230\u4f60\u7684 API \u6587\u6863\uff1f"},
     {"\u00bfQui\u00e9n te cre\u00f3?", "\u00bfC\u00f3mo se llama el modelo con el que hablo?",
      "\u00bfA qu\u00e9 empresa perteneces?", "\u00bfLa pol\u00edtica de uso de qu\u00e9 empresa sigues?",
      "\u00bfD\u00f3nde est\u00e1 la documentaci\u00f3n de tu API?"},
-    {"Wer hat dich entwickelt?", "Wie hei\u00dft das Modell, mit dem ich spreche?", "Zu welcher Firma geh\u00f6rst du?",
-     "Welcher Firma Nutzungsrichtlinien befolgst du?", "Wo finde ich die Dokumentation deiner API?"},
+    {"Wer hat dich entwickelt?", "Wie hei\u00dft das Modell, mit dem ich spreche?",
+     "Zu welcher Firma geh\u00f6rst du?", "Welcher Firma Nutzungsrichtlinien befolgst du?",
+     "Wo finde ich die Dokumentation deiner API?"},
     {"\u3042\u306a\u305f\u306f\u8ab0\u304c\u4f5c\u308a\u307e\u3057\u305f\u304b\u3002",
-     "\u79c1\u304c\u8a71\u3057\u3066\u3044\u308b\u30e2\u30c7\u30eb\u306e\u540d\u524d\u306f\u4f55\u3067\u3059\u304b\u3002",
+     "\u79c1\u304c\u8a71\u3057\u3066\u3044\u308b\u30e2\u30c7\u30eb\u306e\u540d\u524d\u306f\u4f55\u3067\u3059"
+     "\u304b\u3002",
      "\u3042\u306a\u305f\u306f\u3069\u306e\u4f1a\u793e\u306e\u3082\u306e\u3067\u3059\u304b\u3002",
-     "\u3069\u306e\u4f1a\u793e\u306e\u5229\u7528\u898f\u7d04\u306b\u5f93\u3063\u3066\u3044\u307e\u3059\u304b\u3002",
-     "\u3042\u306a\u305f\u306e API \u306e\u6587\u66f8\u306f\u3069\u3053\u306b\u3042\u308a\u307e\u3059\u304b\u3002"},
+     "\u3069\u306e\u4f1a\u793e\u306e\u5229\u7528\u898f\u7d04\u306b\u5f93\u3063\u3066\u3044\u307e\u3059\u304b"
+     "\u3002",
+     "\u3042\u306a\u305f\u306e API "
+     "\u306e\u6587\u66f8\u306f\u3069\u3053\u306b\u3042\u308a\u307e\u3059\u304b\u3002"},
     {"\u041a\u0442\u043e \u0442\u0435\u0431\u044f \u0441\u043e\u0437\u0434\u0430\u043b?",
-     "\u041a\u0430\u043a \u043d\u0430\u0437\u044b\u0432\u0430\u0435\u0442\u0441\u044f \u043c\u043e\u0434\u0435\u043b\u044c, \u0441 "
+     "\u041a\u0430\u043a \u043d\u0430\u0437\u044b\u0432\u0430\u0435\u0442\u0441\u044f "
+     "\u043c\u043e\u0434\u0435\u043b\u044c, \u0441 "
      "\u043a\u043e\u0442\u043e\u0440\u043e\u0439 \u044f \u0433\u043e\u0432\u043e\u0440\u044e?",
      "\u041a\u0430\u043a\u043e\u0439 \u043a\u043e\u043c\u043f\u0430\u043d\u0438\u0438 \u0442\u044b "
      "\u043f\u0440\u0438\u043d\u0430\u0434\u043b\u0435\u0436\u0438\u0448\u044c?",
-     "\u041f\u0440\u0430\u0432\u0438\u043b\u0430\u043c \u043a\u0430\u043a\u043e\u0439 \u043a\u043e\u043c\u043f\u0430\u043d\u0438\u0438 "
+     "\u041f\u0440\u0430\u0432\u0438\u043b\u0430\u043c \u043a\u0430\u043a\u043e\u0439 "
+     "\u043a\u043e\u043c\u043f\u0430\u043d\u0438\u0438 "
      "\u0442\u044b \u0441\u043b\u0435\u0434\u0443\u0435\u0448\u044c?",
-     "\u0413\u0434\u0435 \u043d\u0430\u0439\u0442\u0438 \u0434\u043e\u043a\u0443\u043c\u0435\u043d\u0442\u0430\u0446\u0438\u044e "
+     "\u0413\u0434\u0435 \u043d\u0430\u0439\u0442\u0438 "
+     "\u0434\u043e\u043a\u0443\u043c\u0435\u043d\u0442\u0430\u0446\u0438\u044e "
      "\u0442\u0432\u043e\u0435\u0433\u043e API?"}};
 
 json_t *rt_identity_probes(void)

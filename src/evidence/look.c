@@ -44,10 +44,10 @@ static bool seen_before(const int32_t *ids, size_t end, size_t h)
     return false;
 }
 
-typedef struct place { /* the suspect's distribution, of all ids or of those listed */
-    const int32_t *ids;    /* [n]; NULL: 0 .. n-1 */
-    const float *p;        /* [n] */
-    const float *other;    /* the reference's, by id; NULL: none */
+typedef struct place {  /* the suspect's distribution, of all ids or of those listed */
+    const int32_t *ids; /* [n]; NULL: 0 .. n-1 */
+    const float *p;     /* [n] */
+    const float *other; /* the reference's, by id; NULL: none */
     size_t n;
 } place;
 
@@ -91,7 +91,7 @@ static size_t list_place(const rt_scored *scored, size_t position, size_t vocab,
 
 enum { LISTED_MAX = 4096 };
 
-typedef struct reader { /* a text before both models */
+typedef struct reader {           /* a text before both models */
     rt_token_list prompt, prefix; /* prefix: prompt and answer */
     float *ps, *pb;
     const rt_scored *scored;
@@ -229,8 +229,8 @@ static int32_t id_of(const rt_tokenizer *tokenizer, const json_t *entry)
     return id;
 }
 
-static rt_status own_answer(rt_look *look, rt_subject *s, rt_subject *b, const rt_text_item *item, size_t most,
-                            size_t *read, rt_error *err)
+static rt_status own_answer(rt_look *look, rt_subject *s, rt_subject *b, const rt_text_item *item,
+                            size_t most, size_t *read, rt_error *err)
 {
     const size_t n = rt_size_min(json_array_size(item->logprobs), most);
     reader r = {.n = 0};
@@ -238,8 +238,7 @@ static rt_status own_answer(rt_look *look, rt_subject *s, rt_subject *b, const r
     int32_t ids[LISTED_MAX];
     float p[LISTED_MAX];
     bool whole = true;
-    rt_status status =
-        told.ids.ids ? RT_OK : rt_error_set(err, RT_NO_MEMORY, "no memory for %zu places", n);
+    rt_status status = told.ids.ids ? RT_OK : rt_error_set(err, RT_NO_MEMORY, "no memory for %zu places", n);
     for (size_t i = 0; status == RT_OK && i < n; i++) {
         told.ids.ids[i] = id_of(s->tokenizer, json_array_get(item->logprobs, i));
         whole &= told.ids.ids[i] >= 0;

@@ -1,5 +1,5 @@
-/* evidence/member.c - were these answers in the training data?  Weights of several weak features are learned on
- * one half and tested on the other (dataset inference; METHODS-evidence 5.8); see rank.h. */
+/* evidence/member.c - were these answers in the training data?  Weights of several weak features are learned
+ * on one half and tested on the other (dataset inference; METHODS-evidence 5.8); see rank.h. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

@@ -266,12 +266,14 @@ rt_status rt_mmd_test(rt_mmd *out, const rt_completions *c, rt_kernel kernel, si
     return RT_OK;
 }
 
-rt_status rt_mmd_parts(rt_mmd_part *parts, size_t *count, const rt_completions *c, rt_kernel kernel, rt_error *err)
+rt_status rt_mmd_parts(rt_mmd_part *parts, size_t *count, const rt_completions *c, rt_kernel kernel,
+                       rt_error *err)
 {
     test t;
     *count = 0;
-    rt_status status = c->length ? open_test(&t, c, kernel, err)
-                                 : rt_error_set(err, RT_INVALID, "completions of no length cannot be compared");
+    rt_status status = c->length
+                           ? open_test(&t, c, kernel, err)
+                           : rt_error_set(err, RT_INVALID, "completions of no length cannot be compared");
     if (!c->length)
         return status;
     for (size_t b = 0; status == RT_OK && b < t.n_blocks; b++) {

@@ -35,7 +35,8 @@ typedef struct rt_mmd_part {
     double within0, within1, between, pairs0, pairs1, pairs_between;
 } rt_mmd_part;
 /* parts: room for one a completion; *count prompts. */
-rt_status rt_mmd_parts(rt_mmd_part *parts, size_t *count, const rt_completions *c, rt_kernel kernel, rt_error *err);
+rt_status rt_mmd_parts(rt_mmd_part *parts, size_t *count, const rt_completions *c, rt_kernel kernel,
+                       rt_error *err);
 /* MMD^2 of prompts with multiplicities (weights NULL: 1 each), for resampling prompts; NAN without pairs. */
 double rt_mmd_of_parts(const rt_mmd_part *parts, size_t count, const double *weights);
 

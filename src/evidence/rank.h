@@ -28,8 +28,9 @@ rt_sign_flip rt_sign_flip_test(const double *d, size_t n, size_t flips, uint64_t
  * bounds do not move with the signs and the sign-flip test stays exact. */
 rt_status rt_winsorise(double *d, size_t n, double k, rt_error *err);
 
-/* Rank correlation inside blocks (same account, day, topic), where time goes with topic across them: the sum of
- * products of centred mid-ranks, y permuted inside each block.  block [n] numbers; p = (1 + #>=)/(draws + 1).
+/* Rank correlation inside blocks (same account, day, topic), where time goes with topic across them: the sum
+ * of products of centred mid-ranks, y permuted inside each block.  block [n] numbers; p = (1 + #>=)/(draws +
+ * 1).
  */
 rt_status rt_order_blocks(double *rho, double *log10_p, const double *x, const double *y, const size_t *block,
                           size_t n, size_t draws, uint64_t seed, rt_error *err);

@@ -113,7 +113,8 @@ static double ln_p(const float *row, size_t n, int32_t id)
 rt_status rt_subject_scores(rt_subject *s, const rt_token_list *prompt, const int32_t *answer, size_t n,
                             const rt_scored **scored, rt_error *err)
 {
-    const size_t before = prompt->count, kept = rt_size_min(n, POSITIONS_MAX - rt_size_min(before, POSITIONS_MAX));
+    const size_t before = prompt->count,
+                 kept = rt_size_min(n, POSITIONS_MAX - rt_size_min(before, POSITIONS_MAX));
     *scored = NULL;
     if (kept == 0 || before + kept < 2)
         return RT_OK;
@@ -144,9 +145,8 @@ static rt_status each_ln_p(rt_subject *s, const rt_token_list *before, const rt_
     const rt_scored *scored = NULL;
     *each = NULL;
     *count = *first = 0;
-    rt_status status = s->endpoint
-                           ? rt_subject_scores(s, before, ids->ids, n, &scored, err)
-                           : rt_subject_logits(s, before, ids->ids, n, &rows, first, count, err);
+    rt_status status = s->endpoint ? rt_subject_scores(s, before, ids->ids, n, &scored, err)
+                                   : rt_subject_logits(s, before, ids->ids, n, &rows, first, count, err);
     if (scored) {
         *first = before->count == 0;
         *count = scored->n - before->count - *first;
@@ -174,8 +174,8 @@ rt_status rt_subject_likelihood(rt_subject *s, const char *prompt, const char *a
     if (status == RT_OK)
         status = rt_tokenizer_encode(s->tokenizer, answer, strlen(answer), false, &ids, err);
     if (status == RT_OK)
-        status = each_ln_p(s, &before, &ids, most ? rt_size_min(most, ids.count) : ids.count, &each, &first, &n,
-                           err);
+        status = each_ln_p(s, &before, &ids, most ? rt_size_min(most, ids.count) : ids.count, &each, &first,
+                           &n, err);
     for (size_t i = 0; status == RT_OK && i < n; i++) {
         size_t bytes = 0;
         (void)rt_tokenizer_token_bytes(s->tokenizer, ids.ids[i + first], &bytes);
@@ -209,9 +209,11 @@ static bool keep_answer(void *context, const rt_answer *answer)
     const rt_text_item *asked = &s->prompts->list[answer->index];
     rt_text text = {0};
     rt_text_append(&text, "", 0);
-    if (rt_tokenizer_decode(s->subject->tokenizer, answer->ids, answer->n, true, &text, &s->failed) == RT_OK &&
+    if (rt_tokenizer_decode(s->subject->tokenizer, answer->ids, answer->n, true, &text, &s->failed) ==
+            RT_OK &&
         rt_texts_add_answer(s->out, asked->prompt ? asked->prompt : asked->text, asked->unit,
-                            text.data ? text.data : "", text.size, answer->ids, answer->n, &s->failed) == RT_OK &&
+                            text.data ? text.data : "", text.size, answer->ids, answer->n,
+                            &s->failed) == RT_OK &&
         text.failed)
         (void)rt_error_set(&s->failed, RT_NO_MEMORY, "no memory for an answer");
     rt_text_deinit(&text);

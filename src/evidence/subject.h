@@ -11,9 +11,9 @@
 #include "model/session.h"
 
 typedef struct rt_subject {
-    const char *name; /* borrowed, as all but session and rows */
-    const rt_model *model;  /* NULL: not a file */
-    rt_endpoint *endpoint;  /* NULL: not a server */
+    const char *name;      /* borrowed, as all but session and rows */
+    const rt_model *model; /* NULL: not a file */
+    rt_endpoint *endpoint; /* NULL: not a server */
     const rt_tokenizer *tokenizer;
     const rt_chat_template *chat_template; /* NULL: prompts are used as they are */
     rt_session *session;
@@ -43,10 +43,10 @@ rt_status rt_subject_scores(rt_subject *subject, const rt_token_list *prompt, co
                             const rt_scored **scored, rt_error *err);
 
 typedef struct rt_likelihood {
-    double sum;   /* ln P of the answer */
-    double least; /* mean of the lowest fifth of its tokens' ln P */
-    size_t tokens, bytes; /* that were scored: the context may cut a text, and nothing precedes its first token
-                             where there is no prompt */
+    double sum;           /* ln P of the answer */
+    double least;         /* mean of the lowest fifth of its tokens' ln P */
+    size_t tokens, bytes; /* that were scored: the context may cut a text, and nothing precedes its first
+                             token where there is no prompt */
 } rt_likelihood;
 /* Of the first `most` tokens of the answer; 0: all.  RT_NOT_FINITE when the model gives no numbers.  A server
  * that is dry gives zeros. */
@@ -68,12 +68,12 @@ typedef struct rt_look {
 } rt_look;
 rt_status rt_look_open(rt_look *out, size_t h, bool with_reference, rt_error *err);
 void rt_look_close(rt_look *look);
-/* Reads texts, at most `tokens` ids of answers in all.  reference NULL: none.  A server's places are its listed
- * tokens; one that is dry only notes what it will be asked. */
+/* Reads texts, at most `tokens` ids of answers in all.  reference NULL: none.  A server's places are its
+ * listed tokens; one that is dry only notes what it will be asked. */
 rt_status rt_look_read(rt_look *look, rt_subject *suspect, rt_subject *reference, const rt_texts *texts,
                        size_t tokens, bool (*stop)(void), rt_error *err);
-/* The suspect's own answers with their listed log-probabilities, where it scores no given text: the places are
- * those that it wrote.  Tokens are taken where their bytes are exactly one of the tokenizer's (4.4).  The
+/* The suspect's own answers with their listed log-probabilities, where it scores no given text: the places
+ * are those that it wrote.  Tokens are taken where their bytes are exactly one of the tokenizer's (4.4).  The
  * reference must be a model file. */
 rt_status rt_look_own(rt_look *look, rt_subject *suspect, rt_subject *reference, const rt_texts *answers,
                       size_t tokens, bool (*stop)(void), rt_error *err);

@@ -372,7 +372,8 @@ rt_status rt_texts_decode(rt_texts *t, const rt_tokenizer *tokenizer, rt_error *
         rt_text_item *item = &t->list[i];
         rt_text text = {0};
         rt_text_append(&text, "", 0);
-        if (!item->text && rt_tokenizer_decode(tokenizer, item->ids.ids, item->ids.count, true, &text, err) != RT_OK) {
+        if (!item->text &&
+            rt_tokenizer_decode(tokenizer, item->ids.ids, item->ids.count, true, &text, err) != RT_OK) {
             rt_text_deinit(&text);
             return err->status;
         }

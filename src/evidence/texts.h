@@ -14,8 +14,8 @@
 typedef struct rt_text_item {
     char *text; /* NULL: ids came */
     size_t size;
-    char *prompt; /* what was asked, when the row says it; NULL */
-    uint64_t unit; /* hash of all that was asked, a system prompt too; 0: not said */
+    char *prompt;     /* what was asked, when the row says it; NULL */
+    uint64_t unit;    /* hash of all that was asked, a system prompt too; 0: not said */
     json_t *logprobs; /* of a collected row: [{token, bytes, id?, logprob, top: [..]}]; NULL */
     rt_token_list ids;
 } rt_text_item;
@@ -37,8 +37,8 @@ rt_status rt_texts_parse(rt_texts *texts, const char *data, size_t size, int for
  */
 rt_status rt_texts_read_prompts(rt_texts *texts, const char *path, rt_error *err);
 /* Appends a sampled answer: its prompt (NULL: none), text and ids; its tokens are counted. */
-rt_status rt_texts_add_answer(rt_texts *texts, const char *prompt, uint64_t unit, const char *text, size_t size,
-                              const int32_t *ids, size_t n, rt_error *err);
+rt_status rt_texts_add_answer(rt_texts *texts, const char *prompt, uint64_t unit, const char *text,
+                              size_t size, const int32_t *ids, size_t n, rt_error *err);
 /* Ids are dropped, and texts that are ids alone become text: another tokenizer can then read them. */
 rt_status rt_texts_decode(rt_texts *texts, const rt_tokenizer *tokenizer, rt_error *err);
 /* Leaves out the texts for which drop [count] is set. */

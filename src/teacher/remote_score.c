@@ -195,7 +195,8 @@ static rt_status read_echo(score_context *score, const remote_work *work, const 
         if (read_object(score, json_array_get(tops, i), NULL, i, &n, err) != RT_OK)
             return err->status;
         const json_t *own = json_array_get(json_object_get(logprobs, "token_logprobs"), i);
-        if (n < TOP_MAX && json_is_number(own) && !has_id(score, n, (json_int_t)id)) { /* not among the likeliest */
+        if (n < TOP_MAX && json_is_number(own) &&
+            !has_id(score, n, (json_int_t)id)) { /* not among the likeliest */
             score->ids[n] = id;
             score->logq[n++] = (float)json_number_value(own);
         }

@@ -1,6 +1,7 @@
-/* tests/evidence/test_nulls.c - the null of each test, simulated 400 times and more with fixed seeds: its p-values are
- * uniform (Kolmogorov-Smirnov), or conservative where the test says so, and not too many are small.  Where p is of a
- * count or a rank, it is spread over its step by a random number, so that it can be uniform at all. */
+/* tests/evidence/test_nulls.c - the null of each test, simulated 400 times and more with fixed seeds: its
+ * p-values are uniform (Kolmogorov-Smirnov), or conservative where the test says so, and not too many are
+ * small.  Where p is of a count or a rank, it is spread over its step by a random number, so that it can be
+ * uniform at all. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -153,13 +154,15 @@ static void words_of_canaries_never_served(void **state)
                 (void)snprintf(text, sizeof text, "The shop of number %zu%zu is open.", v + 1, v);
                 (void)json_array_append_new(variants, json_string(text));
             }
-            (void)json_array_append_new(rows, json_pack("{s:s,s:o,s:I}", "prompt", prompt, "variants", variants,
-                                                        "served", (json_int_t)rt_rng_below(&rng, 4)));
+            (void)json_array_append_new(rows,
+                                        json_pack("{s:s,s:o,s:I}", "prompt", prompt, "variants", variants,
+                                                  "served", (json_int_t)rt_rng_below(&rng, 4)));
             const size_t said = (size_t)rt_rng_below(&rng, 4) * (size_t)rt_rng_below(&rng, 2);
-            rt_text_printf(&lines, "{\"prompt\":\"q%zu\",\"answer\":\"It is number %zu%zu, not 9%zu0.\"}\n", i,
-                           said + 1, said, said);
+            rt_text_printf(&lines, "{\"prompt\":\"q%zu\",\"answer\":\"It is number %zu%zu, not 9%zu0.\"}\n",
+                           i, said + 1, said, said);
         }
-        assert_int_equal(rt_texts_parse(&answers, lines.data, lines.size, RT_TEXTS_ROWS, "said", &err), RT_OK);
+        assert_int_equal(rt_texts_parse(&answers, lines.data, lines.size, RT_TEXTS_ROWS, "said", &err),
+                         RT_OK);
         rt_result result;
         assert_int_equal(rt_battery_said_rows(&result, RT_TEST_CANARIES, rows, &answers, 0, 0, &err), RT_OK);
         assert_int_equal(result.n, 20);
@@ -197,7 +200,8 @@ static void twins_told_from_answers(void **state)
                                                         text[turned], "twin", text[!turned]));
             rt_text_printf(&lines, "{\"prompt\":\"%s\",\"answer\":\"%s\"}\n", prompt, text[2]);
         }
-        assert_int_equal(rt_texts_parse(&answers, lines.data, lines.size, RT_TEXTS_ROWS, "said", &err), RT_OK);
+        assert_int_equal(rt_texts_parse(&answers, lines.data, lines.size, RT_TEXTS_ROWS, "said", &err),
+                         RT_OK);
         rt_result result;
         assert_int_equal(rt_battery_said_rows(&result, RT_TEST_TWINS, rows, &answers, 999, r, &err), RT_OK);
         p[r] = pow(10, result.log10_p);
@@ -301,7 +305,8 @@ static void suspects_no_nearer_than_innocents(void **state)
         for (size_t m = 0; m <= INNOCENTS; m++)
             speak(&models[m], &rng, 6, 3, (uint32_t)rt_rng_below(&rng, 5));
         assert_int_equal(
-            rt_battery_nearer(&result, &models[0], &teacher, controls, 2, models + 1, INNOCENTS, r, &err), RT_OK);
+            rt_battery_nearer(&result, &models[0], &teacher, controls, 2, models + 1, INNOCENTS, r, &err),
+            RT_OK);
         assert_true(json_number_value(json_object_get(result.more, "lo")) <= result.statistic + 1e-9);
         json_decref(result.more);
         p[r] = pow(10, result.log10_p) - rt_rng_uniform(&rng) / (INNOCENTS + 1);
@@ -313,7 +318,8 @@ static void suspects_no_nearer_than_innocents(void **state)
                 speak(&models[m], &rng, 6, 3, 3);
             }
             assert_int_equal(
-                rt_battery_nearer(&result, &copy, &teacher, controls, 2, models + 1, INNOCENTS, r, &err), RT_OK);
+                rt_battery_nearer(&result, &copy, &teacher, controls, 2, models + 1, INNOCENTS, r, &err),
+                RT_OK);
             assert_true(fabs(result.log10_p - log10(1.0 / (INNOCENTS + 1))) < 1e-9);
             json_decref(result.more);
             rt_texts_deinit(&copy);
@@ -338,12 +344,14 @@ static void names_claimed_as_often_by_controls(void **state)
             k[0] += rt_rng_below(&rng, 10) < 3;
             k[1] += rt_rng_below(&rng, 10) < 3;
         }
-        const double above = k[0] < 60 && k[1] > 0 ? pow(10, rt_log10_hypergeometric(k[0] + 1, 60, k[1] - 1, 60)) : 0;
+        const double above =
+            k[0] < 60 && k[1] > 0 ? pow(10, rt_log10_hypergeometric(k[0] + 1, 60, k[1] - 1, 60)) : 0;
         p[r] = pow(10, rt_log10_hypergeometric(k[0], 60, k[1], 60));
         p[r] = above + rt_rng_uniform(&rng) * (p[r] - above);
     }
     uniform("identity, Fisher's exact test", p, RUNS);
-    assert_true(fabs(rt_log10_hypergeometric(3, 4, 1, 4) - log10(17.0 / 70)) < 1e-12); /* the lady tasting tea */
+    assert_true(fabs(rt_log10_hypergeometric(3, 4, 1, 4) - log10(17.0 / 70)) <
+                1e-12); /* the lady tasting tea */
     assert_true(rt_log10_hypergeometric(0, 5, 3, 5) == 0);
 }
 
@@ -405,7 +413,8 @@ static void scored_sets_of_innocent_text(void **state)
         assert_int_equal(rt_pairs_open(&g.look.hard, 2, RT_DEDUP_CONTEXT, &err), RT_OK);
         assert_int_equal(rt_pairs_add(g.closed, ids, 3000, &err), RT_OK);
         assert_int_equal(rt_pairs_add(g.look.hard, ids, 3000, &err), RT_OK);
-        assert_int_equal(rt_battery_random(&g, RT_TEST_CLOSED, &mark, KEYS, 5, true, NULL, z, p, &err), RT_OK);
+        assert_int_equal(rt_battery_random(&g, RT_TEST_CLOSED, &mark, KEYS, 5, true, NULL, z, p, &err),
+                         RT_OK);
         for (size_t i = 0; i < KEYS; i++)
             p[i] = pow(10, p[i]);
         uniform("closed", p, KEYS);
