@@ -1,5 +1,5 @@
-/* cli/cmd_evidence.c - `retort evidence plan|run|calibrate|probes|report`: was this model trained on that one's
- * outputs? */
+/* cli/cmd_evidence.c - `retort evidence plan|run|calibrate|probes|report`: was this model trained on that
+ * one's outputs? */
 #include "cli/commands.h"
 #include "cli/evidence.h"
 #include "cli/sub.h"

@@ -54,7 +54,7 @@ static rt_endpoint *open_with(const char *model, const char *limit, rt_status wa
     char work[96];
     rt_endpoint *e = NULL;
     rt_error err = {0};
-    (void)snprintf(work, sizeof work, "%s/work", folder);
+    (void)snprintf(work, sizeof work, "%s/said", folder);
     rt_endpoint_options o = {
         .url = server.url, .model = model, .folder = work, .n_vocab = 50000, .attempts = 2, .patience_s = 5};
     if (limit)
@@ -103,7 +103,7 @@ static void scores_are_asked_once_and_outlive_a_kill(void **state)
     assert_true(isnan(scored(e, 3)->own[0]));
     rt_endpoint_close(e);
     const unsigned asked = atomic_load(&server.counts->requests);
-    (void)snprintf(path, sizeof path, "%s/work/scores.jsonl", folder); /* a kill tore the last line */
+    (void)snprintf(path, sizeof path, "%s/said/scores.jsonl", folder); /* a kill tore the last line */
     FILE *f = fopen(path, "a");
     assert_non_null(f);
     (void)fputs("{\"key\":\"0123", f);
