@@ -12,12 +12,13 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t size);
 static void walk_shapes(const rt_model_config *config)
 {
     size_t rows, cols, total = 0;
-    for (rt_role role = 0; role < RT_ROLE_COUNT; role++) {
-        rt_role_shape(config, role, &rows, &cols);
-        if (__builtin_mul_overflow(rows, cols ? cols : 1, &rows) ||
-            __builtin_add_overflow(total, rows, &total))
-            __builtin_trap();
-    }
+    for (size_t layer = 0; layer < config->n_layers; layer++)
+        for (int role = 0; role < (int)RT_ROLE_COUNT; role++) {
+            rt_role_shape(config, layer, role, &rows, &cols);
+            if (__builtin_mul_overflow(rows, cols ? cols : 1, &rows) ||
+                __builtin_add_overflow(total, rows, &total))
+                __builtin_trap();
+        }
     if (total == 0 || rt_model_config_parameters(config) < total)
         __builtin_trap();
 }
@@ -53,7 +54,7 @@ static void one_gguf(const unsigned char *data, size_t size)
     if (rt_model_config_read(&config, weights, &err) == RT_OK) {
         walk_shapes(&config);
         for (size_t layer = 0; layer < config.n_layers; layer++)
-            for (rt_role role = 0; role < RT_ROLE_COUNT; role++)
+            for (int role = 0; role < rt_role_span(&config); role++)
                 if (rt_canonical_layer(&tensor, weights, &config, layer, role, &err) == RT_OK)
                     free(tensor.owned);
         json_decref(rt_model_config_to_json(&config));

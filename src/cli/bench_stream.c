@@ -48,7 +48,7 @@ static rt_status random_tensor(void *context, rt_canonical *out, size_t layer, i
     if (layer == RT_NO_LAYER)
         rt_global_shape(&config, (rt_global)which, &rows, &cols);
     else
-        rt_role_shape(&config, (rt_role)which, &rows, &cols);
+        rt_role_shape(&config, 0, which, &rows, &cols);
     if (rows == 0)
         return rt_error_set(err, RT_NOT_FOUND, "the model has no such tensor");
     *out = (rt_canonical){.dtype = RT_F32, .rows = rows, .cols = cols, .data = context};

@@ -93,6 +93,26 @@ static json_t *shape_of(const rt_model_config *config)
                      config->rope.theta, "window", count(window), "layers_with_window", count(n_windows));
 }
 
+/* What mixtures of experts and latent attention add to the shape. */
+static void add_experts(json_t *json, json_t *shape, const rt_model_config *config)
+{
+    const rt_expert_config *e = &config->experts;
+    size_t sparse = 0;
+    for (size_t l = 0; l < config->n_layers; l++)
+        sparse += e->sparse[l];
+    const size_t idle = sparse * (e->count - e->used) * 3 * e->n_ff * config->n_embd;
+    if (sparse)
+        (void)json_object_set_new(json, "active_parameters",
+                                  count(rt_model_config_parameters(config) - idle));
+    (void)json_object_set_new(shape, "experts", count(e->count));
+    (void)json_object_set_new(shape, "experts_used", count(e->used));
+    (void)json_object_set_new(shape, "n_ff_expert", count(e->n_ff));
+    (void)json_object_set_new(shape, "n_ff_shared", count(e->n_ff_shared));
+    (void)json_object_set_new(shape, "layers_with_experts", count(sparse));
+    (void)json_object_set_new(shape, "q_latent", count(config->latent.q_rank));
+    (void)json_object_set_new(shape, "kv_latent", count(config->latent.kv_rank));
+}
+
 static json_t *memory(const rt_model_config *config, size_t stored)
 {
     const size_t parameters = rt_model_config_parameters(config);
@@ -155,7 +175,9 @@ static rt_status gather(json_t **out, const char *path, rt_error *err)
     if (status == RT_OK) {
         (void)json_object_set_new(json, "family", json_string(config.family));
         (void)json_object_set_new(json, "parameters", count(rt_model_config_parameters(&config)));
-        (void)json_object_set_new(json, "shape", shape_of(&config));
+        json_t *shape = shape_of(&config);
+        add_experts(json, shape, &config);
+        (void)json_object_set_new(json, "shape", shape);
         (void)json_object_set_new(json, "memory", memory(&config, stored));
     } else {
         (void)json_object_set_new(json, "unsupported", rt_json_text(err->text, strlen(err->text)));
@@ -184,11 +206,25 @@ static const char *word(const json_t *object, const char *key, const char *when_
 static void print_model(const json_t *json)
 {
     const json_t *shape = json_object_get(json, "shape"), *bytes = json_object_get(json, "memory");
-    (void)printf("%-14s%s, %.1f M parameters\n", "family", word(json, "family", "?"),
+    (void)printf("%-14s%s, %.1f M parameters", "family", word(json, "family", "?"),
                  (double)whole(json, "parameters") / 1e6);
+    if (whole(json, "active_parameters"))
+        (void)printf(", %.1f M of them for a token", (double)whole(json, "active_parameters") / 1e6);
+    (void)printf("\n");
     (void)printf("%-14s%lld layers, width %lld, MLP %lld, %lld heads (%lld kv) of %lld\n", "shape",
                  whole(shape, "layers"), whole(shape, "n_embd"), whole(shape, "n_ff"), whole(shape, "heads"),
                  whole(shape, "heads_kv"), whole(shape, "head_dim"));
+    if (whole(shape, "experts"))
+        (void)printf("%-14s%lld of %lld experts of %lld in %lld layers", "experts",
+                     whole(shape, "experts_used"), whole(shape, "experts"), whole(shape, "n_ff_expert"),
+                     whole(shape, "layers_with_experts"));
+    if (whole(shape, "n_ff_shared"))
+        (void)printf(", %lld shared", whole(shape, "n_ff_shared"));
+    if (whole(shape, "experts"))
+        (void)printf("\n");
+    if (whole(shape, "kv_latent"))
+        (void)printf("%-14slatents of %lld and %lld for queries and keys\n", "attention",
+                     whole(shape, "q_latent"), whole(shape, "kv_latent"));
     (void)printf("%-14s%lld tokens, head %s\n", "vocabulary", whole(shape, "n_vocab"),
                  json_is_true(json_object_get(shape, "tied")) ? "tied to the embedding" : "of its own");
     (void)printf("%-14s%lld tokens", "context", whole(shape, "context"));

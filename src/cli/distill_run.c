@@ -147,12 +147,9 @@ static rt_status fill_student(distill_run *d, const rt_weights *from, const rt_m
 
 static rt_status start_from_layers(distill_run *d, rt_error *err)
 {
-    d->student_config = d->teacher_config;
     if (rt_recipe_layers(d->layers, &d->n_layers, &d->recipe, d->teacher_config.n_layers, err) != RT_OK)
         return err->status;
-    d->student_config.n_layers = d->n_layers;
-    for (size_t l = 0; l < d->n_layers; l++)
-        d->student_config.window[l] = d->teacher_config.window[d->layers[l]];
+    rt_model_config_take_layers(&d->student_config, &d->teacher_config, d->layers, d->n_layers);
     if (open_trainer(d, err) != RT_OK)
         return err->status;
     return fill_student(d, d->weights, &d->teacher_config, d->layers, err);
@@ -407,7 +404,7 @@ static rt_status student_tensor(void *context, rt_canonical *out, size_t layer, 
 {
     const rt_trainer *t = context;
     const rt_param *p = layer == RT_NO_LAYER ? rt_layout_global(&t->layout, (rt_global)which)
-                                             : rt_layout_role(&t->layout, layer, (rt_role)which);
+                                             : rt_layout_role(&t->layout, layer, which);
     if (!p)
         return rt_error_set(err, RT_NOT_FOUND, "the student has no such tensor");
     *out = (rt_canonical){.dtype = RT_F32, .rows = p->rows, .cols = p->cols, .data = t->values + p->offset};

@@ -268,10 +268,7 @@ static rt_status student_config(plan_model *student, const plan_inputs *p, const
                             teacher->path, teacher->shape.family);
     if (rt_recipe_layers(map, &n, &p->recipe, teacher->config.n_layers, err) != RT_OK)
         return err->status;
-    student->config = teacher->config;
-    student->config.n_layers = n;
-    for (size_t l = 0; l < n; l++)
-        student->config.window[l] = teacher->config.window[map[l]];
+    rt_model_config_take_layers(&student->config, &teacher->config, map, n);
     student->runs = true;
     rt_cost_shape_of(&student->shape, &student->config);
     return RT_OK;

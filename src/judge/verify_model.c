@@ -7,6 +7,7 @@
 #include "base/file.h"
 #include "base/size.h"
 #include "judge/verify.h"
+#include "model/families.h"
 #include "student/head.h"
 #include "tensor/quant.h"
 
@@ -287,18 +288,40 @@ static rt_status compare_conv1d(check *c, const scene *s, const rt_param *p)
     return status;
 }
 
+/* deepseek's files hold the rows that rope turns as pairs. */
+static rt_status compare_pairs(check *c, const scene *s, const rt_param *p, const char *name)
+{
+    rt_rope_rows pairs = {0};
+    const float *grad = s->grads + p->offset;
+    if (p->layer != RT_NO_LAYER && rt_rope_rows_are_pairs(&s->config, false))
+        pairs = rt_rope_rows_of(&s->config, rt_role_of(p->which));
+    if (!pairs.count)
+        return compare(c, name, grad, p->count, true);
+    float *stored = malloc(p->count * sizeof *stored);
+    if (!stored)
+        return rt_error_set(c->err, RT_NO_MEMORY, "no memory for %s", name);
+    const size_t cols = p->count / p->rows;
+    for (size_t r = 0; r < p->rows; r++)
+        memcpy(stored + rt_rope_rows_stored(&pairs, r) * cols, grad + r * cols, cols * sizeof *grad);
+    const rt_status status = compare(c, name, stored, p->count, true);
+    free(stored);
+    return status;
+}
+
 static rt_status compare_gradients(check *c, const scene *s)
 {
     for (size_t i = 0; i < s->layout.count; i++) {
         const rt_param *p = &s->layout.list[i];
-        rt_status status;
+        rt_status status = RT_OK;
+        if (p->layer != RT_NO_LAYER && p->which == RT_ROLE_ROUTER_BIAS)
+            continue; /* it counts in the choice alone, which has no gradient */
         if (s->config.conv1d) {
             status = compare_conv1d(c, s, p);
         } else {
             char hf[128], name[160];
             rt_param_name(hf, &s->config, p);
             (void)snprintf(name, sizeof name, "grad.%s", hf);
-            status = compare(c, name, s->grads + p->offset, p->count, true);
+            status = compare_pairs(c, s, p, name);
         }
         if (status != RT_OK)
             return status;
@@ -306,9 +329,30 @@ static rt_status compare_gradients(check *c, const scene *s)
     return RT_OK;
 }
 
+/* The choice of experts of the model in float32, which is compared with the reference by itself. */
+static rt_status hold_choice(scene *s, const rt_batch *batch, rt_pool *pool, rt_error *err)
+{
+    rt_model *model = NULL;
+    rt_pass *pass = NULL;
+    rt_status status =
+        rt_model_view(&model, &s->config, &s->layout, s->values, NULL, RT_PRECISION_F32, pool, err);
+    if (status == RT_OK)
+        status = rt_pass_open(&pass, model, s->n_tokens, true, err);
+    if (status == RT_OK) {
+        rt_forward(model, pass, batch, NULL, NULL);
+        rt_pass_hold_choice(s->pass, pass, model);
+    }
+    rt_pass_close(pass);
+    rt_model_close(model);
+    return status;
+}
+
 static rt_status run_scene(check *c, scene *s)
 {
     const rt_batch batch = {s->ids, s->n_tokens, s->segments, s->n_sequences};
+    if (s->config.experts.count && c->precision != RT_PRECISION_F32 &&
+        hold_choice(s, &batch, s->model->pool, c->err) != RT_OK)
+        return c->err->status;
     rt_forward(s->model, s->pass, &batch, tap_hidden, c);
     if (c->status != RT_OK)
         return c->status;

@@ -8,6 +8,10 @@
  *                              row 2i + half of a head is row half * head_dim/2 + i here; whole rows move,
  *                              so quantised blocks stay as they are
  *   GGUF of gpt2               attn_qkv holds q, k and v one below the other: pointers into the map
+ *   deepseek, both files       the rows that rope turns stand in pairs, as llama's do
+ *   experts                    safetensors: one tensor each, or all of a layer stacked, gate and up fused;
+ *                              GGUF: stacked; pointers into the map
+ *   GGUF of deepseek           kv_b may be split: attn_k_b, each head's keys turned, and attn_v_b
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,13 +19,16 @@
 
 #include "base/size.h"
 #include "model/families.h"
+#include "tensor/quant.h"
 
 typedef struct place { /* where a tensor lies in the file */
     const rt_weight *weight;
-    size_t rows, cols;    /* canonical */
-    size_t part, n_parts; /* of a fused tensor; 0 of 1 otherwise */
-    bool turned;          /* stored [in, out] */
-    bool permuted;
+    const rt_weight *values; /* of a kv_b that is split: the values; weight holds the keys */
+    size_t rows, cols;       /* canonical */
+    size_t part, n_parts;    /* of a fused tensor; 0 of 1 otherwise */
+    size_t slice, n_slices;  /* of a stack of them, the first of three dimensions; n_slices 0: no stack */
+    bool turned;             /* stored [in, out] */
+    rt_rope_rows pairs;      /* rows stored as pairs; count 0: none */
 } place;
 
 static bool is_matrix_of_linear(rt_role role)
@@ -38,9 +45,48 @@ static bool is_qkv(rt_role role, size_t *part)
     return *part != 0 || role == RT_ROLE_Q || role == RT_ROLE_Q_BIAS;
 }
 
-static void layer_name(char out[128], const rt_family *family, const char *prefix, size_t layer, rt_role role)
+/* A name of the table with the expert's number for its star. */
+static void role_name(char *out, size_t room, const char *text, int which)
 {
-    (void)snprintf(out, 128, "%s%s.%zu.%s", prefix, family->layer_prefix, layer, family->hf_roles[role]);
+    const char *star = strchr(text, '*');
+    if (star)
+        (void)snprintf(out, room, "%.*s%zu%s", (int)(star - text), text, rt_role_expert(which), star + 1);
+    else
+        (void)snprintf(out, room, "%s", text);
+}
+
+static void layer_name(char out[128], const rt_family *family, const char *prefix, size_t layer, int which)
+{
+    char role[96];
+    role_name(role, sizeof role, family->hf_roles[rt_role_of(which)], which);
+    (void)snprintf(out, 128, "%s%s.%zu.%s", prefix, family->layer_prefix, layer, role);
+}
+
+rt_rope_rows rt_rope_rows_of(const rt_model_config *config, rt_role role)
+{
+    const rt_latent_config *lat = &config->latent;
+    switch (role) {
+    case RT_ROLE_Q:
+        if (lat->kv_rank)
+            return (rt_rope_rows){lat->nope + lat->rope, lat->nope, lat->rope};
+        return (rt_rope_rows){config->head_dim, 0, config->head_dim};
+    case RT_ROLE_K:
+    case RT_ROLE_Q_BIAS:
+    case RT_ROLE_K_BIAS:
+        return (rt_rope_rows){config->head_dim, 0, config->head_dim};
+    case RT_ROLE_Q_B:
+        return (rt_rope_rows){lat->nope + lat->rope, lat->nope, lat->rope};
+    case RT_ROLE_KV_A:
+    case RT_ROLE_KV_A_BIAS:
+        return (rt_rope_rows){lat->kv_rank + lat->rope, lat->kv_rank, lat->rope};
+    default:
+        return (rt_rope_rows){0};
+    }
+}
+
+bool rt_rope_rows_are_pairs(const rt_model_config *config, bool gguf)
+{
+    return gguf ? rt_family_of(config)->gguf_permuted : config->latent.kv_rank && config->latent.interleaved;
 }
 
 static void global_name(char out[128], const rt_family *family, const char *prefix, rt_global global)
@@ -66,32 +112,42 @@ static const char *file_prefix(const rt_weights *weights, const rt_family *famil
     return family->prefixes[0];
 }
 
+static void shape_text(char *out, size_t room, const size_t *shape, size_t n)
+{
+    out[0] = '\0';
+    for (size_t i = 0, used = 0; i < n && used < room; i++)
+        used += (size_t)snprintf(out + used, room - used, "%s%zu", i ? ", " : "", shape[i]);
+}
+
+static rt_status check_shape(const rt_weight *weight, const size_t *wanted, size_t n, const char *where,
+                             rt_error *err)
+{
+    bool fits = weight->n_dims == n;
+    for (size_t i = 0; i < n && fits; i++)
+        fits = weight->shape[i] == wanted[i];
+    if (fits)
+        return RT_OK;
+    char is[96], means[96];
+    shape_text(is, sizeof is, weight->shape, weight->n_dims);
+    shape_text(means, sizeof means, wanted, n);
+    return rt_error_set(err, RT_MISMATCH,
+                        "%s: the tensor %s has the shape [%s], but the configuration means [%s]", where,
+                        weight->name, is, means);
+}
+
 static rt_status check_place(const place *at, const char *where, const char *name, rt_error *err)
 {
     const rt_weight *weight = at->weight;
-    size_t rows = at->rows * at->n_parts, cols = at->cols;
     if (!weight)
         return rt_error_set(err, RT_NOT_FOUND, "%s: the tensor %s is missing", where, name);
-    if (at->turned) {
-        rows = at->cols;
-        cols = at->rows * at->n_parts;
-    }
-    const bool fits = at->cols ? weight->n_dims == 2 && weight->shape[0] == rows && weight->shape[1] == cols
-                               : weight->n_dims == 1 && weight->shape[0] == rows;
-    if (!fits) {
-        char shape[96] = "";
-        for (size_t i = 0, used = 0; i < weight->n_dims && used < sizeof shape; i++)
-            used +=
-                (size_t)snprintf(shape + used, sizeof shape - used, "%s%zu", i ? ", " : "", weight->shape[i]);
-        if (at->cols)
-            return rt_error_set(
-                err, RT_MISMATCH,
-                "%s: the tensor %s has the shape [%s], but the configuration means [%zu, %zu]", where, name,
-                shape, rows, cols);
-        return rt_error_set(err, RT_MISMATCH,
-                            "%s: the tensor %s has the shape [%s], but the configuration means [%zu]", where,
-                            name, shape, rows);
-    }
+    size_t shape[3], n = 0;
+    if (at->n_slices)
+        shape[n++] = at->n_slices;
+    shape[n++] = at->turned ? at->cols : at->rows * at->n_parts;
+    if (at->cols)
+        shape[n++] = at->turned ? at->rows * at->n_parts : at->cols;
+    if (check_shape(weight, shape, n, where, err) != RT_OK)
+        return RT_MISMATCH;
     const rt_dtype dtype = weight->dtype;
     if (dtype != RT_F32 && dtype != RT_F16 && dtype != RT_BF16 && dtype != RT_F64 &&
         !rt_dtype_is_quantised(dtype))
@@ -104,32 +160,85 @@ static rt_status check_place(const place *at, const char *where, const char *nam
     return RT_OK;
 }
 
+/* Experts of a safetensors layer in one tensor: gate and up fused, [experts, 2 n_ff, d], or down. */
+static void find_stack(place *at, const rt_weights *weights, const rt_model_config *config,
+                       const char *prefix, size_t layer, int which)
+{
+    char name[128];
+    const rt_family *family = rt_family_of(config);
+    const rt_role role = rt_role_of(which);
+    const bool is_down = role == RT_ROLE_EXPERT_DOWN;
+    (void)snprintf(name, sizeof name, "%s%s.%zu.mlp.experts.%s", prefix, family->layer_prefix, layer,
+                   is_down ? "down_proj" : "gate_up_proj");
+    at->weight = rt_weights_find(weights, name);
+    if (!at->weight)
+        return;
+    at->slice = rt_role_expert(which);
+    at->n_slices = config->experts.count;
+    at->n_parts = is_down ? 1 : 2;
+    at->part = role == RT_ROLE_EXPERT_UP;
+}
+
+/* kv_b as newer GGUF files have it: k_b [heads, kv_rank, nope], v_b [heads, value, kv_rank]. */
+static rt_status find_split(place *at, const rt_weights *weights, const rt_model_config *config, size_t layer,
+                            rt_error *err)
+{
+    char keys[64], values[64];
+    const rt_latent_config *lat = &config->latent;
+    const char *where = rt_weights_path(weights);
+    (void)snprintf(keys, sizeof keys, "blk.%zu.attn_k_b.weight", layer);
+    (void)snprintf(values, sizeof values, "blk.%zu.attn_v_b.weight", layer);
+    place k = {.rows = lat->kv_rank, .cols = lat->nope, .n_parts = 1, .n_slices = config->n_heads},
+          v = {.rows = lat->value, .cols = lat->kv_rank, .n_parts = 1, .n_slices = config->n_heads};
+    k.weight = rt_weights_find(weights, keys);
+    v.weight = rt_weights_find(weights, values);
+    rt_status status = check_place(&k, where, keys, err);
+    if (status == RT_OK)
+        status = check_place(&v, where, values, err);
+    at->weight = k.weight;
+    at->values = v.weight;
+    return status;
+}
+
 static rt_status find_layer(place *at, const rt_weights *weights, const rt_model_config *config,
-                            const char *prefix, size_t layer, rt_role role, rt_error *err)
+                            const char *prefix, size_t layer, int which, rt_error *err)
 {
     const rt_family *family = rt_family_of(config);
     const bool gguf = rt_weights_get_format(weights) == RT_FORMAT_GGUF;
     const char *path = rt_weights_path(weights);
+    const rt_role role = rt_role_of(which);
     char name[128];
     size_t part;
     *at = (place){.n_parts = 1};
-    rt_role_shape(config, role, &at->rows, &at->cols);
+    if (layer < config->n_layers)
+        rt_role_shape(config, layer, which, &at->rows, &at->cols);
     const char *const *names = gguf ? family->gguf_roles : family->hf_roles;
-    if (at->rows == 0 || !names[role] || layer >= config->n_layers)
+    if (at->rows == 0 || !names[role])
         return rt_error_set(err, RT_INVALID, "%s: the family %s has no tensor for role %d of layer %zu", path,
                             config->family, (int)role, layer);
     if (gguf)
         (void)snprintf(name, sizeof name, "blk.%zu.%s", layer, names[role]);
     else
-        layer_name(name, family, prefix, layer, role);
-    const bool qkv = is_qkv(role, &part);
-    if (qkv && (gguf ? family->gguf_fused_qkv : config->conv1d)) {
+        layer_name(name, family, prefix, layer, which);
+    if (is_qkv(role, &part) && (gguf ? family->gguf_fused_qkv : config->conv1d)) {
         at->part = part;
         at->n_parts = 3;
     }
     at->turned = !gguf && config->conv1d && is_matrix_of_linear(role);
-    at->permuted = gguf && family->gguf_permuted && qkv && part < 2;
+    if (rt_rope_rows_are_pairs(config, gguf))
+        at->pairs = rt_rope_rows_of(config, role);
     at->weight = rt_weights_find(weights, name);
+    if (gguf && rt_role_is_expert(role)) {
+        at->slice = rt_role_expert(which);
+        at->n_slices = config->experts.count;
+    } else if (!at->weight && rt_role_is_expert(role)) {
+        find_stack(at, weights, config, prefix, layer, which);
+    } else if (!at->weight && gguf && role == RT_ROLE_KV_B) {
+        char keys[64];
+        (void)snprintf(keys, sizeof keys, "blk.%zu.attn_k_b.weight", layer);
+        if (rt_weights_find(weights, keys))
+            return find_split(at, weights, config, layer, err);
+    }
     return check_place(at, path, name, err);
 }
 
@@ -164,10 +273,12 @@ rt_status rt_canonical_check(const rt_weights *weights, const rt_model_config *c
             status = find_global(&at, weights, config, prefix, global, err);
     }
     for (size_t layer = 0; layer < config->n_layers; layer++)
-        for (rt_role role = 0; role < RT_ROLE_COUNT && status == RT_OK; role++) {
-            rt_role_shape(config, role, &rows, &cols);
+        for (int which = 0; which < rt_role_span(config) && status == RT_OK; which++) {
+            if (which >= (int)RT_ROLE_COUNT && !rt_role_is_expert(rt_role_of(which)))
+                continue;
+            rt_role_shape(config, layer, which, &rows, &cols);
             if (rows)
-                status = find_layer(&at, weights, config, prefix, layer, role, err);
+                status = find_layer(&at, weights, config, prefix, layer, which, err);
         }
     return status;
 }
@@ -181,24 +292,66 @@ static void turn(unsigned char *out, const unsigned char *in, const place *at, s
             memcpy(out + (r * at->cols + c) * size, in + (c * stride + at->part * at->rows + r) * size, size);
 }
 
-static void put_back_rows(unsigned char *out, const unsigned char *in, size_t rows, size_t head_dim,
-                          size_t row_bytes)
+size_t rt_rope_rows_stored(const rt_rope_rows *pairs, size_t row)
 {
-    for (size_t head = 0; head < rows; head += head_dim)
-        for (size_t i = 0; i < head_dim; i++) {
-            const size_t half = i / (head_dim / 2), pair = i % (head_dim / 2);
-            memcpy(out + (head + i) * row_bytes, in + (head + 2 * pair + half) * row_bytes, row_bytes);
-        }
+    const size_t i = row % pairs->stride - pairs->first, half = pairs->count / 2;
+    if (row % pairs->stride < pairs->first || i >= pairs->count)
+        return row;
+    return row - i + 2 * (i % half) + i / half;
 }
 
-static rt_status fetch(rt_canonical *out, const place *at, size_t head_dim, rt_error *err)
+size_t rt_rope_rows_of_pair(const rt_rope_rows *pairs, size_t stored)
+{
+    const size_t i = stored % pairs->stride - pairs->first;
+    if (stored % pairs->stride < pairs->first || i >= pairs->count)
+        return stored;
+    return stored - i + i % 2 * (pairs->count / 2) + i / 2;
+}
+
+/* Each head's keys and values one below the other, from the two parts. */
+static void join_split(float *out, const place *at, const rt_model_config *config, float *keys)
+{
+    const size_t rank = config->latent.kv_rank, nope = config->latent.nope, value = config->latent.value;
+    const size_t k_bytes = at->weight->bytes / config->n_heads, v_bytes = at->values->bytes / config->n_heads;
+    for (size_t h = 0; h < config->n_heads; h++, out += (nope + value) * rank) {
+        rt_dequantise(keys, (const unsigned char *)at->weight->data + h * k_bytes, at->weight->dtype,
+                      rank * nope);
+        for (size_t r = 0; r < nope; r++)
+            for (size_t c = 0; c < rank; c++)
+                out[r * rank + c] = keys[c * nope + r];
+        rt_dequantise(out + nope * rank, (const unsigned char *)at->values->data + h * v_bytes,
+                      at->values->dtype, value * rank);
+    }
+}
+
+static rt_status fetch_split(rt_canonical *out, const place *at, const rt_model_config *config, rt_error *err)
+{
+    *out = (rt_canonical){.dtype = RT_F32, .rows = at->rows, .cols = at->cols};
+    out->owned = malloc(at->rows * at->cols * sizeof(float));
+    float *keys = malloc(config->latent.kv_rank * config->latent.nope * sizeof *keys);
+    if (out->owned && keys)
+        join_split(out->owned, at, config, keys);
+    free(keys);
+    out->data = out->owned;
+    if (out->owned && keys)
+        return RT_OK;
+    free(out->owned);
+    *out = (rt_canonical){0};
+    return rt_error_set(err, RT_NO_MEMORY, "%s: no room to put keys and values together", at->weight->name);
+}
+
+static rt_status fetch(rt_canonical *out, const place *at, const rt_model_config *config, rt_error *err)
 {
     const rt_weight *weight = at->weight;
     const unsigned char *data = weight->data;
-    const size_t bytes = weight->bytes / at->n_parts; /* parts are equal where there are several */
+    if (at->values)
+        return fetch_split(out, at, config, err);
+    /* parts and slices are equal where there are several */
+    const size_t bytes = weight->bytes / at->n_parts / rt_size_max(at->n_slices, 1);
     *out = (rt_canonical){.dtype = weight->dtype, .rows = at->rows, .cols = at->cols};
-    if (!at->turned && !at->permuted) {
-        out->data = data + at->part * bytes;
+    data += (at->turned ? 0 : at->slice * at->n_parts + at->part) * bytes;
+    if (!at->turned && !at->pairs.count) {
+        out->data = data;
         return RT_OK;
     }
     out->owned = malloc(bytes);
@@ -206,21 +359,25 @@ static rt_status fetch(rt_canonical *out, const place *at, size_t head_dim, rt_e
         return rt_error_set(err, RT_NO_MEMORY, "%s: no room for %zu bytes of rearranged weights",
                             weight->name, bytes);
     out->data = out->owned;
-    if (at->turned)
+    if (at->turned) {
         turn(out->owned, data, at, rt_dtype_get(weight->dtype)->block_bytes);
-    else
-        put_back_rows(out->owned, data, at->rows, head_dim, bytes / at->rows);
+        return RT_OK;
+    }
+    const size_t row_bytes = bytes / at->rows;
+    for (size_t row = 0; row < at->rows; row++)
+        memcpy((unsigned char *)out->owned + row * row_bytes,
+               data + rt_rope_rows_stored(&at->pairs, row) * row_bytes, row_bytes);
     return RT_OK;
 }
 
 rt_status rt_canonical_layer(rt_canonical *out, const rt_weights *weights, const rt_model_config *config,
-                             size_t layer, rt_role role, rt_error *err)
+                             size_t layer, int which, rt_error *err)
 {
     place at;
     *out = (rt_canonical){0};
     const char *prefix = file_prefix(weights, rt_family_of(config));
-    const rt_status status = find_layer(&at, weights, config, prefix, layer, role, err);
-    return status == RT_OK ? fetch(out, &at, config->head_dim, err) : status;
+    const rt_status status = find_layer(&at, weights, config, prefix, layer, which, err);
+    return status == RT_OK ? fetch(out, &at, config, err) : status;
 }
 
 rt_status rt_canonical_global(rt_canonical *out, const rt_weights *weights, const rt_model_config *config,
@@ -230,7 +387,7 @@ rt_status rt_canonical_global(rt_canonical *out, const rt_weights *weights, cons
     *out = (rt_canonical){0};
     const char *prefix = file_prefix(weights, rt_family_of(config));
     const rt_status status = find_global(&at, weights, config, prefix, global, err);
-    return status == RT_OK ? fetch(out, &at, config->head_dim, err) : status;
+    return status == RT_OK ? fetch(out, &at, config, err) : status;
 }
 
 rt_status rt_canonical_source(const rt_weight **out, const rt_weights *weights, const rt_model_config *config,
@@ -240,16 +397,16 @@ rt_status rt_canonical_source(const rt_weight **out, const rt_weights *weights, 
     const char *prefix = file_prefix(weights, rt_family_of(config));
     const rt_status status = layer == SIZE_MAX
                                  ? find_global(&at, weights, config, prefix, (rt_global)which, err)
-                                 : find_layer(&at, weights, config, prefix, layer, (rt_role)which, err);
+                                 : find_layer(&at, weights, config, prefix, layer, which, err);
     *out = status == RT_OK ? at.weight : NULL;
     return status;
 }
 
-void rt_role_hf_name(char out[128], const rt_model_config *config, size_t layer, rt_role role)
+void rt_role_hf_name(char out[128], const rt_model_config *config, size_t layer, int which)
 {
     const rt_family *family = rt_family_of(config);
-    if (family->hf_roles[role])
-        layer_name(out, family, family->prefixes[0], layer, role);
+    if (family->hf_roles[rt_role_of(which)])
+        layer_name(out, family, family->prefixes[0], layer, which);
     else
         out[0] = '\0';
 }

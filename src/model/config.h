@@ -23,8 +23,35 @@ typedef struct rt_rope_config {
     double low_freq_factor, high_freq_factor; /* llama3 */
     double beta_fast, beta_slow;              /* yarn; 32 and 1 by default */
     double attention_factor; /* yarn: cos and sin are multiplied by it; 0: 0.1 ln(factor) + 1 */
+    double mscale_all_dim;   /* yarn with latent attention (rt_latent_scale); 0: absent */
     size_t original_context; /* llama3, yarn */
 } rt_rope_config;
+
+/* Latent attention: queries, keys and values come through narrow projections with a norm between (MLA of
+ * DeepSeek-V2 and V3).  The decoder sees plain attention with as many kv heads as heads and
+ * head_dim = max(nope + rope, value); what a head lacks is zero. */
+typedef struct rt_latent_config {
+    size_t kv_rank;           /* 0: plain attention, the rest is unused */
+    size_t q_rank;            /* 0: queries have one projection */
+    size_t nope, rope, value; /* of a head: query and key without and with rope, value */
+    double norm_eps;          /* of the two norms between */
+    bool interleaved;         /* in safetensors the rows that rope turns are stored as pairs (2i, 2i + 1) */
+} rt_latent_config;
+
+typedef enum rt_router_kind { RT_ROUTER_SOFTMAX, RT_ROUTER_SIGMOID } rt_router_kind;
+
+/* A mixture of experts in place of the MLP (model/router.h says how experts are chosen). */
+typedef struct rt_expert_config {
+    size_t count;               /* 0: no layer has experts, the rest is unused */
+    size_t used;                /* of them for a token */
+    size_t n_ff, n_ff_shared;   /* inner width of an expert; of the MLP that every token passes, 0: none */
+    size_t groups, groups_used; /* experts are chosen from the best groups; 1 of 1: from all */
+    rt_router_kind router;
+    bool normalised; /* the weights of a token's experts add up to `scale` */
+    bool bias;       /* a bias that counts in the choice, not in the weights */
+    double scale;
+    bool sparse[RT_LAYERS_MAX]; /* the layers that have experts; the others have the MLP of n_ff */
+} rt_expert_config;
 
 typedef struct rt_model_config {
     char family[24]; /* "llama", "qwen2", ...: the model_type of config.json; "gemma3" for both of its */
@@ -46,6 +73,8 @@ typedef struct rt_model_config {
     double attention_softcap, logit_softcap; /* 0: none */
     rt_rope_config rope, rope_local;         /* rope_local: layers with a window, where has_rope_local */
     bool has_rope_local;
+    rt_latent_config latent;
+    rt_expert_config experts;
     size_t window[RT_LAYERS_MAX]; /* tokens that a query sees, itself included; 0: all before it */
     int bos_id, eos_id, pad_id;   /* -1: none */
 } rt_model_config;
@@ -59,6 +88,10 @@ rt_status rt_model_config_from_json(rt_model_config *out, const json_t *json, co
 /* A config.json in the way of transformers, for a student folder; the caller owns the result. */
 json_t *rt_model_config_to_json(const rt_model_config *config);
 size_t rt_model_config_parameters(const rt_model_config *config); /* a tied embedding counts once */
+
+/* The configuration of a model that has n of the layers of `from`: its layer l is layers[l] there. */
+void rt_model_config_take_layers(rt_model_config *out, const rt_model_config *from, const size_t *layers,
+                                 size_t n);
 
 /* The roles of a layer's tensors, in the order of the forward pass. */
 #define RT_ROLE_MAP(X)                                                                                       \
@@ -83,7 +116,23 @@ size_t rt_model_config_parameters(const rt_model_config *config); /* a tied embe
     X(UP_BIAS, "mlp up bias")                                                                                \
     X(DOWN, "mlp down")                                                                                      \
     X(DOWN_BIAS, "mlp down bias")                                                                            \
-    X(NORM2_POST, "norm after mlp")
+    X(NORM2_POST, "norm after mlp")                                                                          \
+    X(Q_A, "query, narrow")                                                                                  \
+    X(Q_A_BIAS, "query bias, narrow")                                                                        \
+    X(Q_A_NORM, "query latent norm")                                                                         \
+    X(KV_A, "key and value, narrow")                                                                         \
+    X(KV_A_BIAS, "key and value bias, narrow")                                                               \
+    X(KV_A_NORM, "key and value latent norm")                                                                \
+    X(Q_B, "query out of its latent")                                                                        \
+    X(KV_B, "key and value out of their latent")                                                             \
+    X(ROUTER, "router")                                                                                      \
+    X(ROUTER_BIAS, "router bias")                                                                            \
+    X(SHARED_GATE, "shared expert gate")                                                                     \
+    X(SHARED_UP, "shared expert up")                                                                         \
+    X(SHARED_DOWN, "shared expert down")                                                                     \
+    X(EXPERT_GATE, "expert gate")                                                                            \
+    X(EXPERT_UP, "expert up")                                                                                \
+    X(EXPERT_DOWN, "expert down")
 typedef enum rt_role {
 #define RT_ROLE_ENUM(name, text) RT_ROLE_##name,
     RT_ROLE_MAP(RT_ROLE_ENUM)
@@ -99,9 +148,25 @@ typedef enum rt_global { /* tensors outside the layers */
                          RT_GLOBAL_COUNT
 } rt_global;
 
-/* Shape [rows, cols] of a role or global under a configuration (cols 0: a vector of `rows`; rows 0:
- * the family has no such tensor).  Linear weights are [out, in]. */
-void rt_role_shape(const rt_model_config *config, rt_role role, size_t *rows, size_t *cols);
+/* A tensor of a layer is named by `which`: an rt_role, or for the EXPERT roles rt_expert_role(role, expert)
+ * (expert 0: the role itself). */
+static inline int rt_expert_role(rt_role role, size_t expert)
+{
+    return (int)role + (int)RT_ROLE_COUNT * (int)expert;
+}
+static inline rt_role rt_role_of(int which) { return (rt_role)(which % (int)RT_ROLE_COUNT); }
+static inline size_t rt_role_expert(int which) { return (size_t)which / (size_t)RT_ROLE_COUNT; }
+static inline bool rt_role_is_expert(rt_role role) { return role >= RT_ROLE_EXPERT_GATE; }
+static inline int rt_role_span(const rt_model_config *config) /* `which` is below it */
+{
+    return (int)RT_ROLE_COUNT * (int)(config->experts.count ? config->experts.count : 1);
+}
+
+/* Shape [rows, cols] of a layer's tensor or global under a configuration (cols 0: a vector of `rows`; rows 0:
+ * there is no such tensor).  Linear weights are [out, in]. */
+void rt_role_shape(const rt_model_config *config, size_t layer, int which, size_t *rows, size_t *cols);
+/* The width of the MLP that every token passes: n_ff, n_ff_shared, or 0. */
+size_t rt_layer_ff(const rt_model_config *config, size_t layer);
 void rt_global_shape(const rt_model_config *config, rt_global global, size_t *rows, size_t *cols);
 
 /* A tensor as the decoder wants it: canonical layout ([out, in] rows, rotate-half rope order, qkv apart). */
@@ -116,14 +181,14 @@ typedef struct rt_canonical {
  * transposed weights are split and turned, gemma's norm weights are used as the file's format holds them
  * (GGUF holds 1 + w; config.norm_plus_one tells which).  RT_NOT_FOUND names the tensor looked for. */
 rt_status rt_canonical_layer(rt_canonical *out, const rt_weights *weights, const rt_model_config *config,
-                             size_t layer, rt_role role, rt_error *err);
+                             size_t layer, int which, rt_error *err);
 rt_status rt_canonical_global(rt_canonical *out, const rt_weights *weights, const rt_model_config *config,
                               rt_global global, rt_error *err);
 /* The tensor of the file that one comes from; its data are not touched. */
 rt_status rt_canonical_source(const rt_weight **out, const rt_weights *weights, const rt_model_config *config,
                               size_t layer, int which, rt_error *err); /* layer SIZE_MAX: an rt_global */
 /* The name that transformers gives the tensor (what golden gradients are called); gpt2: the fused name. */
-void rt_role_hf_name(char out[128], const rt_model_config *config, size_t layer, rt_role role);
+void rt_role_hf_name(char out[128], const rt_model_config *config, size_t layer, int which);
 void rt_global_hf_name(char out[128], const rt_model_config *config, rt_global global);
 
 #endif

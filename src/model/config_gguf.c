@@ -71,16 +71,8 @@ static bool has_tensor(const reader *in, const char *name)
     return rt_weights_find(in->weights, name) != NULL;
 }
 
-static void read_sizes(rt_model_config *out, reader *in, const rt_family *family)
+static void read_heads(rt_model_config *out, reader *in, const rt_family *family)
 {
-    out->n_layers = need_size(in, "block_count");
-    out->n_embd = need_size(in, "embedding_length");
-    out->n_ff = need_size(in, "feed_forward_length");
-    out->n_context = need_size(in, "context_length");
-    out->n_heads = need_size(in, "attention.head_count");
-    out->n_heads_kv = read_size(in, "attention.head_count_kv", out->n_heads);
-    if (in->status != RT_OK)
-        return;
     out->head_dim = read_size(in, "attention.key_length", 0);
     if (out->head_dim == 0) {
         if (out->n_heads == 0 || out->n_embd % out->n_heads != 0) {
@@ -100,16 +92,108 @@ static void read_sizes(rt_model_config *out, reader *in, const rt_family *family
                          "%s: %s.attention.value_length (%zu) and %s.rope.dimension_count (%zu) must equal "
                          "the key length (%zu)",
                          in->where, in->arch, value_length, in->arch, rotated, out->head_dim);
-    else if (read_size(in, "expert_count", 0) != 0)
+}
+
+/* Files that are made for attention over the latents count one kv head of the latent's width; their lengths
+ * of a head stand under names of their own. */
+static void read_latent(rt_model_config *out, reader *in)
+{
+    rt_latent_config *lat = &out->latent;
+    const size_t key = read_size(in, "attention.key_length_mla", need_size(in, "attention.key_length"));
+    lat->value = read_size(in, "attention.value_length_mla", need_size(in, "attention.value_length"));
+    lat->kv_rank = need_size(in, "attention.kv_lora_rank");
+    lat->q_rank = read_size(in, "attention.q_lora_rank", 0);
+    lat->rope = need_size(in, "rope.dimension_count");
+    lat->interleaved = true;
+    out->n_heads_kv = out->n_heads;
+    if (in->status == RT_OK && (lat->kv_rank == 0 || key <= lat->rope))
         in->status =
-            rt_error_set(in->err, RT_UNSUPPORTED,
-                         "%s: %s.expert_count is not zero; mixtures of experts are not supported by this "
-                         "build",
-                         in->where, in->arch);
-    else if (out->n_layers == 0 || out->n_layers > RT_LAYERS_MAX)
+            rt_error_set(in->err, RT_CORRUPT,
+                         "%s: %s.attention.kv_lora_rank is %zu and a key has %zu values, %zu of them "
+                         "turned by rope; each must be above zero and the key longer than that",
+                         in->where, in->arch, lat->kv_rank, key, lat->rope);
+    if (in->status != RT_OK)
+        return;
+    lat->nope = key - lat->rope;
+    out->head_dim = rt_size_max(key, lat->value);
+}
+
+/* How deepseek2 files without the key choose: V2 by softmax, V3 (it has the bias) by sigmoid. */
+static rt_router_kind router_of(reader *in, const rt_family *family, bool bias)
+{
+    enum { SOFTMAX = 1, SIGMOID = 2 };
+    const bool sigmoid = family->experts == RT_EXPERTS_DEEPSEEK && bias;
+    const size_t kind = read_size(in, "expert_gating_func", sigmoid ? SIGMOID : SOFTMAX);
+    if (kind != SOFTMAX && kind != SIGMOID && in->status == RT_OK)
+        in->status =
+            rt_error_set(in->err, RT_UNSUPPORTED, "%s: %s is %zu; 1 (softmax) and 2 (sigmoid) are supported",
+                         in->where, full_key(in, "expert_gating_func"), kind);
+    return kind == SIGMOID ? RT_ROUTER_SIGMOID : RT_ROUTER_SOFTMAX;
+}
+
+static void read_experts(rt_model_config *out, reader *in, const rt_family *family)
+{
+    rt_expert_config *e = &out->experts;
+    const size_t count = read_size(in, "expert_count", 0);
+    char name[64];
+    bool any = false;
+    if (count && family->experts == RT_EXPERTS_NONE) {
+        in->status = rt_error_set(in->err, RT_UNSUPPORTED,
+                                  "%s: %s.expert_count is not zero; experts of this family are not supported",
+                                  in->where, in->arch);
+        return;
+    }
+    for (size_t l = 0; l < out->n_layers && count; l++) { /* the router tells a layer with experts */
+        (void)snprintf(name, sizeof name, "blk.%zu.%s", l, family->gguf_roles[RT_ROLE_ROUTER]);
+        const bool sparse = l >= read_size(in, "leading_dense_block_count", 0) || has_tensor(in, name);
+        (void)snprintf(name, sizeof name, "blk.%zu.%s", l, family->gguf_roles[RT_ROLE_GATE]);
+        e->sparse[l] = sparse && !has_tensor(in, name);
+        (void)snprintf(name, sizeof name, "blk.%zu.%s", l, family->gguf_roles[RT_ROLE_ROUTER_BIAS]);
+        e->bias = e->bias || (e->sparse[l] && has_tensor(in, name));
+        any = any || e->sparse[l];
+    }
+    if (!any)
+        return;
+    const bool qwen = family->experts == RT_EXPERTS_QWEN;
+    e->count = count;
+    e->used = need_size(in, "expert_used_count");
+    e->n_ff = read_size(in, "expert_feed_forward_length", out->n_ff);
+    const size_t shared = read_size(in, "expert_shared_count", 0);
+    if (!rt_size_mul(shared, e->n_ff, &e->n_ff_shared) && in->status == RT_OK)
+        in->status = rt_error_set(in->err, RT_CORRUPT, "%s: %s is %zu; that is too many", in->where,
+                                  full_key(in, "expert_shared_count"), shared);
+    e->groups = read_size(in, "expert_group_count", 1);
+    e->groups_used = read_size(in, "expert_group_used_count", 1);
+    if (!e->groups) /* written as zero by some converters */
+        e->groups = e->groups_used = 1;
+    e->router = router_of(in, family, e->bias);
+    e->normalised = qwen;
+    (void)rt_weights_meta_bool(in->weights, full_key(in, "expert_weights_norm"), &e->normalised);
+    e->scale = read_number(in, "expert_weights_scale", 1);
+    if (e->scale == 0)
+        e->scale = 1;
+}
+
+static void read_sizes(rt_model_config *out, reader *in, const rt_family *family)
+{
+    out->n_layers = need_size(in, "block_count");
+    out->n_embd = need_size(in, "embedding_length");
+    out->n_ff = need_size(in, "feed_forward_length");
+    out->n_context = need_size(in, "context_length");
+    out->n_heads = need_size(in, "attention.head_count");
+    out->n_heads_kv = read_size(in, "attention.head_count_kv", out->n_heads);
+    if (in->status != RT_OK)
+        return;
+    if (family->latent_attention)
+        read_latent(out, in);
+    else
+        read_heads(out, in, family);
+    if (in->status == RT_OK && (out->n_layers == 0 || out->n_layers > RT_LAYERS_MAX))
         in->status =
             rt_error_set(in->err, RT_CORRUPT, "%s: %s.block_count is %zu; 1 to %d layers are supported",
                          in->where, in->arch, out->n_layers, (int)RT_LAYERS_MAX);
+    if (in->status == RT_OK)
+        read_experts(out, in, family);
 }
 
 /* llama3 scaling is stored as one divisor for each frequency. */
@@ -155,6 +239,11 @@ static void read_rope(rt_model_config *out, reader *in, const rt_family *family)
         /* relative to the default there, absolute here */
         const double relative = read_number(in, "rope.scaling.attn_factor", 1);
         rope->attention_factor = relative != 1 && factor >= 1 ? relative * (0.1 * log(factor) + 1) : 0;
+        if (family->latent_attention) { /* the multiplier holds 0.1 mscale_all_dim, and cosines stay as they
+                                           are */
+            rope->mscale_all_dim = 10 * read_number(in, "rope.scaling.yarn_log_multiplier", 0);
+            rope->attention_factor = relative;
+        }
     } else if (!(size == 4 && !memcmp(type, "none", 4)) && !(size == 6 && !memcmp(type, "linear", 6))) {
         in->status =
             rt_error_set(in->err, RT_UNSUPPORTED, "%s: %s \"%.*s\" is not known; none, linear and yarn are",
@@ -215,7 +304,10 @@ static void read_numbers(rt_model_config *out, reader *in, const rt_family *fami
     (void)rt_act_from_name(&out->act, family->defaults.act);
     out->embed_scale = family->embed_scaled ? sqrt((double)out->n_embd) : 1;
     /* Only the 27B gemma3 (62 layers) scales its scores by the width that each head gets of the embedding. */
-    double scale = 1 / sqrt((double)out->head_dim);
+    const rt_latent_config *lat = &out->latent;
+    double scale = 1 / sqrt((double)(lat->kv_rank ? lat->nope + lat->rope : out->head_dim));
+    scale *= rt_latent_scale(out);
+    out->latent.norm_eps = lat->kv_rank ? out->norm_eps : 0;
     if (family->has_query_scalar && out->n_layers == 62)
         scale = 1 / sqrt((double)out->n_embd / (double)out->n_heads);
     out->attention_scale = read_number(in, "attention.scale", scale);
@@ -235,7 +327,8 @@ static void read_from_tensors(rt_model_config *out, reader *in, const rt_family 
     out->n_vocab = embed->shape[0];
     out->tied = !has_tensor(in, family->gguf_globals[RT_GLOBAL_HEAD]);
     out->qk_norm = has_tensor(in, "blk.0.attn_q_norm.weight");
-    out->bias_qkv = has_tensor(in, "blk.0.attn_q.bias") || has_tensor(in, "blk.0.attn_qkv.bias");
+    out->bias_qkv = has_tensor(in, "blk.0.attn_q.bias") || has_tensor(in, "blk.0.attn_qkv.bias") ||
+                    has_tensor(in, "blk.0.attn_kv_a_mqa.bias");
     out->bias_o = has_tensor(in, "blk.0.attn_output.bias");
     out->bias_mlp = has_tensor(in, "blk.0.ffn_up.bias");
 }

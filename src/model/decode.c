@@ -5,6 +5,8 @@
 #include <string.h>
 
 #include "base/size.h"
+#include "model/experts.h"
+#include "model/latent.h"
 #include "model/pass.h"
 
 enum { ROWS_A_TASK = 96, PACKED_ROWS = 16 };
@@ -79,37 +81,101 @@ static void project_into(const rt_model *model, const rt_proj *proj, const float
     }
 }
 
+/* a [n, qkv.rows] -> queries, keys and values of each row, through the latents. */
+static void open_latents(const token_job *job, float *a)
+{
+    const rt_model *model = job->model;
+    rt_pass *pass = job->pass;
+    const rt_layer *layer = &model->layers[job->layer];
+    const size_t n = pass->n_tokens, q_rank = model->config.latent.q_rank,
+                 kv_rank = model->config.latent.kv_rank;
+    float *cq = pass->latent, *ckv = cq + n * q_rank, *q = ckv + n * kv_rank, *kv = q + n * layer->q_b.rows;
+    float *room = kv + n * layer->kv_b.rows;
+    size_t ld;
+    for (size_t i = 0; i < n; i++)
+        rt_latent_norms(model, pass, job->layer, i, a + i * layer->qkv.rows, cq + i * q_rank,
+                        ckv + i * kv_rank);
+    if (q_rank) {
+        const void *operand = rt_proj_operand(model, &layer->q_b, cq, q_rank, n, pass->operand, &ld);
+        project(model, &layer->q_b, operand, ld, n, q, layer->q_b.rows, false);
+    }
+    const void *operand = rt_proj_operand(model, &layer->kv_b, ckv, kv_rank, n, pass->operand, &ld);
+    project(model, &layer->kv_b, operand, ld, n, kv, layer->kv_b.rows, false);
+    for (size_t i = 0; i < n; i++) {
+        float *row = a + i * layer->qkv.rows;
+        rt_latent_finish(model, pass, job->batch, job->layer, i, row, q_rank ? q + i * layer->q_b.rows : row,
+                         kv + i * layer->kv_b.rows, room);
+    }
+}
+
+/* x += the output projection of the attention's rows; narrow [n, columns of o]. */
+static void leave_attention(const token_job *job, float *x, float *narrow, float *room)
+{
+    const rt_model *model = job->model;
+    const rt_model_config *c = &model->config;
+    const rt_layer *layer = &model->layers[job->layer];
+    const size_t q = c->n_heads * c->head_dim, cols = layer->o.cols, n = job->pass->n_tokens;
+    for (size_t i = 0; i < n; i++) {
+        rt_act_load(model, room, rt_act_at(model, job->pass->kept[job->layer].att, i * q), q);
+        if (cols == q)
+            memcpy(narrow + i * q, room, q * sizeof *room);
+        else
+            rt_heads_copy(narrow + i * cols, c->latent.value, room, c->head_dim, c->latent.value, c->n_heads,
+                          sizeof *room);
+    }
+    project_into(model, &layer->o, narrow, n, job->pass->operand, x, room, layer->norm1_post);
+}
+
+/* x += the MLP of the normed rows h. */
+static void pass_mlp(const token_job *job, float *x, const float *h, float *wide, float *narrow)
+{
+    const rt_model *model = job->model;
+    rt_pass *pass = job->pass;
+    const rt_layer *layer = &model->layers[job->layer];
+    const size_t n = pass->n_tokens, ff = layer->down.cols;
+    size_t ld;
+    const void *operand =
+        rt_proj_operand(model, &layer->gate_up, h, model->config.n_embd, n, pass->operand, &ld);
+    project(model, &layer->gate_up, operand, ld, n, wide, layer->gate_up.rows, false);
+    for (size_t i = 0; i < n; i++) {
+        float *row = wide + i * layer->gate_up.rows;
+        if (layer->gate_up.bias)
+            model->ops->add(row, layer->gate_up.bias, layer->gate_up.rows);
+        rt_activate_row(model, narrow + i * ff, row, ff);
+    }
+    project_into(model, &layer->down, narrow, n, pass->operand, x, wide, layer->norm2_post);
+}
+
 static void small_layer(const token_job *job)
 {
     const rt_model *model = job->model;
     rt_pass *pass = job->pass;
     const rt_model_config *c = &model->config;
     const rt_layer *layer = &model->layers[job->layer];
-    const size_t n = pass->n_tokens, d = c->n_embd, q = c->n_heads * c->head_dim;
+    const size_t n = pass->n_tokens, d = c->n_embd;
     float *x = pass->kept[job->layer].x1, *h = pass->hidden; /* the final states are written last */
-    float *wide = pass->wide, *narrow = wide + n * rt_size_max(layer->gate_up.rows, layer->qkv.rows);
+    float *wide = pass->wide, *narrow = wide + n * pass->widest_rows;
     size_t ld;
 
     rt_norm_rows(model, h, x, layer->norm1, layer->norm1_bias, n, NULL, NULL);
     const void *operand = rt_proj_operand(model, &layer->qkv, h, d, n, pass->operand, &ld);
     project(model, &layer->qkv, operand, ld, n, wide, layer->qkv.rows, false);
-    for (size_t i = 0; i < n; i++)
+    if (rt_is_latent(model))
+        open_latents(job, wide);
+    for (size_t i = 0; i < n && !rt_is_latent(model); i++)
         rt_qkv_finish(model, pass, job->batch, job->layer, i, wide + i * layer->qkv.rows);
     rt_attention_rows(model, pass, job->batch, job->layer);
-    for (size_t i = 0; i < n; i++)
-        rt_act_load(model, narrow + i * q, rt_act_at(model, pass->kept[job->layer].att, i * q), q);
-    project_into(model, &layer->o, narrow, n, pass->operand, x, wide, layer->norm1_post);
+    leave_attention(job, x, narrow, wide);
 
     rt_norm_rows(model, h, x, layer->norm2, layer->norm2_bias, n, NULL, NULL);
-    operand = rt_proj_operand(model, &layer->gate_up, h, d, n, pass->operand, &ld);
-    project(model, &layer->gate_up, operand, ld, n, wide, layer->gate_up.rows, false);
-    for (size_t i = 0; i < n; i++) {
-        float *row = wide + i * layer->gate_up.rows;
-        if (layer->gate_up.bias)
-            model->ops->add(row, layer->gate_up.bias, layer->gate_up.rows);
-        rt_activate_row(model, narrow + i * c->n_ff, row);
+    if (layer->experts) {
+        rt_carver scratch = rt_pass_scratch(pass, 0);
+        rt_experts_route(model, pass, job->layer, h, 0, n, &scratch);
     }
-    project_into(model, &layer->down, narrow, n, pass->operand, x, wide, layer->norm2_post);
+    if (layer->down.cols)
+        pass_mlp(job, x, h, wide, narrow);
+    if (layer->experts)
+        rt_experts_run(model, pass, job->layer, x);
 }
 
 void rt_forward_small_layer(const rt_model *model, rt_pass *pass, const rt_batch *batch, size_t layer)

@@ -34,7 +34,12 @@ typedef struct rt_proj {
 
 typedef struct rt_layer {
     const float *norm1, *norm1_bias, *q_norm, *k_norm, *norm1_post, *norm2, *norm2_bias, *norm2_post;
-    rt_proj qkv, o, gate_up, down;
+    rt_proj qkv, o, gate_up, down; /* gate_up, down: of the MLP that every token passes; rows 0: none */
+    /* latent attention: qkv gives the latents, q_b and kv_b open them; q_b.rows 0: queries have no latent */
+    rt_proj q_b, kv_b;
+    const float *q_a_norm, *kv_a_norm;
+    const float *router, *router_bias; /* [experts, n_embd], [experts]; NULL: a layer without, no bias */
+    rt_proj *experts;                  /* [2 * experts]: gate_up and down of each; NULL: a layer without */
 } rt_layer;
 
 typedef struct rt_model {
@@ -42,6 +47,7 @@ typedef struct rt_model {
     rt_precision precision;
     rt_dtype act;      /* of activations between ops: F32, else BF16 */
     rt_layer *layers;  /* [n_layers] */
+    rt_proj *experts;  /* of all layers */
     const void *embed; /* [n_vocab, n_embd] in the activation type; NULL when packed */
     rt_qmat *embed_packed;
     struct rt_row_source *embed_source; /* neither of the two: rows are read when they are needed */
@@ -98,6 +104,11 @@ typedef struct rt_pass rt_pass;
 rt_status rt_pass_open(rt_pass **out, const rt_model *model, size_t tokens_max, bool keep, rt_error *err);
 void rt_pass_close(rt_pass *pass);
 size_t rt_pass_bytes(const rt_model *model, size_t tokens_max, bool keep);
+
+/* Forward passes of `pass` send tokens to the experts that the last one of `from` chose (both with keep, of
+ * models of one shape, the same batch).  The choice is a step: where it is close, rounding to bf16 can turn
+ * it and with it the result, so comparisons of two precisions hold it. */
+void rt_pass_hold_choice(rt_pass *pass, const rt_pass *from, const rt_model *model);
 
 /* Called after the embedding (layer 0) and after each layer with the residual stream [n_tokens, n_embd]. */
 typedef void (*rt_tap_fn)(void *context, size_t layer, const float *x, size_t n_tokens);

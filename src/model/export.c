@@ -47,7 +47,7 @@ static rt_status write_tensors(rt_safetensors_writer *writer, const rt_export_pl
 {
     rt_status status = RT_OK;
     for (size_t i = 0; i < plan->count && status == RT_OK; i++) {
-        size_t shape[2];
+        size_t shape[3];
         const size_t n_dims = rt_export_shape(&plan->list[i], shape);
         status =
             rt_safetensors_writer_tensor(writer, plan->list[i].name, plan->list[i].dtype, n_dims, shape, err);
@@ -135,7 +135,7 @@ static rt_status tensor_of_file(void *context, rt_canonical *out, size_t layer, 
     const opened *in = context;
     if (layer == RT_NO_LAYER)
         return rt_canonical_global(out, in->weights, &in->config, (rt_global)which, err);
-    return rt_canonical_layer(out, in->weights, &in->config, layer, (rt_role)which, err);
+    return rt_canonical_layer(out, in->weights, &in->config, layer, which, err);
 }
 
 static json_t *lineage_of(const char *in, const char *family)

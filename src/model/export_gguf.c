@@ -147,7 +147,7 @@ static void put_rope(keys *to, const rt_model_config *config)
 {
     const rt_rope_config *rope = &config->rope;
     put_number(to, "rope.freq_base", rope->theta);
-    put_size(to, "rope.dimension_count", config->head_dim);
+    put_size(to, "rope.dimension_count", config->latent.kv_rank ? config->latent.rope : config->head_dim);
     if (config->has_rope_local)
         put_number(to, "rope.freq_base_swa", config->rope_local.theta);
     if (rope->scaling == RT_ROPE_LINEAR || rope->scaling == RT_ROPE_YARN) {
@@ -161,7 +161,9 @@ static void put_rope(keys *to, const rt_model_config *config)
             put_number(to, "rope.scaling.yarn_beta_fast", rope->beta_fast);
             put_number(to, "rope.scaling.yarn_beta_slow", rope->beta_slow);
         }
-        if (rope->attention_factor != 0) /* relative to the default there */
+        if (config->latent.kv_rank) /* cosines stay as they are; the scores are scaled */
+            put_number(to, "rope.scaling.yarn_log_multiplier", 0.1 * rope->mscale_all_dim);
+        else if (rope->attention_factor != 0) /* relative to the default there */
             put_number(to, "rope.scaling.attn_factor",
                        rope->attention_factor / (0.1 * log(rope->factor) + 1));
     }
@@ -194,6 +196,31 @@ static void put_windows(keys *to, const rt_model_config *config, const rt_family
                        config->family, window);
 }
 
+static void put_experts(keys *to, const rt_model_config *config)
+{
+    const rt_expert_config *e = &config->experts;
+    size_t dense = 0;
+    if (rt_family_of(config)->experts == RT_EXPERTS_NONE)
+        return;
+    put_size(to, "expert_count", e->count);
+    while (dense < config->n_layers && !e->sparse[dense])
+        dense++;
+    if (rt_family_of(config)->experts == RT_EXPERTS_DEEPSEEK)
+        put_size(to, "leading_dense_block_count", dense);
+    if (!e->count)
+        return;
+    put_size(to, "expert_used_count", e->used);
+    put_size(to, "expert_feed_forward_length", e->n_ff);
+    rt_gguf_writer_bool(to->writer, key_of(to, "expert_weights_norm"), e->normalised);
+    if (rt_family_of(config)->experts != RT_EXPERTS_DEEPSEEK)
+        return;
+    put_size(to, "expert_shared_count", e->n_ff_shared / e->n_ff);
+    put_size(to, "expert_group_count", e->groups);
+    put_size(to, "expert_group_used_count", e->groups_used);
+    put_size(to, "expert_gating_func", e->router == RT_ROUTER_SIGMOID ? 2 : 1);
+    put_number(to, "expert_weights_scale", e->scale);
+}
+
 static void put_architecture(keys *to, const rt_model_config *config, const rt_export_options *options)
 {
     const rt_family *family = rt_family_of(config);
@@ -208,12 +235,19 @@ static void put_architecture(keys *to, const rt_model_config *config, const rt_e
                config->norm == RT_NORM_LAYER ? "attention.layer_norm_epsilon"
                                              : "attention.layer_norm_rms_epsilon",
                config->norm_eps);
+    const rt_latent_config *lat = &config->latent;
+    const size_t key = lat->kv_rank ? lat->nope + lat->rope : config->head_dim;
     if (!config->learned_positions) {
-        put_size(to, "attention.key_length", config->head_dim);
-        put_size(to, "attention.value_length", config->head_dim);
+        put_size(to, "attention.key_length", key);
+        put_size(to, "attention.value_length", lat->kv_rank ? lat->value : config->head_dim);
         put_rope(to, config);
     }
-    const double usual = 1 / sqrt((double)config->head_dim);
+    if (lat->kv_rank)
+        put_size(to, "attention.kv_lora_rank", lat->kv_rank);
+    if (lat->q_rank)
+        put_size(to, "attention.q_lora_rank", lat->q_rank);
+    put_experts(to, config);
+    const double usual = rt_latent_scale(config) / sqrt((double)key);
     if (fabs(config->attention_scale - usual) > 1e-9 * usual)
         put_number(to, "attention.scale", config->attention_scale);
     if (config->attention_softcap != 0)
@@ -277,7 +311,7 @@ static rt_status write_file(rt_gguf_writer *writer, const rt_export_source *sour
         rt_gguf_writer_tensor(writer, "rope_freqs.weight", RT_F32, 1, &n_factors, err) != RT_OK)
         return err->status;
     for (size_t i = 0; i < plan->count; i++) {
-        size_t shape[2];
+        size_t shape[3];
         const size_t n_dims = rt_export_shape(&plan->list[i], shape);
         if (rt_gguf_writer_tensor(writer, plan->list[i].name, plan->list[i].dtype, n_dims, shape, err) !=
             RT_OK)

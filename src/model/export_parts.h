@@ -3,18 +3,20 @@
 #define RT_MODEL_EXPORT_PARTS_H
 
 #include "model/export.h"
+#include "model/families.h"
 #include "model/gguf_write.h"
 
 typedef struct rt_export_item { /* one tensor of the file */
     char name[128];
     rt_dtype dtype;
     size_t layer;
-    int which[3]; /* the canonical tensors that it is made of, one below the other */
+    int which[3]; /* rt_export_which; the canonical tensors that it is made of, one below the other */
     size_t n_parts;
-    size_t rows, cols; /* of one part, canonical; cols 0: a vector */
-    bool turned;       /* written [cols, n_parts * rows] */
-    bool permuted;     /* rows of each head in the order of interleaved rope */
-    float shift;       /* added to every value */
+    size_t rows, cols;  /* of one part, canonical; cols 0: a vector */
+    bool turned;        /* written [cols, n_parts * rows] */
+    rt_rope_rows pairs; /* rows written as pairs; count 0: none */
+    bool stacked;       /* written [n_parts, rows, cols]: the parts are the experts of role which[0] */
+    float shift;        /* added to every value */
 } rt_export_item;
 
 typedef struct rt_export_plan {
@@ -26,7 +28,8 @@ typedef struct rt_export_plan {
 rt_status rt_export_plan_build(rt_export_plan *plan, const rt_model_config *config, bool gguf, rt_error *err);
 void rt_export_plan_free(rt_export_plan *plan);
 /* shape as the writers take it (row-major); returns the number of dimensions. */
-size_t rt_export_shape(const rt_export_item *item, size_t shape[2]);
+size_t rt_export_shape(const rt_export_item *item, size_t shape[3]);
+int rt_export_which(const rt_export_item *item, size_t part);
 
 typedef rt_status (*rt_export_sink)(void *context, const void *data, size_t size, rt_error *err);
 /* The bytes of a tensor, in order, to the sink. */

@@ -72,26 +72,29 @@ static bool is_fused_follower(rt_role role)
     return role == RT_ROLE_K || role == RT_ROLE_V || role == RT_ROLE_K_BIAS || role == RT_ROLE_V_BIAS;
 }
 
-static bool add_role(rt_export_plan *plan, const rt_model_config *config, bool gguf, size_t layer,
-                     rt_role role)
+static bool add_role(rt_export_plan *plan, const rt_model_config *config, bool gguf, size_t layer, int which)
 {
+    const rt_role role = rt_role_of(which);
     const rt_family *family = rt_family_of(config);
     const bool fused = gguf ? family->gguf_fused_qkv : family->conv1d;
     size_t rows, cols;
-    rt_role_shape(config, role, &rows, &cols);
-    if (rows == 0 || (fused && is_fused_follower(role)))
+    rt_role_shape(config, layer, which, &rows, &cols);
+    const bool stacked = gguf && rt_role_is_expert(role);
+    if (rows == 0 || (fused && is_fused_follower(role)) || (stacked && rt_role_expert(which) > 0))
         return true;
     rt_export_item *item = add(plan);
     if (!item)
         return false;
     item->layer = layer;
-    item->which[0] = (int)role;
+    item->which[0] = which;
     item->rows = rows;
     item->cols = cols;
+    item->stacked = stacked;
+    if (stacked)
+        item->n_parts = config->experts.count;
+    if (rt_rope_rows_are_pairs(config, gguf))
+        item->pairs = rt_rope_rows_of(config, role);
     item->turned = !gguf && family->conv1d && cols != 0;
-    item->permuted =
-        gguf && family->gguf_permuted &&
-        (role == RT_ROLE_Q || role == RT_ROLE_K || role == RT_ROLE_Q_BIAS || role == RT_ROLE_K_BIAS);
     if (fused && (role == RT_ROLE_Q || role == RT_ROLE_Q_BIAS)) {
         const bool bias = role == RT_ROLE_Q_BIAS;
         item->n_parts = 3;
@@ -103,7 +106,7 @@ static bool add_role(rt_export_plan *plan, const rt_model_config *config, bool g
     if (gguf)
         (void)snprintf(item->name, sizeof item->name, "blk.%zu.%s", layer, family->gguf_roles[role]);
     else
-        rt_role_hf_name(item->name, config, layer, role);
+        rt_role_hf_name(item->name, config, layer, which);
     return true;
 }
 
@@ -113,19 +116,21 @@ rt_status rt_export_plan_build(rt_export_plan *plan, const rt_model_config *conf
     const char *const *names = gguf ? family->gguf_roles : family->hf_roles;
     bool room = true;
     *plan = (rt_export_plan){0};
-    for (rt_role role = 0; role < RT_ROLE_COUNT; role++) {
-        size_t rows, cols;
-        rt_role_shape(config, role, &rows, &cols);
-        if (rows && !names[role])
-            return rt_error_set(err, RT_UNSUPPORTED,
-                                "the family %s has no name for a tensor of role %d there", config->family,
-                                (int)role);
-    }
+    for (size_t layer = 0; layer < config->n_layers; layer++)
+        for (int role = 0; role < (int)RT_ROLE_COUNT; role++) {
+            size_t rows, cols;
+            rt_role_shape(config, layer, role, &rows, &cols);
+            if (rows && !names[role])
+                return rt_error_set(err, RT_UNSUPPORTED,
+                                    "the family %s has no name for a tensor of role %d there", config->family,
+                                    role);
+        }
     for (rt_global global = 0; global < RT_GLOBAL_NORM; global++)
         room = room && add_global(plan, config, gguf, global);
     for (size_t layer = 0; layer < config->n_layers; layer++)
-        for (rt_role role = 0; role < RT_ROLE_COUNT; role++)
-            room = room && add_role(plan, config, gguf, layer, role);
+        for (int which = 0; which < rt_role_span(config); which++)
+            if (which < (int)RT_ROLE_COUNT || rt_role_is_expert(rt_role_of(which)))
+                room = room && add_role(plan, config, gguf, layer, which);
     for (rt_global global = RT_GLOBAL_NORM; global < RT_GLOBAL_COUNT; global++)
         room = room && add_global(plan, config, gguf, global);
     if (room)
@@ -140,8 +145,19 @@ void rt_export_plan_free(rt_export_plan *plan)
     *plan = (rt_export_plan){0};
 }
 
-size_t rt_export_shape(const rt_export_item *item, size_t shape[2])
+int rt_export_which(const rt_export_item *item, size_t part)
 {
+    return item->stacked ? rt_expert_role(rt_role_of(item->which[0]), part) : item->which[part];
+}
+
+size_t rt_export_shape(const rt_export_item *item, size_t shape[3])
+{
+    if (item->stacked) {
+        shape[0] = item->n_parts;
+        shape[1] = item->rows;
+        shape[2] = item->cols;
+        return 3;
+    }
     const size_t rows = item->rows * item->n_parts;
     if (item->cols == 0) {
         shape[0] = rows;
@@ -173,20 +189,17 @@ typedef struct piece {
     const rt_export_item *item;
     const unsigned char *in;
     rt_dtype from;
-    size_t rows, cols, in_row_bytes, out_row_bytes, head_dim;
+    size_t rows, cols, in_row_bytes, out_row_bytes;
     size_t begin;       /* first row of the piece */
     unsigned char *out; /* of the piece */
     float *scratch;     /* a row for each thread */
     int failed;         /* 1: not finite, 2: too large for float16 */
 } piece;
 
-/* Row of the file's order to row of the canonical order: 2 pair + half to half * head_dim/2 + pair. */
+/* Row of the file's order to row of the canonical order. */
 static size_t source_row(const piece *p, size_t row)
 {
-    if (!p->item->permuted)
-        return row;
-    const size_t i = row % p->head_dim;
-    return row - i + i % 2 * (p->head_dim / 2) + i / 2;
+    return p->item->pairs.count ? rt_rope_rows_of_pair(&p->item->pairs, row) : row;
 }
 
 static void check_values(piece *p, const float *x, size_t n)
@@ -277,18 +290,14 @@ static rt_status emit_turned(const rt_export_item *item, const rt_export_source 
     return status;
 }
 
-static rt_status emit_part(const rt_export_item *item, const rt_canonical *tensor, size_t head_dim,
-                           rt_pool *pool, rt_export_sink sink, void *sink_context, rt_error *err)
+static rt_status emit_part(const rt_export_item *item, const rt_canonical *tensor, rt_pool *pool,
+                           rt_export_sink sink, void *sink_context, rt_error *err)
 {
-    piece p = {.item = item,
-               .in = tensor->data,
-               .from = tensor->dtype,
-               .rows = item->rows,
-               .cols = item->cols,
-               .head_dim = head_dim};
+    piece p = {
+        .item = item, .in = tensor->data, .from = tensor->dtype, .rows = item->rows, .cols = item->cols};
     if (p.cols == 0) {
-        p.rows = item->permuted ? item->rows : 1;
-        p.cols = item->permuted ? 1 : item->rows;
+        p.rows = item->pairs.count ? item->rows : 1;
+        p.cols = item->pairs.count ? 1 : item->rows;
     }
     if (!rt_dtype_bytes(&p.in_row_bytes, p.from, p.cols) ||
         !rt_dtype_bytes(&p.out_row_bytes, item->dtype, p.cols))
@@ -314,10 +323,10 @@ rt_status rt_export_emit(const rt_export_item *item, const rt_export_source *sou
     rt_status status = RT_OK;
     for (size_t part = 0; part < item->n_parts && status == RT_OK; part++) {
         rt_canonical tensor = {0};
-        status = source->tensor(source->context, &tensor, item->layer, item->which[part], err);
+        status = source->tensor(source->context, &tensor, item->layer, rt_export_which(item, part), err);
         if (status == RT_OK) {
             assert(tensor.rows == item->rows && tensor.cols == item->cols);
-            status = emit_part(item, &tensor, source->config->head_dim, pool, sink, sink_context, err);
+            status = emit_part(item, &tensor, pool, sink, sink_context, err);
         }
         free(tensor.owned);
     }

@@ -19,15 +19,54 @@ static const char *const gemma3_prefixes[] = {"model.", "language_model.model.",
 static const char *const gpt2_prefixes[] = {"transformer.", "", NULL};
 
 static const char *const llama_hf_roles[RT_ROLE_COUNT] = {
-    [RT_ROLE_NORM1] = "input_layernorm.weight",   [RT_ROLE_Q] = "self_attn.q_proj.weight",
-    [RT_ROLE_Q_BIAS] = "self_attn.q_proj.bias",   [RT_ROLE_K] = "self_attn.k_proj.weight",
-    [RT_ROLE_K_BIAS] = "self_attn.k_proj.bias",   [RT_ROLE_V] = "self_attn.v_proj.weight",
-    [RT_ROLE_V_BIAS] = "self_attn.v_proj.bias",   [RT_ROLE_Q_NORM] = "self_attn.q_norm.weight",
-    [RT_ROLE_K_NORM] = "self_attn.k_norm.weight", [RT_ROLE_O] = "self_attn.o_proj.weight",
-    [RT_ROLE_O_BIAS] = "self_attn.o_proj.bias",   [RT_ROLE_NORM2] = "post_attention_layernorm.weight",
-    [RT_ROLE_GATE] = "mlp.gate_proj.weight",      [RT_ROLE_GATE_BIAS] = "mlp.gate_proj.bias",
-    [RT_ROLE_UP] = "mlp.up_proj.weight",          [RT_ROLE_UP_BIAS] = "mlp.up_proj.bias",
-    [RT_ROLE_DOWN] = "mlp.down_proj.weight",      [RT_ROLE_DOWN_BIAS] = "mlp.down_proj.bias",
+    [RT_ROLE_NORM1] = "input_layernorm.weight",
+    [RT_ROLE_Q] = "self_attn.q_proj.weight",
+    [RT_ROLE_Q_BIAS] = "self_attn.q_proj.bias",
+    [RT_ROLE_K] = "self_attn.k_proj.weight",
+    [RT_ROLE_K_BIAS] = "self_attn.k_proj.bias",
+    [RT_ROLE_V] = "self_attn.v_proj.weight",
+    [RT_ROLE_V_BIAS] = "self_attn.v_proj.bias",
+    [RT_ROLE_Q_NORM] = "self_attn.q_norm.weight",
+    [RT_ROLE_K_NORM] = "self_attn.k_norm.weight",
+    [RT_ROLE_O] = "self_attn.o_proj.weight",
+    [RT_ROLE_O_BIAS] = "self_attn.o_proj.bias",
+    [RT_ROLE_NORM2] = "post_attention_layernorm.weight",
+    [RT_ROLE_GATE] = "mlp.gate_proj.weight",
+    [RT_ROLE_GATE_BIAS] = "mlp.gate_proj.bias",
+    [RT_ROLE_UP] = "mlp.up_proj.weight",
+    [RT_ROLE_UP_BIAS] = "mlp.up_proj.bias",
+    [RT_ROLE_DOWN] = "mlp.down_proj.weight",
+    [RT_ROLE_DOWN_BIAS] = "mlp.down_proj.bias",
+    [RT_ROLE_ROUTER] = "mlp.gate.weight",
+    [RT_ROLE_EXPERT_GATE] = "mlp.experts.*.gate_proj.weight",
+    [RT_ROLE_EXPERT_UP] = "mlp.experts.*.up_proj.weight",
+    [RT_ROLE_EXPERT_DOWN] = "mlp.experts.*.down_proj.weight",
+};
+static const char *const deepseek_hf_roles[RT_ROLE_COUNT] = {
+    [RT_ROLE_NORM1] = "input_layernorm.weight",
+    [RT_ROLE_Q] = "self_attn.q_proj.weight",
+    [RT_ROLE_Q_A] = "self_attn.q_a_proj.weight",
+    [RT_ROLE_Q_A_BIAS] = "self_attn.q_a_proj.bias",
+    [RT_ROLE_Q_A_NORM] = "self_attn.q_a_layernorm.weight",
+    [RT_ROLE_Q_B] = "self_attn.q_b_proj.weight",
+    [RT_ROLE_KV_A] = "self_attn.kv_a_proj_with_mqa.weight",
+    [RT_ROLE_KV_A_BIAS] = "self_attn.kv_a_proj_with_mqa.bias",
+    [RT_ROLE_KV_A_NORM] = "self_attn.kv_a_layernorm.weight",
+    [RT_ROLE_KV_B] = "self_attn.kv_b_proj.weight",
+    [RT_ROLE_O] = "self_attn.o_proj.weight",
+    [RT_ROLE_O_BIAS] = "self_attn.o_proj.bias",
+    [RT_ROLE_NORM2] = "post_attention_layernorm.weight",
+    [RT_ROLE_GATE] = "mlp.gate_proj.weight",
+    [RT_ROLE_UP] = "mlp.up_proj.weight",
+    [RT_ROLE_DOWN] = "mlp.down_proj.weight",
+    [RT_ROLE_ROUTER] = "mlp.gate.weight",
+    [RT_ROLE_ROUTER_BIAS] = "mlp.gate.e_score_correction_bias",
+    [RT_ROLE_SHARED_GATE] = "mlp.shared_experts.gate_proj.weight",
+    [RT_ROLE_SHARED_UP] = "mlp.shared_experts.up_proj.weight",
+    [RT_ROLE_SHARED_DOWN] = "mlp.shared_experts.down_proj.weight",
+    [RT_ROLE_EXPERT_GATE] = "mlp.experts.*.gate_proj.weight",
+    [RT_ROLE_EXPERT_UP] = "mlp.experts.*.up_proj.weight",
+    [RT_ROLE_EXPERT_DOWN] = "mlp.experts.*.down_proj.weight",
 };
 static const char *const gemma3_hf_roles[RT_ROLE_COUNT] = {
     [RT_ROLE_NORM1] = "input_layernorm.weight",
@@ -78,7 +117,15 @@ static const char *const gpt2_hf_globals[RT_GLOBAL_COUNT] = {
     [RT_ROLE_NORM2_BIAS] = "ffn_norm.bias", [RT_ROLE_GATE] = "ffn_gate.weight",                              \
     [RT_ROLE_GATE_BIAS] = "ffn_gate.bias", [RT_ROLE_UP] = "ffn_up.weight",                                   \
     [RT_ROLE_UP_BIAS] = "ffn_up.bias", [RT_ROLE_DOWN] = "ffn_down.weight",                                   \
-    [RT_ROLE_DOWN_BIAS] = "ffn_down.bias", [RT_ROLE_NORM2_POST] = "post_ffw_norm.weight"
+    [RT_ROLE_DOWN_BIAS] = "ffn_down.bias", [RT_ROLE_NORM2_POST] = "post_ffw_norm.weight",                    \
+    [RT_ROLE_Q_A] = "attn_q_a.weight", [RT_ROLE_Q_A_BIAS] = "attn_q_a.bias",                                 \
+    [RT_ROLE_Q_A_NORM] = "attn_q_a_norm.weight", [RT_ROLE_Q_B] = "attn_q_b.weight",                          \
+    [RT_ROLE_KV_A] = "attn_kv_a_mqa.weight", [RT_ROLE_KV_A_BIAS] = "attn_kv_a_mqa.bias",                     \
+    [RT_ROLE_KV_A_NORM] = "attn_kv_a_norm.weight", [RT_ROLE_KV_B] = "attn_kv_b.weight",                      \
+    [RT_ROLE_ROUTER] = "ffn_gate_inp.weight", [RT_ROLE_ROUTER_BIAS] = "exp_probs_b.bias",                    \
+    [RT_ROLE_SHARED_GATE] = "ffn_gate_shexp.weight", [RT_ROLE_SHARED_UP] = "ffn_up_shexp.weight",            \
+    [RT_ROLE_SHARED_DOWN] = "ffn_down_shexp.weight", [RT_ROLE_EXPERT_GATE] = "ffn_gate_exps.weight",         \
+    [RT_ROLE_EXPERT_UP] = "ffn_up_exps.weight", [RT_ROLE_EXPERT_DOWN] = "ffn_down_exps.weight"
 static const char *const gguf_roles[RT_ROLE_COUNT] = {
     GGUF_ROLES_BUT_QKV,
     [RT_ROLE_Q] = "attn_q.weight",
@@ -214,6 +261,72 @@ static const rt_family families[] = {
         LLAMA_NAMES,
     },
     {
+        .name = "qwen3_moe",
+        .model_type = "qwen3_moe",
+        .architecture = "Qwen3MoeForCausalLM",
+        .gguf_arch = "qwen3moe",
+        .keys = COMMON_KEYS,
+        .defaults = {.n_layers = 24,
+                     .n_embd = 2048,
+                     .n_heads = 32,
+                     .n_heads_kv = 4,
+                     .n_ff = 6144,
+                     .n_vocab = 151936,
+                     .n_context = 32768,
+                     .norm_eps = 1e-6,
+                     .theta = 1e4,
+                     .window = 4096,
+                     .bos_id = -1,
+                     .eos_id = -1,
+                     .pad_id = -1,
+                     .act = "silu"},
+        .norm = RT_NORM_RMS,
+        .window_rule = RT_WINDOW_SWITCHED,
+        .bias_rule = RT_BIAS_BY_KEY,
+        .qk_norm = true,
+        .gated_mlp = true,
+        .experts = RT_EXPERTS_QWEN,
+        LLAMA_NAMES,
+    },
+    {
+        .name = "deepseek_v3",
+        .model_type = "deepseek_v3",
+        .architecture = "DeepseekV3ForCausalLM",
+        .gguf_arch = "deepseek2",
+        .keys = {.n_layers = "num_hidden_layers",
+                 .n_embd = "hidden_size",
+                 .n_heads = "num_attention_heads",
+                 .n_heads_kv = "num_key_value_heads",
+                 .n_ff = "intermediate_size",
+                 .n_context = "max_position_embeddings",
+                 .norm_eps = "rms_norm_eps",
+                 .act = "hidden_act"},
+        .defaults = {.n_layers = 61,
+                     .n_embd = 7168,
+                     .n_heads = 128,
+                     .n_ff = 18432,
+                     .n_vocab = 129280,
+                     .n_context = 4096,
+                     .norm_eps = 1e-6,
+                     .theta = 1e4,
+                     .bos_id = 0,
+                     .eos_id = 1,
+                     .pad_id = -1,
+                     .act = "silu"},
+        .norm = RT_NORM_RMS,
+        .bias_rule = RT_BIAS_BY_KEY,
+        .gated_mlp = true,
+        .latent_attention = true,
+        .experts = RT_EXPERTS_DEEPSEEK,
+        .gguf_permuted = true,
+        .prefixes = model_prefixes,
+        .layer_prefix = "layers",
+        .hf_roles = deepseek_hf_roles,
+        .hf_globals = llama_hf_globals,
+        .gguf_roles = gguf_roles,
+        .gguf_globals = gguf_globals,
+    },
+    {
         .name = "gemma3",
         .model_type = "gemma3_text",
         .architecture = "Gemma3ForCausalLM",
@@ -299,21 +412,13 @@ static const rt_family families[] = {
 };
 enum { N_FAMILIES = sizeof families / sizeof *families };
 
-#define KNOWN_TEXT "this build reads llama, mistral, qwen2, qwen3, gemma3 and gpt2"
-
-/* Mixtures of experts and latent attention need other layers than the common decoder's. */
-static const char *const planned[] = {"qwen3_moe", "qwen3moe", "deepseek_v3", "deepseek2"};
-
 static rt_status unknown_family(const char *name, const char *where, rt_error *err)
 {
-    for (size_t i = 0; i < sizeof planned / sizeof *planned; i++)
-        if (!strcmp(name, planned[i]))
-            return rt_error_set(err, RT_UNSUPPORTED,
-                                "%s: the family %s needs expert or latent-attention layers, which this build "
-                                "does not have; " KNOWN_TEXT,
-                                where, name);
-    return rt_error_set(err, RT_UNSUPPORTED, "%s: the family \"%.64s\" is not known; " KNOWN_TEXT, where,
-                        name);
+    return rt_error_set(
+        err, RT_UNSUPPORTED,
+        "%s: the family \"%.64s\" is not known; this build reads llama, mistral, qwen2, qwen3, "
+        "qwen3_moe, deepseek_v3, gemma3 and gpt2",
+        where, name);
 }
 
 rt_status rt_family_by_model_type(const rt_family **out, const char *model_type, const char *where,

@@ -11,9 +11,10 @@
 /* Which layers have a sliding window when config.json does not list them. */
 typedef enum rt_window_rule {
     RT_WINDOW_NEVER,
-    RT_WINDOW_ALL,     /* mistral */
-    RT_WINDOW_FROM,    /* qwen: when use_sliding_window, from layer max_window_layers on */
-    RT_WINDOW_PATTERN, /* gemma3: all but each sixth (sliding_window_pattern) */
+    RT_WINDOW_ALL,      /* mistral */
+    RT_WINDOW_FROM,     /* qwen: when use_sliding_window, from layer max_window_layers on */
+    RT_WINDOW_SWITCHED, /* qwen3_moe: all, when use_sliding_window */
+    RT_WINDOW_PATTERN,  /* gemma3: all but each sixth (sliding_window_pattern) */
 } rt_window_rule;
 
 /* Which projections the key attention_bias speaks of (families without the key have fixed biases). */
@@ -23,6 +24,9 @@ typedef enum rt_bias_rule {
     RT_BIAS_QKV,    /* qwen2: q, k, v always, nothing else */
     RT_BIAS_ALL,    /* gpt2 */
 } rt_bias_rule;
+
+/* How config.json says which layers have experts and how they are chosen (model/config_experts.c). */
+typedef enum rt_expert_rule { RT_EXPERTS_NONE, RT_EXPERTS_QWEN, RT_EXPERTS_DEEPSEEK } rt_expert_rule;
 
 typedef struct rt_config_keys { /* the names of sizes in config.json; NULL: the family has no such key */
     const char *n_layers, *n_embd, *n_heads, *n_heads_kv, *head_dim, *n_ff, *n_context, *norm_eps, *act;
@@ -51,6 +55,8 @@ typedef struct rt_family {
     bool norm_plus_one; /* in safetensors; GGUF holds the sum */
     bool post_norms, qk_norm, gated_mlp, learned_positions, conv1d;
     bool embed_scaled, has_rope_local, has_query_scalar;
+    bool latent_attention; /* deepseek: the keys *_lora_rank and *_head_dim of config.json */
+    rt_expert_rule experts;
     bool gguf_permuted;            /* q and k rows in GGUF are in the order of interleaved rope */
     bool gguf_fused_qkv;           /* one tensor [q rows, k rows, v rows] */
     const char *const *prefixes;   /* of tensor names in safetensors, the usual one first; ends with NULL */
@@ -75,10 +81,24 @@ rt_status rt_config_fill_gguf(rt_model_config *out, const rt_weights *weights, r
 void rt_config_fill_family(rt_model_config *out, const rt_family *family);
 /* "silu", "gelu_pytorch_tanh", ... */
 bool rt_act_from_name(rt_act_kind *out, const char *name);
+/* What YaRN multiplies the scale of latent attention by: (0.1 mscale_all_dim ln(factor) + 1)². */
+double rt_latent_scale(const rt_model_config *config);
 /* Sizes and numbers make sense together; `where` names the file. */
 rt_status rt_model_config_check(const rt_model_config *config, const char *where, rt_error *err);
 /* Every role of every layer is in the file with the shape that the configuration gives it. */
 rt_status rt_canonical_check(const rt_weights *weights, const rt_model_config *config, rt_error *err);
+
+/* Rows of a tensor that rope turns: of every `stride` rows the `count` from `first`; count 0: none.  Here
+ * they are in rotate-half order, row i with row i + count/2; some files have them as pairs, 2i with 2i + 1.
+ */
+typedef struct rt_rope_rows {
+    size_t stride, first, count;
+} rt_rope_rows;
+rt_rope_rows rt_rope_rows_of(const rt_model_config *config, rt_role role);
+bool rt_rope_rows_are_pairs(const rt_model_config *config, bool gguf); /* in that kind of file */
+/* Where the file with pairs has row `row`. */
+size_t rt_rope_rows_stored(const rt_rope_rows *pairs, size_t row);
+size_t rt_rope_rows_of_pair(const rt_rope_rows *pairs, size_t stored); /* the other way round */
 
 /* GGUF's rope_freqs.weight (frequency divisors) to and from the parameters of llama3 scaling. */
 rt_status rt_rope_from_factors(rt_rope_config *rope, size_t head_dim, const float *factors, const char *where,

@@ -2,11 +2,14 @@
  *
  * A layer is three jobs of the pool: (A) norm, q k v, rope for each block of tokens; (B) attention for each
  * block of queries and kv head; (C) output projection, norm, MLP for each block of tokens, whose rows stay in
- * cache from one product to the next.  Batches of a few tokens go another way (decode.c). */
+ * cache from one product to the next.  In a layer with experts (C) ends with their choice, and experts.c
+ * goes on.  Batches of a few tokens go another way (decode.c). */
 #include <assert.h>
 #include <string.h>
 
 #include "base/size.h"
+#include "model/experts.h"
+#include "model/latent.h"
 #include "model/pass.h"
 #include "model/row_source.h"
 #include "model/stream.h"
@@ -79,7 +82,15 @@ void rt_qkv_finish(const rt_model *model, rt_pass *pass, const rt_batch *batch, 
     for (size_t h = 0; rope && h < c->n_heads + c->n_heads_kv; h++)
         model->ops->rope(qkv + h * hd, rope->cosines + position * rope->half,
                          rope->sines + position * rope->half, rope->half, 1.0f);
-    const size_t segment = pass->segment[row];
+    rt_qkv_store(model, pass, batch, layer, row, qkv);
+}
+
+void rt_qkv_store(const rt_model *model, rt_pass *pass, const rt_batch *batch, size_t layer, size_t row,
+                  const float *qkv)
+{
+    const rt_model_config *c = &model->config;
+    const size_t q = c->n_heads * c->head_dim, kv = c->n_heads_kv * c->head_dim;
+    const size_t position = pass->position[row], segment = pass->segment[row];
     rt_act_store(model, rt_act_at_mut(model, pass->kept[layer].q, row * q), qkv, q);
     rt_act_store(
         model,
@@ -108,7 +119,9 @@ static void qkv_task(void *context, size_t index, unsigned thread)
     size_t ld;
     const void *operand = rt_proj_operand(model, &layer->qkv, h, d, n, room, &ld);
     rt_proj_mul(model, &layer->qkv, operand, ld, n, 0, layer->qkv.rows, qkv, layer->qkv.rows, RT_F32, false);
-    for (size_t i = 0; i < n; i++)
+    if (rt_is_latent(model))
+        rt_latent_block(model, pass, job->batch, job->layer, begin, n, qkv, &scratch);
+    for (size_t i = 0; i < n && !rt_is_latent(model); i++)
         rt_qkv_finish(model, pass, job->batch, job->layer, begin + i, qkv + i * layer->qkv.rows);
 }
 
@@ -170,7 +183,7 @@ static const void *activate_block(const layer_job *job, const block_rows *rows, 
     const rt_model *model = job->model;
     const rt_layer *layer = &model->layers[job->layer];
     const rt_proj *gate_up = &layer->gate_up;
-    const size_t wide = gate_up->rows, n_ff = model->config.n_ff;
+    const size_t wide = gate_up->rows, n_ff = layer->down.cols;
     void *kept = job->pass->kept[job->layer].gate_up;
     const bool direct = kept && model->act == RT_BF16; /* the product writes what is kept */
     float *out = rows->wide;
@@ -189,9 +202,9 @@ static const void *activate_block(const layer_job *job, const block_rows *rows, 
         if (kept && (gate_up->bias || !direct))
             rt_act_store(model, rt_act_at_mut(model, kept, (begin + i) * wide), row, wide);
         if (rt_proj_is_packed(&layer->down) || model->act == RT_F32) {
-            rt_activate_row(model, act + i * n_ff, row);
+            rt_activate_row(model, act + i * n_ff, row, n_ff);
         } else {
-            rt_activate_row(model, rows->h, row); /* h is free by now and at least n_ff long */
+            rt_activate_row(model, rows->h, row, n_ff); /* h is free by now and at least n_ff long */
             model->ops->to_bf16((rt_bf16 *)rows->act + i * n_ff, rows->h, n_ff);
         }
     }
@@ -203,15 +216,23 @@ static const void *activate_block(const layer_job *job, const block_rows *rows, 
     return rows->act;
 }
 
-/* The attention's rows as the operand of the output projection. */
-static const void *attention_operand(const rt_model *model, const rt_proj *o, const void *att, size_t n,
-                                     float *wide, void *room, size_t *ld)
+/* The attention's rows [begin, begin + n) as the operand of the output projection; padding of heads is left
+ * out. */
+static const void *attention_operand(const rt_model *model, const rt_proj *o, const void *att, size_t begin,
+                                     size_t n, float *wide, void *room, size_t *ld)
 {
+    const rt_model_config *c = &model->config;
+    const size_t hd = c->head_dim, q = c->n_heads * hd, value = o->cols / c->n_heads;
+    const void *rows = rt_act_at(model, att, begin * q);
     *ld = o->cols;
-    if (!rt_proj_is_packed(o))
-        return att;
-    for (size_t i = 0; i < n; i++)
-        rt_act_load(model, wide + i * o->cols, rt_act_at(model, att, i * o->cols), o->cols);
+    if (!rt_proj_is_packed(o) && o->cols == q)
+        return rows;
+    if (!rt_proj_is_packed(o)) {
+        rt_heads_copy(room, value, rows, hd, value, n * c->n_heads, rt_act_size(model));
+        return room;
+    }
+    for (size_t i = 0; i < n * c->n_heads; i++)
+        rt_act_load(model, wide + i * value, rt_act_at(model, rows, i * hd), value);
     rt_qact_quantise(room, wide, o->cols, n, o->cols);
     return room;
 }
@@ -227,31 +248,37 @@ static void mlp_task(void *context, size_t index, unsigned thread)
     const size_t begin = index * pass->block, n = rt_size_min(pass->block, pass->n_tokens - begin),
                  d = c->n_embd;
     const size_t widest = rt_size_max(rt_size_max(layer->gate_up.rows, layer->o.cols), d);
+    const size_t ff = layer->down.cols;
     rt_carver scratch = rt_pass_scratch(pass, thread);
     block_rows rows;
-    rows.h = rt_carve(&scratch, rt_size_max(n * d, c->n_ff), sizeof(float));
+    rows.h = rt_carve(&scratch, rt_size_max(n * d, ff), sizeof(float));
     rows.wide = rt_carve(&scratch, n * widest, sizeof(float));
     size_t room = rt_size_max(rt_proj_operand_bytes(model, &layer->o, n),
                               rt_proj_operand_bytes(model, &layer->gate_up, n));
     room = rt_size_max(room, rt_proj_operand_bytes(model, &layer->down, n));
     rows.room = rt_carve(&scratch, room, 1);
-    rows.act = rt_carve(&scratch, n * c->n_ff, sizeof(float));
+    rows.act = rt_carve(&scratch, n * ff, sizeof(float));
 
     float *x2 = kept->x2 + begin * d;
     float *next = (job->layer + 1 < c->n_layers ? pass->kept[job->layer + 1].x1 : pass->x) + begin * d;
     if (x2 != kept->x1 + begin * d)
         memcpy(x2, kept->x1 + begin * d, n * d * sizeof *x2);
     size_t ld;
-    const void *att = attention_operand(model, &layer->o, rt_act_at(model, kept->att, begin * layer->o.cols),
-                                        n, rows.wide, rows.room, &ld);
+    const void *att = attention_operand(model, &layer->o, kept->att, begin, n, rows.wide, rows.room, &ld);
     project_into(model, &layer->o, att, ld, n, x2, rows.wide, layer->norm1_post,
                  kept->o_out ? kept->o_out + begin * d : NULL, kept->r1_post ? kept->r1_post + begin : NULL);
     rt_norm_rows(model, rows.h, x2, layer->norm2, layer->norm2_bias, n, kept->mean2 + begin,
                  kept->r2 + begin);
-    const void *operand = rt_proj_operand(model, &layer->gate_up, rows.h, d, n, rows.room, &ld);
-    operand = activate_block(job, &rows, operand, ld, begin, n, &ld);
     if (next != x2)
         memcpy(next, x2, n * d * sizeof *x2);
+    if (layer->experts) {
+        rt_carver rest = scratch;
+        rt_experts_route(model, pass, job->layer, rows.h, begin, n, &rest);
+    }
+    if (!ff)
+        return;
+    const void *operand = rt_proj_operand(model, &layer->gate_up, rows.h, d, n, rows.room, &ld);
+    operand = activate_block(job, &rows, operand, ld, begin, n, &ld);
     project_into(model, &layer->down, operand, ld, n, next, rows.wide, layer->norm2_post,
                  kept->down_out ? kept->down_out + begin * d : NULL,
                  kept->r2_post ? kept->r2_post + begin : NULL);
@@ -315,6 +342,9 @@ static void run_layer(layer_job *job, size_t layer)
     rt_pool_run(model->pool, blocks_of(pass), qkv_task, job);
     rt_pool_run(model->pool, pass->n_queries * model->config.n_heads_kv, attention_task, job);
     rt_pool_run(model->pool, blocks_of(pass), mlp_task, job);
+    if (model->layers[layer].experts)
+        rt_experts_run(model, pass, layer,
+                       layer + 1 < model->config.n_layers ? pass->kept[layer + 1].x1 : pass->x);
 }
 
 void rt_forward(const rt_model *model, rt_pass *pass, const rt_batch *batch, rt_tap_fn tap, void *tap_context)

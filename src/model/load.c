@@ -19,6 +19,21 @@ static rt_status check_supported(const rt_model_config *config, rt_error *err)
     return RT_OK;
 }
 
+/* One table for the experts of all layers. */
+static rt_proj *take_experts(rt_layer *layers, const rt_model_config *config)
+{
+    size_t sparse = 0;
+    for (size_t l = 0; l < config->n_layers; l++)
+        sparse += config->experts.sparse[l];
+    rt_proj *out = calloc(sparse * config->experts.count * 2 + 1, sizeof *out), *at = out;
+    for (size_t l = 0; l < config->n_layers && out; l++)
+        if (config->experts.sparse[l]) {
+            layers[l].experts = at;
+            at += 2 * config->experts.count;
+        }
+    return out;
+}
+
 rt_status rt_model_new(rt_model **out, const rt_model_config *config, rt_precision precision, rt_pool *pool,
                        rt_error *err)
 {
@@ -27,15 +42,18 @@ rt_status rt_model_new(rt_model **out, const rt_model_config *config, rt_precisi
         return err->status;
     rt_model *model = calloc(1, sizeof *model);
     rt_layer *layers = calloc(config->n_layers, sizeof *layers);
-    if (!model || !layers) {
+    rt_proj *experts = layers ? take_experts(layers, config) : NULL;
+    if (!model || !layers || !experts) {
         free(model);
         free(layers);
+        free(experts);
         return rt_error_set(err, RT_NO_MEMORY, "no memory for a model of %zu layers", config->n_layers);
     }
     *model = (rt_model){.config = *config,
                         .precision = precision,
                         .act = precision == RT_PRECISION_F32 ? RT_F32 : RT_BF16,
                         .layers = layers,
+                        .experts = experts,
                         .pool = pool,
                         .ops = rt_ops_get()};
     const rt_rope_config *configs[] = {&config->rope, &config->rope_local};
@@ -44,8 +62,9 @@ rt_status rt_model_new(rt_model **out, const rt_model_config *config, rt_precisi
         if (config->learned_positions || (i == 1 && !config->has_rope_local))
             continue;
         *ropes[i] = calloc(1, sizeof **ropes[i]);
-        if (!*ropes[i] ||
-            rt_rope_init(*ropes[i], configs[i], config->head_dim, config->n_context, err) != RT_OK) {
+        if (!*ropes[i] || rt_rope_init(*ropes[i], configs[i],
+                                       config->latent.kv_rank ? config->latent.rope : config->head_dim,
+                                       config->n_context, err) != RT_OK) {
             rt_model_close(model);
             return rt_error_set(err, RT_NO_MEMORY, "no memory for a context of %zu tokens",
                                 config->n_context);
@@ -70,6 +89,7 @@ void rt_model_close(rt_model *model)
     }
     free(model->owned);
     free(model->layers);
+    free(model->experts);
     rt_arena_deinit(&model->arena);
     free(model);
 }
@@ -82,27 +102,86 @@ size_t rt_model_weight_bytes(const rt_model *model)
     return bytes + rt_stream_bytes(model);
 }
 
-rt_group_parts rt_group_parts_of(const rt_model_config *config, int group)
+int rt_group_count(const rt_model_config *config, size_t layer)
 {
+    return RT_GROUP_EXPERTS + (config->experts.sparse[layer] ? 2 * (int)config->experts.count : 0);
+}
+
+static rt_group_parts expert_parts(int index)
+{
+    const size_t expert = (size_t)index / 2;
+    if (index % 2)
+        return (rt_group_parts){.weights = {rt_expert_role(RT_ROLE_EXPERT_DOWN, expert)}, .count = 1};
+    return (rt_group_parts){
+        .weights = {rt_expert_role(RT_ROLE_EXPERT_GATE, expert), rt_expert_role(RT_ROLE_EXPERT_UP, expert)},
+        .count = 2};
+}
+
+static rt_group_parts mlp_parts(const rt_model_config *config, size_t layer, int group)
+{
+    const bool shared = config->experts.sparse[layer], up = group == RT_GROUP_GATE_UP;
+    if (!rt_layer_ff(config, layer))
+        return (rt_group_parts){0};
+    if (shared && up)
+        return (rt_group_parts){.weights = {RT_ROLE_SHARED_GATE, RT_ROLE_SHARED_UP}, .count = 2};
+    if (shared)
+        return (rt_group_parts){.weights = {RT_ROLE_SHARED_DOWN}, .count = 1};
+    if (up && config->gated_mlp)
+        return (rt_group_parts){{RT_ROLE_GATE, RT_ROLE_UP}, {RT_ROLE_GATE_BIAS, RT_ROLE_UP_BIAS}, 2};
+    return up ? (rt_group_parts){{RT_ROLE_UP}, {RT_ROLE_UP_BIAS}, 1}
+              : (rt_group_parts){{RT_ROLE_DOWN}, {RT_ROLE_DOWN_BIAS}, 1};
+}
+
+rt_group_parts rt_group_parts_of(const rt_model_config *config, size_t layer, int group)
+{
+    const bool latent = config->latent.kv_rank > 0, low = latent && config->latent.q_rank > 0;
     switch (group) {
     case RT_GROUP_QKV:
+        if (low)
+            return (rt_group_parts){{RT_ROLE_Q_A, RT_ROLE_KV_A}, {RT_ROLE_Q_A_BIAS, RT_ROLE_KV_A_BIAS}, 2};
+        if (latent)
+            return (rt_group_parts){.weights = {RT_ROLE_Q, RT_ROLE_KV_A}, .count = 2};
         return (rt_group_parts){
             {RT_ROLE_Q, RT_ROLE_K, RT_ROLE_V}, {RT_ROLE_Q_BIAS, RT_ROLE_K_BIAS, RT_ROLE_V_BIAS}, 3};
+    case RT_GROUP_Q_B:
+        return (rt_group_parts){.weights = {RT_ROLE_Q_B}, .count = low};
+    case RT_GROUP_KV_B:
+        return (rt_group_parts){.weights = {RT_ROLE_KV_B}, .count = latent};
     case RT_GROUP_O:
         return (rt_group_parts){{RT_ROLE_O}, {RT_ROLE_O_BIAS}, 1};
     case RT_GROUP_GATE_UP:
-        if (config->gated_mlp)
-            return (rt_group_parts){{RT_ROLE_GATE, RT_ROLE_UP}, {RT_ROLE_GATE_BIAS, RT_ROLE_UP_BIAS}, 2};
-        return (rt_group_parts){{RT_ROLE_UP}, {RT_ROLE_UP_BIAS}, 1};
+    case RT_GROUP_DOWN:
+        return mlp_parts(config, layer, group);
     default:
-        return (rt_group_parts){{RT_ROLE_DOWN}, {RT_ROLE_DOWN_BIAS}, 1};
+        return expert_parts(group - RT_GROUP_EXPERTS);
     }
 }
 
 rt_proj *rt_group_of(rt_layer *layer, int group)
 {
-    rt_proj *const projections[] = {&layer->qkv, &layer->o, &layer->gate_up, &layer->down};
-    return projections[group];
+    rt_proj *const projections[RT_GROUP_EXPERTS] = {&layer->qkv, &layer->q_b,     &layer->kv_b,
+                                                    &layer->o,   &layer->gate_up, &layer->down};
+    return group < RT_GROUP_EXPERTS ? projections[group] : &layer->experts[group - RT_GROUP_EXPERTS];
+}
+
+/* The vectors of a layer, and the router, which is used in float32. */
+typedef struct layer_vector {
+    const float **to;
+    rt_role role;
+} layer_vector;
+enum { LAYER_VECTORS = 12 };
+
+static void vectors_of(layer_vector out[LAYER_VECTORS], rt_layer *layer)
+{
+    const layer_vector list[LAYER_VECTORS] = {
+        {&layer->norm1, RT_ROLE_NORM1},           {&layer->norm1_bias, RT_ROLE_NORM1_BIAS},
+        {&layer->q_norm, RT_ROLE_Q_NORM},         {&layer->k_norm, RT_ROLE_K_NORM},
+        {&layer->norm1_post, RT_ROLE_NORM1_POST}, {&layer->norm2, RT_ROLE_NORM2},
+        {&layer->norm2_bias, RT_ROLE_NORM2_BIAS}, {&layer->norm2_post, RT_ROLE_NORM2_POST},
+        {&layer->q_a_norm, RT_ROLE_Q_A_NORM},     {&layer->kv_a_norm, RT_ROLE_KV_A_NORM},
+        {&layer->router, RT_ROLE_ROUTER},         {&layer->router_bias, RT_ROLE_ROUTER_BIAS},
+    };
+    memcpy(out, list, sizeof list);
 }
 
 /* ---- a view of parameters ---- */
@@ -125,26 +204,22 @@ static const void *view_matrix(const param_view *view, const rt_param *p)
 
 static void view_layer(rt_layer *layer, size_t l, const rt_model_config *config, const param_view *view)
 {
-    const struct {
-        const float **to;
-        rt_role role;
-    } vectors[] = {
-        {&layer->norm1, RT_ROLE_NORM1},           {&layer->norm1_bias, RT_ROLE_NORM1_BIAS},
-        {&layer->q_norm, RT_ROLE_Q_NORM},         {&layer->k_norm, RT_ROLE_K_NORM},
-        {&layer->norm1_post, RT_ROLE_NORM1_POST}, {&layer->norm2, RT_ROLE_NORM2},
-        {&layer->norm2_bias, RT_ROLE_NORM2_BIAS}, {&layer->norm2_post, RT_ROLE_NORM2_POST},
-    };
-    for (size_t i = 0; i < sizeof vectors / sizeof vectors[0]; i++)
-        *vectors[i].to = view_vector(view, rt_layout_role(view->layout, l, vectors[i].role));
-    for (int g = 0; g < RT_GROUP_COUNT; g++) {
-        const rt_group_parts parts = rt_group_parts_of(config, g);
+    layer_vector vectors[LAYER_VECTORS];
+    vectors_of(vectors, layer);
+    for (size_t i = 0; i < LAYER_VECTORS; i++)
+        *vectors[i].to = view_vector(view, rt_layout_role(view->layout, l, (int)vectors[i].role));
+    for (int g = 0; g < rt_group_count(config, l); g++) {
+        const rt_group_parts parts = rt_group_parts_of(config, l, g);
         rt_proj *proj = rt_group_of(layer, g);
+        if (!parts.count)
+            continue;
         for (size_t i = 0; i < parts.count; i++)
             proj->rows += rt_layout_role(view->layout, l, parts.weights[i])->rows;
         const rt_param *first = rt_layout_role(view->layout, l, parts.weights[0]);
         proj->cols = first->cols;
         proj->w = view_matrix(view, first);
-        proj->bias = view_vector(view, rt_layout_role(view->layout, l, parts.biases[0]));
+        if (parts.biases[0] != RT_ROLE_NORM1) /* the zero of a group without biases */
+            proj->bias = view_vector(view, rt_layout_role(view->layout, l, (int)parts.biases[0]));
     }
 }
 
@@ -178,7 +253,7 @@ static rt_status fetch(rt_canonical *out, const rt_loader *f, const rt_param *p,
     const rt_status status =
         p->layer == RT_NO_LAYER
             ? rt_canonical_global(out, f->weights, &f->model->config, (rt_global)p->which, err)
-            : rt_canonical_layer(out, f->weights, &f->model->config, p->layer, (rt_role)p->which, err);
+            : rt_canonical_layer(out, f->weights, &f->model->config, p->layer, p->which, err);
     if (status != RT_OK)
         return status;
     if (out->rows != p->rows || out->cols != p->cols) {
@@ -305,8 +380,8 @@ static rt_status load_biases(const float **out, const rt_loader *f, size_t l, co
     for (size_t i = 0; i < parts->count; i++)
         rows += rt_layout_role(f->layout, l, parts->weights[i])->rows;
     for (size_t i = 0; i < parts->count; i++) {
-        const rt_param *b = rt_layout_role(f->layout, l, parts->biases[i]);
-        if (!b)
+        const rt_param *b = rt_layout_role(f->layout, l, (int)parts->biases[i]);
+        if (!b || parts->biases[i] == RT_ROLE_NORM1) /* the zero of a group without biases */
             continue;
         if (!bias)
             bias = rt_arena_push_raw(&f->model->arena, rows, sizeof(float));
@@ -324,21 +399,14 @@ static rt_status load_biases(const float **out, const rt_loader *f, size_t l, co
 rt_status rt_load_layer_vectors(const rt_loader *f, size_t l, rt_error *err)
 {
     rt_layer *layer = &f->model->layers[l];
-    const struct {
-        const float **to;
-        rt_role role;
-    } vectors[] = {
-        {&layer->norm1, RT_ROLE_NORM1},           {&layer->norm1_bias, RT_ROLE_NORM1_BIAS},
-        {&layer->q_norm, RT_ROLE_Q_NORM},         {&layer->k_norm, RT_ROLE_K_NORM},
-        {&layer->norm1_post, RT_ROLE_NORM1_POST}, {&layer->norm2, RT_ROLE_NORM2},
-        {&layer->norm2_bias, RT_ROLE_NORM2_BIAS}, {&layer->norm2_post, RT_ROLE_NORM2_POST},
-    };
-    for (size_t i = 0; i < sizeof vectors / sizeof vectors[0]; i++)
-        if (load_vector(vectors[i].to, f, rt_layout_role(f->layout, l, vectors[i].role), err) != RT_OK)
+    layer_vector vectors[LAYER_VECTORS];
+    vectors_of(vectors, layer);
+    for (size_t i = 0; i < LAYER_VECTORS; i++)
+        if (load_vector(vectors[i].to, f, rt_layout_role(f->layout, l, (int)vectors[i].role), err) != RT_OK)
             return err->status;
-    for (int g = 0; g < RT_GROUP_COUNT; g++) {
-        const rt_group_parts parts = rt_group_parts_of(&f->model->config, g);
-        if (load_biases(&rt_group_of(layer, g)->bias, f, l, &parts, err) != RT_OK)
+    for (int g = 0; g < RT_GROUP_EXPERTS; g++) {
+        const rt_group_parts parts = rt_group_parts_of(&f->model->config, l, g);
+        if (parts.count && load_biases(&rt_group_of(layer, g)->bias, f, l, &parts, err) != RT_OK)
             return err->status;
     }
     return RT_OK;
@@ -346,14 +414,14 @@ rt_status rt_load_layer_vectors(const rt_loader *f, size_t l, rt_error *err)
 
 rt_status rt_load_layer_matrices(const rt_loader *f, size_t l, rt_error *err)
 {
-    for (int g = 0; g < RT_GROUP_COUNT; g++) {
-        const rt_group_parts parts = rt_group_parts_of(&f->model->config, g);
+    for (int g = 0; g < rt_group_count(&f->model->config, l); g++) {
+        const rt_group_parts parts = rt_group_parts_of(&f->model->config, l, g);
         rt_proj *proj = rt_group_of(&f->model->layers[l], g);
         const rt_param *params[3];
         proj->rows = proj->n_packed = 0;
         for (size_t i = 0; i < parts.count; i++)
             params[i] = rt_layout_role(f->layout, l, parts.weights[i]);
-        if (rt_load_group(proj, f, params, parts.count, err) != RT_OK)
+        if (parts.count && rt_load_group(proj, f, params, parts.count, err) != RT_OK)
             return err->status;
     }
     return RT_OK;

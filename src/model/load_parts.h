@@ -5,13 +5,24 @@
 
 #include "model/decoder.h"
 
-/* Projections that read the same input are one matrix. */
-enum { RT_GROUP_QKV, RT_GROUP_O, RT_GROUP_GATE_UP, RT_GROUP_DOWN, RT_GROUP_COUNT };
+/* Projections that read the same input are one matrix.  From RT_GROUP_EXPERTS on: gate_up and down of each
+ * expert. */
+enum {
+    RT_GROUP_QKV,
+    RT_GROUP_Q_B,
+    RT_GROUP_KV_B,
+    RT_GROUP_O,
+    RT_GROUP_GATE_UP,
+    RT_GROUP_DOWN,
+    RT_GROUP_EXPERTS
+};
 typedef struct rt_group_parts {
-    rt_role weights[3], biases[3];
-    size_t count;
+    int weights[3]; /* as rt_canonical_layer takes them */
+    rt_role biases[3];
+    size_t count; /* 0: the layer has no such group */
 } rt_group_parts;
-rt_group_parts rt_group_parts_of(const rt_model_config *config, int group);
+int rt_group_count(const rt_model_config *config, size_t layer);
+rt_group_parts rt_group_parts_of(const rt_model_config *config, size_t layer, int group);
 rt_proj *rt_group_of(rt_layer *layer, int group);
 
 typedef struct rt_loader {

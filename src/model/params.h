@@ -13,8 +13,8 @@
 #define RT_NO_LAYER SIZE_MAX
 
 typedef struct rt_param {
-    size_t layer; /* RT_NO_LAYER: `which` is an rt_global, else an rt_role */
-    int which;
+    size_t layer;      /* RT_NO_LAYER: `which` is an rt_global, else an rt_role */
+    int which;         /* RT_ROLE of an expert's tensor: rt_expert_role */
     size_t offset;     /* elements */
     size_t rows, cols; /* cols 0: a vector of `rows` */
     size_t count;      /* elements */
@@ -23,13 +23,15 @@ typedef struct rt_param {
 typedef struct rt_layout {
     rt_param *list; /* in order of offset */
     size_t count;
+    size_t *first, *experts; /* [n_layers] where in the list a layer begins, and its experts */
+    size_t n_layers;
     size_t total; /* elements, a multiple of 64 */
 } rt_layout;
 
 rt_status rt_layout_build(rt_layout *out, const rt_model_config *config, rt_error *err);
 void rt_layout_free(rt_layout *layout);
 /* NULL when the family has no such tensor. */
-const rt_param *rt_layout_role(const rt_layout *layout, size_t layer, rt_role role);
+const rt_param *rt_layout_role(const rt_layout *layout, size_t layer, int which);
 const rt_param *rt_layout_global(const rt_layout *layout, rt_global global);
 /* The name in a Hugging Face file. */
 void rt_param_name(char out[128], const rt_model_config *config, const rt_param *param);

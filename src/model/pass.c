@@ -5,6 +5,8 @@
 #include <stdlib.h>
 
 #include "base/size.h"
+#include "model/experts.h"
+#include "model/latent.h"
 #include "model/row_source.h"
 
 static size_t most(size_t a, size_t b) { return rt_size_max(a, b); }
@@ -14,16 +16,33 @@ static size_t widest_rows(const rt_model *model)
     size_t out = 0;
     for (size_t l = 0; l < model->config.n_layers; l++) {
         const rt_layer *layer = &model->layers[l];
-        out = most(out,
-                   most(most(layer->qkv.rows, layer->gate_up.rows), most(layer->o.rows, layer->down.rows)));
+        out = most(out, most(most(layer->qkv.rows, layer->gate_up.rows), layer->o.rows));
+        out = most(out, most(layer->q_b.rows, layer->kv_b.rows));
     }
+    return out;
+}
+
+static size_t widest_ff(const rt_model *model)
+{
+    size_t out = 0;
+    for (size_t l = 0; l < model->config.n_layers; l++)
+        out = most(out, rt_layer_ff(&model->config, l));
     return out;
 }
 
 static size_t widest_cols(const rt_model *model)
 {
     const rt_model_config *c = &model->config;
-    return most(most(c->n_embd, c->n_ff), c->n_heads * c->head_dim);
+    return most(most(most(c->n_embd, widest_ff(model)), c->n_heads * c->head_dim),
+                most(c->latent.q_rank, c->latent.kv_rank));
+}
+
+static size_t widest_gate_up(const rt_model *model)
+{
+    size_t out = 0;
+    for (size_t l = 0; l < model->config.n_layers; l++)
+        out = most(out, model->layers[l].gate_up.rows);
+    return out;
 }
 
 /* One walk over everything that a pass owns: with `arena` NULL it counts bytes, else it takes them. */
@@ -44,7 +63,7 @@ static void *take(taker *t, size_t count, size_t size)
     return t->arena ? rt_arena_push_raw(t->arena, count, size) : NULL;
 }
 
-static void take_kept(taker *t, rt_kept *kept, const rt_model *model, size_t tokens, bool keep)
+static void take_kept(taker *t, rt_kept *kept, const rt_model *model, size_t layer, size_t tokens, bool keep)
 {
     const rt_model_config *c = &model->config;
     const size_t act = rt_act_size(model), q = c->n_heads * c->head_dim, kv = c->n_heads_kv * c->head_dim;
@@ -57,10 +76,21 @@ static void take_kept(taker *t, rt_kept *kept, const rt_model *model, size_t tok
     kept->v = take(t, (tokens + RT_KEY_BLOCK) * kv, act);
     kept->att = take(t, (tokens + QUERY_BLOCK) * q, act);
     kept->lse = take(t, c->n_heads * tokens, 4);
+    const rt_expert_config *experts = &c->experts;
+    if (keep ? experts->sparse[layer] : experts->count > 0) { /* without keep all layers share this */
+        kept->expert_ids = take(t, tokens * experts->used, 4);
+        kept->expert_weights = take(t, tokens * experts->used, 4);
+    }
     if (!keep)
         return;
+    if (experts->sparse[layer])
+        kept->expert_gate_up = take(t, tokens * experts->used * 2 * experts->n_ff, act);
+    if (rt_is_latent(model)) {
+        kept->latent = take(t, tokens * model->layers[layer].qkv.rows, 4);
+        kept->latent_r = take(t, tokens * 2, 4);
+    }
     kept->x2 = take(t, tokens * c->n_embd, 4);
-    kept->gate_up = take(t, tokens * model->layers[0].gate_up.rows, act);
+    kept->gate_up = take(t, tokens * model->layers[layer].gate_up.rows, act);
     if (c->qk_norm) {
         kept->qk_raw = take(t, tokens * (q + kv), 4);
         kept->qk_r = take(t, tokens * (c->n_heads + c->n_heads_kv), 4);
@@ -77,9 +107,10 @@ static void take_back(taker *t, rt_back *back, const rt_model *model, size_t tok
 {
     const rt_model_config *c = &model->config;
     const size_t act = rt_act_size(model), d = c->n_embd, q = c->n_heads * c->head_dim;
-    const size_t gate_up = model->layers[0].gate_up.rows, qkv = model->layers[0].qkv.rows;
+    const rt_layer *first = &model->layers[0];
+    const size_t gate_up = widest_gate_up(model), qkv = first->qkv.rows;
     back->dx_act = take(t, tokens * d, act);
-    back->act = take(t, tokens * c->n_ff, act);
+    back->act = take(t, tokens * widest_ff(model), act);
     back->dgate_up = take(t, tokens * gate_up, act);
     back->h = take(t, tokens * d, act);
     back->datt = take(t, (tokens + QUERY_BLOCK) * q, act);
@@ -88,8 +119,33 @@ static void take_back(taker *t, rt_back *back, const rt_model *model, size_t tok
     back->dk = take(t, tokens * q, 4);
     back->dv = take(t, tokens * q, 4);
     back->dqkv = take(t, tokens * qkv, act);
-    back->sums_a_block = rt_size_round_up(4 * d + most(gate_up, qkv + 2 * c->head_dim), 16);
+    if (rt_is_latent(model)) {
+        back->att = take(t, tokens * first->o.cols, act);
+        back->dq_b = take(t, tokens * first->q_b.rows, act);
+        back->dkv_b = take(t, tokens * first->kv_b.rows, act);
+        back->cq = take(t, tokens * c->latent.q_rank, act);
+        back->ckv = take(t, tokens * c->latent.kv_rank, act);
+    }
+    const size_t head_sums = most(2 * c->head_dim, c->latent.q_rank + c->latent.kv_rank);
+    back->sums_a_block = rt_size_round_up(4 * d + most(gate_up, qkv + head_sums), 16);
     back->vector_sums = take(t, rt_size_ceil_div(tokens, block) * back->sums_a_block, 4);
+}
+
+static void take_mixture(taker *t, rt_mixture *mix, const rt_model *model, const rt_pass *pass)
+{
+    const rt_expert_config *c = &model->config.experts;
+    const size_t tokens = pass->tokens_max, rows = tokens * c->used, d = model->config.n_embd;
+    if (!c->count)
+        return;
+    mix->in = take(t, tokens * d, 4);
+    mix->out = take(t, rows * d, 4);
+    mix->rows = take(t, rows, 4);
+    mix->first = take(t, c->count + 2, 4);
+    mix->tasks = take(t, c->count + rows / pass->block + 1, sizeof *mix->tasks);
+    if (pass->keep) {
+        mix->dweights = take(t, rows, 4);
+        mix->dlogits = take(t, tokens * c->count, rt_act_size(model));
+    }
 }
 
 static void take_all(taker *t, rt_pass *pass, const rt_model *model)
@@ -102,7 +158,7 @@ static void take_all(taker *t, rt_pass *pass, const rt_model *model)
             *kept = pass->kept[0];
             continue;
         }
-        take_kept(t, kept, model, tokens, pass->keep);
+        take_kept(t, kept, model, l, tokens, pass->keep);
         kept->x1 = x; /* without keep the residual stream is updated in place */
         if (pass->keep)
             x = take(t, tokens * d, 4);
@@ -119,11 +175,15 @@ static void take_all(taker *t, rt_pass *pass, const rt_model *model)
     pass->queries_max = tokens; /* every segment has a row at least */
     pass->queries = take(t, pass->queries_max, sizeof *pass->queries);
     pass->scratch = take(t, pass->n_threads, pass->scratch_bytes);
-    pass->wide = take(t, SMALL_BATCH * (widest_rows(model) + widest_cols(model)), 4);
+    pass->widest_rows = most(widest_rows(model), model->config.n_heads * model->config.head_dim);
+    pass->wide = take(t, SMALL_BATCH * (pass->widest_rows + widest_cols(model)), 4);
     pass->operand = take(t, SMALL_BATCH * widest_cols(model), 8);
     const size_t chunks = (size_t)SMALL_BATCH * CHUNKS_MAX;
     pass->chunks = take(t, chunks, sizeof *pass->chunks);
     pass->partial = take(t, chunks * model->config.n_heads * (model->config.head_dim + 1), 4);
+    pass->latent =
+        take(t, SMALL_BATCH * rt_latent_width(model) + 3 * model->config.n_heads * model->config.head_dim, 4);
+    take_mixture(t, &pass->mixture, model, pass);
     if (pass->keep)
         take_back(t, &pass->back, model, tokens, pass->block);
 }
@@ -131,12 +191,18 @@ static void take_all(taker *t, rt_pass *pass, const rt_model *model)
 static size_t block_scratch(const rt_model *model, size_t block)
 {
     const size_t rows = widest_rows(model), cols = widest_cols(model);
-    return block * (rows + cols) * 4 + block * cols * 12 + (rows + cols) * 16 + 4096;
+    const rt_model_config *c = &model->config;
+    size_t more = rt_latent_width(model) * block * 4;
+    more += more ? 3 * c->n_heads * c->head_dim * 4 : 0;
+    if (c->experts.count)
+        more = most(more, rt_experts_scratch(model, block));
+    return more + block * (rows + cols) * 4 + block * cols * 12 + (rows + cols) * 16 + 4096;
 }
 
 static bool shape_pass(rt_pass *pass, const rt_model *model, size_t tokens_max, bool keep, size_t context)
 {
-    const bool packed = rt_proj_is_packed(&model->layers[0].gate_up);
+    const rt_layer *layer = &model->layers[0];
+    const bool packed = rt_proj_is_packed(layer->gate_up.rows ? &layer->gate_up : &layer->experts[0]);
     pass->tokens_max = tokens_max;
     pass->keep = keep;
     pass->block = packed ? TOKEN_BLOCK_PACKED : TOKEN_BLOCK;
@@ -306,27 +372,28 @@ void rt_norm_rows(const rt_model *model, float *out, const float *x, const float
     }
 }
 
-void rt_activate_row(const rt_model *model, float *out, const float *gate_up)
+void rt_activate_row(const rt_model *model, float *out, const float *gate_up, size_t ff)
 {
     const rt_model_config *c = &model->config;
     const rt_ops *ops = model->ops;
     const bool silu = c->act == RT_ACT_SILU;
     if (c->gated_mlp)
-        (silu ? ops->silu_gate : ops->gelu_gate)(out, gate_up, gate_up + c->n_ff, c->n_ff);
+        (silu ? ops->silu_gate : ops->gelu_gate)(out, gate_up, gate_up + ff, ff);
     else
-        (silu ? ops->silu : ops->gelu)(out, gate_up, c->n_ff);
+        (silu ? ops->silu : ops->gelu)(out, gate_up, ff);
 }
 
-void rt_activate_row_backward(const rt_model *model, float *dgate_up, const float *dout, const float *gate_up)
+void rt_activate_row_backward(const rt_model *model, float *dgate_up, const float *dout, const float *gate_up,
+                              size_t ff)
 {
     const rt_model_config *c = &model->config;
     const rt_ops *ops = model->ops;
     const bool silu = c->act == RT_ACT_SILU;
     if (c->gated_mlp)
-        (silu ? ops->silu_gate_backward : ops->gelu_gate_backward)(dgate_up, dgate_up + c->n_ff, dout,
-                                                                   gate_up, gate_up + c->n_ff, c->n_ff);
+        (silu ? ops->silu_gate_backward : ops->gelu_gate_backward)(dgate_up, dgate_up + ff, dout, gate_up,
+                                                                   gate_up + ff, ff);
     else
-        (silu ? ops->silu_backward : ops->gelu_backward)(dgate_up, dout, gate_up, c->n_ff);
+        (silu ? ops->silu_backward : ops->gelu_backward)(dgate_up, dout, gate_up, ff);
 }
 
 const rt_rope *rt_layer_rope(const rt_model *model, size_t layer)

@@ -30,7 +30,28 @@ typedef struct rt_kept {
     float *qk_r;             /* [T, heads + heads_kv] */
     float *o_out, *down_out; /* [T, d] before the post norms, keep and post_norms only */
     float *r1_post, *r2_post;
+    /* latent attention, keep only: [T, rows of qkv] before the norms, and [T, 2] of the two norms */
+    float *latent, *latent_r;
+    uint32_t *expert_ids;  /* [T, used], of each token rising; layers with experts */
+    float *expert_weights; /* [T, used] */
+    void *expert_gate_up;  /* [T * used, 2 n_ff] in the order of mixture.rows, keep only */
 } rt_kept;
+
+typedef struct rt_expert_task { /* rows [first, first + count) of mixture.rows through one expert */
+    uint32_t expert, first, count;
+} rt_expert_task;
+
+/* Memory of a layer with experts; R = T * used. */
+typedef struct rt_mixture {
+    void *in;        /* [T, d] normed states: float32, or the activation type where experts read that */
+    float *out;      /* [R, d] by token and slot: outputs; in the backward pass gradients of the input */
+    float *dweights; /* [R], backward only */
+    void *dlogits;   /* [T, experts] in the activation type, backward only */
+    uint32_t *rows;  /* [R] token * used + slot, sorted by expert */
+    uint32_t *first; /* [experts + 2] where in `rows` an expert's begin, and the end */
+    rt_expert_task *tasks; /* [n_tasks] */
+    size_t n_tasks;
+} rt_mixture;
 
 typedef struct rt_query_task { /* rows [row, row + count) of the batch, in segment `segment` */
     uint32_t segment, row, count;
@@ -46,6 +67,9 @@ typedef struct rt_back {
     void *act;          /* [T, n_ff] input of down */
     void *dgate_up;     /* [T, rows of gate_up] */
     void *h;            /* [T, d] normed input */
+    void *att;          /* [T, columns of o]: attention without padding; latent attention only */
+    void *dq_b, *dkv_b; /* [T, rows of q_b, of kv_b]: gradients; latent attention only */
+    void *cq, *ckv;     /* [T, q_rank], [T, kv_rank]: normed latents; latent attention only */
     void *datt;         /* [T + QUERY_BLOCK, heads * head_dim] */
     float *delta;       /* [heads, T] */
     float *dq;          /* [T, heads * head_dim] */
@@ -59,7 +83,8 @@ struct rt_pass {
     size_t tokens_max, block; /* block: TOKEN_BLOCK or TOKEN_BLOCK_PACKED */
     size_t n_layers;
     bool keep;
-    bool by_blocks; /* never the way of small batches: the bits then do not depend on how a text was cut */
+    bool hold_choice; /* experts were chosen before (rt_pass_hold_choice) */
+    bool by_blocks;   /* never the way of small batches: the bits then do not depend on how a text was cut */
     rt_arena arena;
     rt_kept *kept; /* [n_layers] */
     float *x;      /* [T, d] residual stream after the last layer */
@@ -73,10 +98,13 @@ struct rt_pass {
     unsigned n_threads;
     unsigned char *scratch; /* [n_threads][scratch_bytes] */
     size_t scratch_bytes;
-    float *wide;      /* [SMALL_BATCH, widest projection]: decode's shared rows */
-    void *operand;    /* decode's shared operand */
-    rt_chunk *chunks; /* [SMALL_BATCH * CHUNKS_MAX] */
-    float *partial;   /* [chunks, heads * (head_dim + 1)]: outputs of each head, then log-sum-exps */
+    size_t widest_rows; /* of the projections */
+    float *wide;        /* [SMALL_BATCH, widest projection]: decode's shared rows */
+    void *operand;      /* decode's shared operand */
+    rt_chunk *chunks;   /* [SMALL_BATCH * CHUNKS_MAX] */
+    float *partial;     /* [chunks, heads * (head_dim + 1)]: outputs of each head, then log-sum-exps */
+    float *latent;      /* [SMALL_BATCH, rt_latent_width] and a row of q k v: decode */
+    rt_mixture mixture;
     rt_back back;
     size_t n_tokens; /* of the last forward */
 };
@@ -115,15 +143,18 @@ void rt_proj_mul(const rt_model *model, const rt_proj *proj, const void *operand
 /* A norm of n rows: out float32; mean and r may be NULL. */
 void rt_norm_rows(const rt_model *model, float *out, const float *x, const float *w, const float *bias,
                   size_t n, float *mean, float *r);
-/* act(gate) * up, or act(up) without a gate, for one row in float32. */
-void rt_activate_row(const rt_model *model, float *out, const float *gate_up);
-void rt_activate_row_backward(const rt_model *model, float *dgate_up, const float *dout,
-                              const float *gate_up);
+/* act(gate) * up, or act(up) without a gate, for one row of ff units in float32. */
+void rt_activate_row(const rt_model *model, float *out, const float *gate_up, size_t ff);
+void rt_activate_row_backward(const rt_model *model, float *dgate_up, const float *dout, const float *gate_up,
+                              size_t ff);
 
 const rt_rope *rt_layer_rope(const rt_model *model, size_t layer);
 /* Bias, head norms and rope of one token's q k v row (in place), kept where asked; writes q, k, v. */
 void rt_qkv_finish(const rt_model *model, rt_pass *pass, const rt_batch *batch, size_t layer, size_t row,
                    float *qkv);
+/* The last step of it: q [heads * head_dim], k and v [heads_kv * head_dim] to where attention reads them. */
+void rt_qkv_store(const rt_model *model, rt_pass *pass, const rt_batch *batch, size_t layer, size_t row,
+                  const float *qkv);
 void *rt_segment_keys(const rt_model *model, const rt_pass *pass, const rt_batch *batch, size_t layer,
                       size_t segment, bool values);
 

@@ -9,7 +9,8 @@ static rt_dtype type_in_file(const rt_weights *weights, const rt_model_config *c
     rt_error unused;
     if (weights)
         (void)rt_canonical_source(&weight, weights, config, p->layer, p->which, &unused);
-    return weight ? weight->dtype : RT_F32;
+    const bool split = weight && weight->n_dims == 3 && p->layer != RT_NO_LAYER && p->which == RT_ROLE_KV_B;
+    return weight && !split ? weight->dtype : RT_F32; /* a kv_b in two parts is put together in float32 */
 }
 
 /* Sizes of the group as load_group would make it; the bytes are added to *bytes. */
@@ -33,12 +34,13 @@ void rt_shape_group(rt_proj *proj, const rt_model *model, const rt_weights *weig
 void rt_shape_layer(rt_model *model, const rt_weights *weights, const rt_layout *layout, size_t l,
                     size_t *bytes)
 {
-    for (int g = 0; g < RT_GROUP_COUNT; g++) {
-        const rt_group_parts parts = rt_group_parts_of(&model->config, g);
+    for (int g = 0; g < rt_group_count(&model->config, l); g++) {
+        const rt_group_parts parts = rt_group_parts_of(&model->config, l, g);
         const rt_param *params[3];
         for (size_t i = 0; i < parts.count; i++)
             params[i] = rt_layout_role(layout, l, parts.weights[i]);
-        rt_shape_group(rt_group_of(&model->layers[l], g), model, weights, params, parts.count, bytes);
+        if (parts.count)
+            rt_shape_group(rt_group_of(&model->layers[l], g), model, weights, params, parts.count, bytes);
     }
 }
 

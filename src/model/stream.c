@@ -127,7 +127,7 @@ static void ask_for_next(rt_stream *s, rt_stream_buffer *b)
 
 static void drop_packed(rt_layer *layer)
 {
-    for (int g = 0; g < RT_GROUP_COUNT; g++) {
+    for (int g = 0; g < RT_GROUP_EXPERTS; g++) {
         rt_proj *proj = rt_group_of(layer, g);
         for (size_t i = 0; i < proj->n_packed; i++) {
             rt_qmat_free(proj->packed[i]);

@@ -20,11 +20,11 @@ static int by_place(const void *a, const void *b)
 static rt_status list_tensors(rt_stream_layer *plan, const rt_stream *s, const rt_model_config *config,
                               size_t layer, rt_error *err)
 {
-    for (int g = 0; g < RT_GROUP_COUNT; g++) {
-        const rt_group_parts parts = rt_group_parts_of(config, g);
+    for (int g = 0; g < RT_GROUP_EXPERTS; g++) {
+        const rt_group_parts parts = rt_group_parts_of(config, layer, g);
         for (size_t i = 0; i < parts.count; i++) {
             const rt_weight *weight;
-            if (rt_canonical_source(&weight, s->weights, config, layer, (int)parts.weights[i], err) != RT_OK)
+            if (rt_canonical_source(&weight, s->weights, config, layer, parts.weights[i], err) != RT_OK)
                 return err->status;
             bool there = false; /* gpt2 keeps q, k and v in one tensor */
             for (size_t t = 0; t < plan->n_tensors; t++)
@@ -82,7 +82,7 @@ static size_t shape_layers(rt_model *model, const rt_stream *s)
         rt_shape_layer(model, s->weights, &s->layout, l, &bytes);
         most = rt_size_max(most, bytes);
     }
-    return most + 64 * (size_t)RT_GROUP_COUNT * 3;
+    return most + 64 * (size_t)RT_GROUP_EXPERTS * 3;
 }
 
 typedef struct table { /* the embedding or the head */
@@ -252,11 +252,18 @@ rt_status rt_model_open_streamed(rt_model **out, rt_weights *weights, rt_precisi
     *out = NULL;
     rt_model_config config;
     rt_model *model = NULL;
+    if (rt_model_config_read(&config, weights, err) != RT_OK)
+        return err->status;
+    if (config.experts.count || config.latent.kv_rank)
+        return rt_error_set(
+            err, RT_UNSUPPORTED,
+            "%s: a %s cannot be run from disk, because a layer's experts would be read for every "
+            "pass; it must fit in memory",
+            rt_weights_path(weights), config.family);
     rt_stream *s = calloc(1, sizeof *s);
     if (!s)
         return rt_error_set(err, RT_NO_MEMORY, "no memory for a streamed model");
-    if (rt_model_config_read(&config, weights, err) != RT_OK ||
-        rt_model_new(&model, &config, precision, pool, err) != RT_OK) {
+    if (rt_model_new(&model, &config, precision, pool, err) != RT_OK) {
         free(s);
         return err->status;
     }

@@ -9,10 +9,10 @@
 
 /* ---- shapes that the decoder runs ---- */
 
-static double shape_weights(const rt_model_config *config, rt_role role)
+static double shape_weights(const rt_model_config *config, size_t layer, rt_role role)
 {
     size_t rows, cols;
-    rt_role_shape(config, role, &rows, &cols);
+    rt_role_shape(config, layer, (int)role, &rows, &cols);
     return (double)rows * (double)cols; /* a vector is not multiplied */
 }
 
@@ -20,9 +20,14 @@ void rt_cost_shape_of(rt_cost_shape *out, const rt_model_config *config)
 {
     const double layers = (double)config->n_layers, d = (double)config->n_embd;
     const double heads = (double)config->n_heads, hd = (double)config->head_dim;
-    double layer = 0;
-    for (rt_role role = 0; role < RT_ROLE_COUNT; role++)
-        layer += shape_weights(config, role);
+    const double experts = (double)config->experts.count, used = (double)config->experts.used;
+    double weights = 0, idle = 0; /* multiplied for a token; of experts that it does not go to */
+    for (size_t l = 0; l < config->n_layers; l++)
+        for (rt_role role = 0; role < RT_ROLE_COUNT; role++) {
+            const double one = shape_weights(config, l, role);
+            weights += rt_role_is_expert(role) ? used * one : one;
+            idle += rt_role_is_expert(role) ? (experts - used) * one : 0;
+        }
     *out = (rt_cost_shape){.n_layers = config->n_layers,
                            .n_embd = config->n_embd,
                            .n_vocab = config->n_vocab,
@@ -31,8 +36,8 @@ void rt_cost_shape_of(rt_cost_shape *out, const rt_model_config *config)
                            .head = d * (double)config->n_vocab,
                            .kv_a_token = 2 * layers * (double)config->n_heads_kv * hd};
     (void)snprintf(out->family, sizeof out->family, "%s", config->family);
-    out->active = out->parameters;
-    out->matmul = layers * layer + out->head;
+    out->active = out->parameters - idle;
+    out->matmul = weights + out->head;
     out->embedding = config->tied ? 0 : out->head;
     for (size_t l = 0; l < config->n_layers; l++) {
         out->key_flops[config->window[l] > 0] += 4 * heads * hd;

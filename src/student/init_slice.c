@@ -74,6 +74,13 @@ rt_status rt_params_slice(float *values, const rt_layout *layout, const rt_model
                           const float *from, const rt_layout *from_layout, const rt_model_config *from_config,
                           const rt_width_map *map, rt_error *err)
 {
+    if (config->experts.count || config->latent.kv_rank || from_config->experts.count ||
+        from_config->latent.kv_rank)
+        return rt_error_set(
+            err, RT_UNSUPPORTED,
+            "a %s cannot be cut in width: experts and latents have no slices; take some of its "
+            "layers instead",
+            from_config->family);
     if (config->head_dim != from_config->head_dim || config->n_heads_kv != from_config->n_heads_kv ||
         config->n_vocab != from_config->n_vocab || config->tied != from_config->tied ||
         config->gated_mlp != from_config->gated_mlp)
@@ -88,7 +95,7 @@ rt_status rt_params_slice(float *values, const rt_layout *layout, const rt_model
         const bool global = to->layer == RT_NO_LAYER;
         const size_t layer = global || !map->layers ? to->layer : map->layers[to->layer];
         const rt_param *source = global ? rt_layout_global(from_layout, (rt_global)to->which)
-                                        : rt_layout_role(from_layout, layer, (rt_role)to->which);
+                                        : rt_layout_role(from_layout, layer, to->which);
         if (!source)
             return rt_error_set(err, RT_MISMATCH, "the teacher has no layer %zu or no such tensor in it",
                                 layer);

@@ -61,6 +61,8 @@ static void every_golden_folder_gives_its_sizes(void **state)
         {"qwen3", "qwen3", 4, 2, 16, 56, 128, 26368, true, false, false, false},
         {"gemma3", "gemma3", 4, 2, 16, 56, 128, 26496, true, false, false, false},
         {"gpt2", "gpt2", 4, 4, 8, 128, 64, 30624, true, true, true, true},
+        {"qwen3_moe", "qwen3_moe", 4, 2, 16, 56, 128, 56096, false, false, false, false},
+        {"deepseek_v3", "deepseek_v3", 4, 4, 12, 56, 128, 38584, false, false, false, false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const rt_model_config config = golden(cases[i].folder);
@@ -83,16 +85,49 @@ static void every_golden_folder_gives_its_sizes(void **state)
     }
 }
 
-static void families_not_built_yet_are_named(void **state)
+static void which_layers_have_experts_follows_the_family(void **state)
 {
     (void)state;
-    static const char *const folders[] = {"qwen3_moe", "deepseek_v3"};
-    for (size_t i = 0; i < 2; i++) {
-        rt_error err = {0};
-        rt_model_config config;
-        assert_int_equal(read_golden(&config, folders[i], &err), RT_UNSUPPORTED);
-        assert_non_null(strstr(err.text, folders[i]));
-    }
+    rt_model_config config = golden("qwen3_moe");
+    assert_true(config.experts.count == 8 && config.experts.used == 2 && config.experts.n_ff == 24);
+    assert_true(config.experts.router == RT_ROUTER_SOFTMAX && config.experts.normalised &&
+                !config.experts.bias);
+    assert_true(config.experts.sparse[0] && config.experts.sparse[1]);
+    config = golden("deepseek_v3");
+    assert_true(config.experts.count == 8 && config.experts.n_ff == 20 && config.experts.n_ff_shared == 20);
+    assert_true(config.experts.groups == 4 && config.experts.groups_used == 2 && config.experts.scale == 2.5);
+    assert_true(config.experts.router == RT_ROUTER_SIGMOID && config.experts.normalised &&
+                config.experts.bias);
+    assert_true(!config.experts.sparse[0] && config.experts.sparse[1]);
+    assert_true(config.latent.q_rank == 24 && config.latent.kv_rank == 16 && config.latent.interleaved);
+    assert_true(config.latent.nope == 8 && config.latent.rope == 4 && config.latent.value == 8);
+    parse_ok(&config, "{\"model_type\": \"qwen3_moe\", \"num_hidden_layers\": 6, \"decoder_sparse_step\": 2,"
+                      "\"mlp_only_layers\": [3, 40]}");
+    const bool sparse[] = {false, true, false, false, false, true};
+    for (size_t l = 0; l < 6; l++)
+        assert_int_equal(config.experts.sparse[l], sparse[l]);
+    parse_ok(&config,
+             "{\"model_type\": \"qwen3_moe\", \"num_hidden_layers\": 2, \"mlp_only_layers\": [0, 1]}");
+    assert_int_equal(config.experts.count, 0); /* a plain qwen3 */
+    parse_ok(&config, "{\"model_type\": \"qwen3_moe\", \"use_sliding_window\": true, \"sliding_window\": 9}");
+    assert_true(config.window[0] == 9 && config.window[23] == 9);
+}
+
+/* DeepSeek-V3 as published: the scores are scaled, the cosines are not. */
+static void yarn_scales_the_scores_of_latent_attention(void **state)
+{
+    (void)state;
+    rt_model_config config;
+    parse_ok(&config,
+             "{\"model_type\": \"deepseek_v3\", \"rope_scaling\": {\"type\": \"yarn\", \"factor\": 40,"
+             "\"beta_fast\": 32, \"beta_slow\": 1, \"mscale\": 1.0, \"mscale_all_dim\": 1.0,"
+             "\"original_max_position_embeddings\": 4096}}");
+    const double mscale = 0.1 * log(40.0) + 1;
+    assert_true(fabs(config.attention_scale - mscale * mscale / sqrt(192)) < 1e-12);
+    assert_true(fabs(config.rope.attention_factor - 1) < 1e-12);
+    parse_ok(&config, "{\"model_type\": \"deepseek_v3\", \"q_lora_rank\": null}");
+    assert_true(config.latent.q_rank == 0 && fabs(config.attention_scale - 1 / sqrt(192)) < 1e-12);
+    assert_int_equal(config.head_dim, 192);
 }
 
 static void rope_scaling_is_read_from_both_generations(void **state)
@@ -248,7 +283,32 @@ static void nonsense_is_refused_by_name(void **state)
         {"{}", RT_CORRUPT, "model_type"},
         {"{\"model_type\": 3}", RT_CORRUPT, "model_type"},
         {"{\"model_type\": \"mamba\"}", RT_UNSUPPORTED, "mamba"},
-        {"{\"model_type\": \"qwen3_moe\"}", RT_UNSUPPORTED, "qwen3_moe"},
+        {"{\"model_type\": \"qwen3_moe\", \"num_experts_per_tok\": 129}", RT_CORRUPT, "num_experts_per_tok"},
+        {"{\"model_type\": \"qwen3_moe\", \"num_experts_per_tok\": 0}", RT_CORRUPT, "num_experts_per_tok"},
+        {"{\"model_type\": \"qwen3_moe\", \"num_experts\": 5000}", RT_CORRUPT, "experts"},
+        {"{\"model_type\": \"qwen3_moe\", \"decoder_sparse_step\": 0}", RT_CORRUPT, "decoder_sparse_step"},
+        {"{\"model_type\": \"qwen3_moe\", \"mlp_only_layers\": [\"a\"]}", RT_CORRUPT, "mlp_only_layers"},
+        {"{\"model_type\": \"qwen3_moe\", \"mlp_only_layers\": 3}", RT_CORRUPT, "mlp_only_layers"},
+        {"{\"model_type\": \"qwen3_moe\", \"moe_intermediate_size\": 0}", RT_CORRUPT,
+         "moe_intermediate_size"},
+        {"{\"model_type\": \"deepseek_v3\", \"n_group\": 7}", RT_CORRUPT, "n_group"},
+        {"{\"model_type\": \"deepseek_v3\", \"n_group\": 0}", RT_CORRUPT, "n_group"},
+        {"{\"model_type\": \"deepseek_v3\", \"n_group\": 256}", RT_CORRUPT, "n_group"},
+        {"{\"model_type\": \"deepseek_v3\", \"topk_group\": 9}", RT_CORRUPT, "topk_group"},
+        {"{\"model_type\": \"deepseek_v3\", \"topk_group\": 1, \"num_experts_per_tok\": 33}", RT_CORRUPT,
+         "topk_group"},
+        {"{\"model_type\": \"deepseek_v3\", \"routed_scaling_factor\": 0}", RT_CORRUPT,
+         "routed_scaling_factor"},
+        {"{\"model_type\": \"deepseek_v3\", \"kv_lora_rank\": 0}", RT_CORRUPT, "kv_lora_rank"},
+        {"{\"model_type\": \"deepseek_v3\", \"kv_lora_rank\": 10000000}", RT_CORRUPT, "kv_lora_rank"},
+        {"{\"model_type\": \"deepseek_v3\", \"qk_rope_head_dim\": 63}", RT_CORRUPT, "qk_rope_head_dim"},
+        {"{\"model_type\": \"deepseek_v3\", \"qk_nope_head_dim\": 0}", RT_CORRUPT, "qk_nope_head_dim"},
+        {"{\"model_type\": \"deepseek_v3\", \"v_head_dim\": 0}", RT_CORRUPT, "v_head_dim"},
+        {"{\"model_type\": \"deepseek_v3\", \"n_shared_experts\": 9223372036854775807}", RT_CORRUPT,
+         "shared"},
+        {"{\"model_type\": \"deepseek_v3\", \"scoring_func\": \"softmax\"}", RT_UNSUPPORTED, "scoring_func"},
+        {"{\"model_type\": \"deepseek_v3\", \"q_lora_rank\": null, \"attention_bias\": true}", RT_UNSUPPORTED,
+         "q_lora_rank"},
         {"{\"model_type\": \"llama\", \"hidden_size\": \"big\"}", RT_CORRUPT, "hidden_size"},
         {"{\"model_type\": \"llama\", \"hidden_size\": 0}", RT_CORRUPT, "hidden_size"},
         {"{\"model_type\": \"llama\", \"hidden_size\": -4}", RT_CORRUPT, "hidden_size"},
@@ -449,7 +509,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_golden_folder_gives_its_sizes),
-        cmocka_unit_test(families_not_built_yet_are_named),
+        cmocka_unit_test(which_layers_have_experts_follows_the_family),
+        cmocka_unit_test(yarn_scales_the_scores_of_latent_attention),
         cmocka_unit_test(rope_scaling_is_read_from_both_generations),
         cmocka_unit_test(windows_follow_the_family),
         cmocka_unit_test(gemma3_is_scaled_as_in_transformers),

@@ -9,15 +9,12 @@
 #include "model/tokenizer.h"
 #include "tensor/quant.h"
 
-static const char *const folders[] = {"llama",
-                                      "llama_untied_rope3",
-                                      "llama_head_dim",
-                                      "llama_yarn",
-                                      "mistral_window",
-                                      "qwen2",
-                                      "qwen3",
-                                      "gemma3",
-                                      "gpt2"};
+static const char *const folders[] = {"llama",          "llama_untied_rope3",
+                                      "llama_head_dim", "llama_yarn",
+                                      "mistral_window", "qwen2",
+                                      "qwen3",          "gemma3",
+                                      "gpt2",           "qwen3_moe",
+                                      "deepseek_v3"};
 enum { N_FOLDERS = sizeof folders / sizeof *folders };
 
 static void gather_notes(void *context, const char *sentence)
@@ -65,8 +62,8 @@ static void assert_same_model(const opened_model *a, const opened_model *b, floa
         assert_same_tensor(&x, &y, tolerance);
     }
     for (size_t layer = 0; layer < a->config.n_layers; layer++)
-        for (rt_role role = 0; role < RT_ROLE_COUNT; role++) {
-            rt_role_shape(&a->config, role, &rows, &cols);
+        for (int role = 0; role < rt_role_span(&a->config); role++) {
+            rt_role_shape(&a->config, layer, role, &rows, &cols);
             if (rows == 0)
                 continue;
             assert_int_equal(rt_canonical_layer(&x, a->weights, &a->config, layer, role, &err), RT_OK);
@@ -92,6 +89,10 @@ static void assert_same_config(const rt_model_config *a, const rt_model_config *
                 a->rope.beta_fast == b->rope.beta_fast &&
                 a->rope.attention_factor == b->rope.attention_factor);
     assert_true(a->rope_local.theta == b->rope_local.theta);
+    assert_memory_equal(&a->experts, &b->experts, sizeof a->experts);
+    assert_true(a->latent.kv_rank == b->latent.kv_rank && a->latent.q_rank == b->latent.q_rank &&
+                a->latent.nope == b->latent.nope && a->latent.rope == b->latent.rope &&
+                a->latent.value == b->latent.value && a->latent.norm_eps == b->latent.norm_eps);
     assert_true(a->bos_id == b->bos_id && a->eos_id == b->eos_id && a->pad_id == b->pad_id);
 }
 
@@ -197,7 +198,7 @@ static rt_status tensor_of_flat(void *context, rt_canonical *out, size_t layer, 
 {
     const flat *in = context;
     const rt_param *param = layer == RT_NO_LAYER ? rt_layout_global(&in->layout, (rt_global)which)
-                                                 : rt_layout_role(&in->layout, layer, (rt_role)which);
+                                                 : rt_layout_role(&in->layout, layer, which);
     if (!param)
         return rt_error_set(err, RT_NOT_FOUND, "no such tensor");
     *out = (rt_canonical){

@@ -21,15 +21,12 @@
 
 #define GOLDEN RT_TEST_SOURCE_DIR "/tests/golden/engine/"
 
-static const char *const families[] = {"llama",
-                                       "llama_untied_rope3",
-                                       "llama_head_dim",
-                                       "llama_yarn",
-                                       "mistral_window",
-                                       "qwen2",
-                                       "qwen3",
-                                       "gemma3",
-                                       "gpt2"};
+static const char *const families[] = {"llama",          "llama_untied_rope3",
+                                       "llama_head_dim", "llama_yarn",
+                                       "mistral_window", "qwen2",
+                                       "qwen3",          "gemma3",
+                                       "gpt2",           "qwen3_moe",
+                                       "deepseek_v3"};
 enum { N_FAMILIES = sizeof families / sizeof families[0], LENGTH = 60 };
 
 static rt_pool *pool;
