@@ -44,21 +44,25 @@ static void close_db(void *handle)
     free(db);
 }
 
-/* The file is made before SQLite sees it: its -wal and -shm files take over its permissions. */
+/* The file is made before SQLite sees it: its -wal and -shm files take over its permissions.  A file that is
+ * there must not be opened here, since closing it would take away the locks that other connections of this
+ * process hold on it (POSIX); a command that ends would then believe to be the last one, and remove the
+ * server's log from under it. */
 static rt_status make_private(const char *path, rt_error *err)
 {
-    const int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
     struct stat info;
-    if (fd < 0)
+    const int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd >= 0) {
+        (void)close(fd);
+        return RT_OK;
+    }
+    if (errno != EEXIST || lstat(path, &info) != 0)
         return rt_error_set(err, RT_IO, "%s: the account database cannot be opened: %s", path,
                             strerror(errno));
-    const bool ours = fstat(fd, &info) == 0 && S_ISREG(info.st_mode) &&
-                      ((info.st_mode & 077) == 0 || fchmod(fd, 0600) == 0);
-    (void)close(fd);
-    if (!ours)
-        return rt_error_set(err, RT_IO, "%s: the account database must be a file that only its owner reads",
-                            path);
-    return RT_OK;
+    if (S_ISREG(info.st_mode) && ((info.st_mode & 077) == 0 || chmod(path, 0600) == 0))
+        return RT_OK;
+    return rt_error_set(err, RT_IO, "%s: the account database must be a file that only its owner reads",
+                        path);
 }
 
 /* SQLite's own handler sleeps up to 100 ms between two looks, so that who writes often starves who writes

@@ -80,6 +80,7 @@ rt_status rt_gate_open(rt_gate **out, const rt_gate_options *options, rt_error *
     if (!gate)
         return rt_error_set(err, RT_NO_MEMORY, "no memory for the account gate");
     gate->options = *options;
+    (void)json_incref(gate->options.prices);
     gate->lock_fd = -1;
     gate->shared = rt_db_url_is_shared(options->db);
     gate->where = strdup(options->db);
@@ -122,6 +123,7 @@ void rt_gate_close(rt_gate *gate)
     (void)pthread_mutex_destroy(&gate->mutex);
     (void)pthread_mutex_destroy(&gate->queue_mutex);
     (void)pthread_cond_destroy(&gate->queue_filled);
+    json_decref(gate->options.prices);
     free(gate->guesses);
     free(gate->where);
     free(gate->secrets_path);
@@ -136,6 +138,15 @@ size_t rt_gate_account_count(rt_gate *gate)
     const size_t count = gate->n_open_accounts;
     (void)pthread_mutex_unlock(&gate->mutex);
     return count;
+}
+
+void rt_gate_set_rules(rt_gate *gate, const rt_terms *terms, json_t *prices)
+{
+    (void)pthread_mutex_lock(&gate->mutex);
+    json_decref(gate->options.prices);
+    gate->options.prices = json_incref(prices);
+    gate->options.terms = terms;
+    (void)pthread_mutex_unlock(&gate->mutex);
 }
 
 rt_desk *rt_gate_desk(rt_gate *gate) { return gate->desk; }

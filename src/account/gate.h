@@ -40,8 +40,8 @@ typedef struct rt_gate_options {
     const char
         *secrets; /* file of the signing and sealing keys; NULL: beside the database (secrets.h); copied */
     const rt_terms *terms; /* borrowed for the gate's life; NULL: no terms are asked for */
-    const json_t *prices;  /* rt_prices_check'ed; for accounts without prices of their own; NULL: none */
-    int64_t ledger_days;   /* rows older than this are pruned; 0: kept for ever */
+    json_t *prices; /* shared, rt_prices_check'ed; for accounts without prices of their own; NULL: none */
+    int64_t ledger_days; /* rows older than this are pruned; 0: kept for ever */
     rt_time_source clock;
 } rt_gate_options;
 
@@ -49,6 +49,9 @@ typedef struct rt_gate_options {
 rt_status rt_gate_open(rt_gate **out, const rt_gate_options *options, rt_error *err);
 /* Writes what is queued (calling every `done`) and closes.  No ticket may be open. */
 void rt_gate_close(rt_gate *gate);
+/* Other terms and prices from the next request on; those under way are charged as they were admitted.  terms
+ * is borrowed for the gate's life, since a call may still read older ones. */
+void rt_gate_set_rules(rt_gate *gate, const rt_terms *terms, json_t *prices);
 /* How many accounts there are that are not closed: a server without any binds to loopback only. */
 size_t rt_gate_account_count(rt_gate *gate);
 

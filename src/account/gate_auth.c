@@ -220,9 +220,9 @@ static bool check_open(const account_entry *account, rt_refusal *refusal)
 bool rt_gate_check_state(rt_gate *gate, const rt_caller *caller, rt_refusal *refusal)
 {
     caller_box *box = (caller_box *)(void *)(uintptr_t)caller;
-    const rt_terms *terms = gate->options.terms;
     bool passes = true;
     (void)pthread_mutex_lock(&gate->mutex);
+    const rt_terms *terms = gate->options.terms;
     account_entry *account = box->account;
     const bool over = account->until > 0 && account->until <= rt_gate_unix_ms(gate) / 1000;
     if (over) { /* the writer thread makes it so in the database */

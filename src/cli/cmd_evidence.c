@@ -1,5 +1,5 @@
-/* cli/cmd_evidence.c - `retort evidence plan|run|calibrate|report`: was this model trained on that one's
- * outputs? */
+/* cli/cmd_evidence.c - `retort evidence plan|run|calibrate|probes|report`: was this model trained on that
+ * one's outputs? */
 #include "cli/commands.h"
 #include "cli/evidence.h"
 #include "cli/sub.h"
@@ -12,6 +12,7 @@ int cmd_evidence(int argc, char **argv)
         {"run", (char[]){"evidence run"}, "the plan's tests on its suspect", evidence_run},
         {"calibrate", (char[]){"evidence calibrate"},
          "are the p-values honest here? random keys and controls", evidence_calibrate},
+        {"probes", (char[]){"evidence probes"}, "questions that ask a model who it is", evidence_probes},
         {"report", (char[]){"evidence report"}, "a record as one page", evidence_report},
     };
     return cli_run_sub(subs, sizeof subs / sizeof *subs,

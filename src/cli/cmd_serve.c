@@ -18,7 +18,7 @@
 #include "cli/cli.h"
 #include "cli/commands.h"
 #include "cli/open_model.h"
-#include "cli/upstreams.h"
+#include "cli/serve_live.h"
 #include "cli/serve_marks.h"
 #include "serve/serve.h"
 
@@ -26,12 +26,11 @@ enum { ADMIN_PORT = 8081, ADMIN_PORT_ANY = 1 << 20 }; /* any: not given */
 
 typedef struct settings {
     cli_rest models;
-    cli_list aliases, origins, upstreams, proxies;
-    const char *upstream_key_env;
-    const char *host, *precision, *log, *db, *secrets, *terms, *prices, *admin_host;
-    size_t port, admin_port, slots, context, queue, prefill, threads, connections, timeout, drain;
-    const char *policy, *guard_state, *guard_log, *asn, *reference;
-    bool insecure, open_tokenizer, metrics_open, ledger_behind, guard;
+    serve_given live; /* what may change while it runs */
+    const char *host, *precision, *log, *db, *secrets, *admin_host;
+    size_t port, admin_port, slots, context, queue, prefill, threads, connections;
+    const char *guard_state, *guard_log, *asn, *reference;
+    bool insecure, ledger_behind, guard;
     const char *reasoning;
     cli_mark_options mark;
     const char *mark_own;
@@ -46,18 +45,12 @@ typedef struct server {
     char hashes[RT_SERVE_MODELS_MAX][65];
     cli_serve_mark marks[RT_SERVE_MODELS_MAX];
     size_t n_models;
-    rt_serve_alias aliases[CLI_LIST_MAX];
-    char *alias_words[CLI_LIST_MAX];
-    size_t n_aliases;
-    cli_upstreams upstreams;
-    rt_network proxies[CLI_LIST_MAX];
+    serve_live *live;
+    rt_serve *open;
     FILE *log;
     pthread_mutex_t log_lock;
     rt_gate *gate; /* NULL: no accounts */
-    rt_terms *terms;
-    json_t *prices;
     rt_guard_reference *reference;
-    rt_guard_policy_file *policy;
     rt_watch *watch; /* NULL: nobody is judged */
 } server;
 
@@ -142,18 +135,10 @@ static rt_status open_one(server *s, const char *argument, rt_error *err)
 static rt_status open_models(server *s, rt_error *err)
 {
     const cli_rest *names = &s->settings->models;
-    if (s->settings->upstreams.count > 0) {
+    if (s->live->upstreams.count > 0) {
         if (names->count > 0)
             return rt_error_set(err, RT_INVALID, "serve: a gateway (--upstream) has no models of its own");
-        if (s->settings->mark.key)
-            return rt_error_set(
-                err, RT_INVALID,
-                "serve: a gateway draws no tokens and cannot mark: --watermark belongs to the "
-                "server behind it");
-        if (s->settings->aliases.count > 0)
-            return rt_error_set(err, RT_INVALID,
-                                "serve: a gateway has no --alias: say models=NAME=REMOTE in --upstream");
-        return cli_upstreams_read(&s->upstreams, &s->settings->upstreams, s->settings->upstream_key_env, err);
+        return RT_OK;
     }
     if (names->count == 0)
         return rt_error_set(err, RT_INVALID, "serve: a MODEL is needed; retort help serve shows examples");
@@ -162,31 +147,6 @@ static rt_status open_models(server *s, rt_error *err)
     for (size_t i = 0; i < names->count; i++)
         if (open_one(s, names->items[i], err) != RT_OK)
             return err->status;
-    return RT_OK;
-}
-
-/* NAME=MODEL, or NAME for the first model. */
-static rt_status read_aliases(server *s, rt_error *err)
-{
-    for (size_t i = 0; i < s->settings->aliases.count; i++) {
-        char *word = s->alias_words[i] = strdup(s->settings->aliases.items[i]);
-        if (!word)
-            return rt_error_set(err, RT_NO_MEMORY, "no memory for an alias");
-        char *equals = strchr(word, '=');
-        const char *model = s->ids[0];
-        if (equals) {
-            *equals = '\0';
-            model = NULL;
-            for (size_t k = 0; k < s->n_models; k++)
-                if (strcmp(s->ids[k], equals + 1) == 0)
-                    model = s->ids[k];
-            if (!model)
-                return rt_error_set(err, RT_INVALID,
-                                    "serve: --alias %.80s: there is no model %.100s; it is called %.100s",
-                                    word, equals + 1, s->ids[0]);
-        }
-        s->aliases[s->n_aliases++] = (rt_serve_alias){word, model};
-    }
     return RT_OK;
 }
 
@@ -240,14 +200,6 @@ static rt_status open_log(server *s, rt_error *err)
     return RT_OK;
 }
 
-/* SIGHUP: the log file is opened again, so that it can be rotated; requests are not disturbed. */
-static void reload(void *context)
-{
-    rt_error err = {0};
-    if (open_log(context, &err) != RT_OK)
-        (void)fprintf(stderr, "retort: %s\n", err.text);
-}
-
 /* ---- accounts ---- */
 
 /* A database that was named is used, whatever is in it; the default one only once there are accounts in it,
@@ -264,14 +216,9 @@ static rt_status open_accounts(server *s, rt_error *err)
     if (cli_account_db_path(&path, set->db, err) != RT_OK)
         return err->status;
     rt_status status = cli_account_secrets_path(&secrets, set->secrets, path, err);
-    if (status == RT_OK && set->terms)
-        status = rt_terms_open(&s->terms, set->terms, err);
-    if (status == RT_OK && set->prices &&
-        (status = rt_json_read(&s->prices, set->prices, 1 << 20, err)) == RT_OK)
-        status = rt_prices_check(s->prices, err);
     if (status == RT_OK && (named || rt_path_exists(path))) {
         const rt_gate_options options = {
-            .db = path, .secrets = secrets, .terms = s->terms, .prices = s->prices};
+            .db = path, .secrets = secrets, .terms = s->live->terms, .prices = s->live->prices};
         status = rt_gate_open(&s->gate, &options, err);
         if (status == RT_OK && !named && rt_gate_account_count(s->gate) == 0) {
             rt_gate_close(s->gate);
@@ -287,16 +234,16 @@ static rt_status open_accounts(server *s, rt_error *err)
 static rt_status open_guard(server *s, rt_error *err)
 {
     const settings *set = s->settings;
-    if (!set->guard && !set->policy && !set->guard_state && !set->guard_log)
+    if (!set->guard && !s->live->policy_path && !set->guard_state && !set->guard_log)
         return RT_OK;
     if (!s->gate)
         return rt_error_set(err, RT_INVALID,
                             "serve: the guard judges accounts, and there are none: 'retort account create'");
     if ((set->reference && rt_guard_reference_read(&s->reference, set->reference, err) != RT_OK) ||
-        rt_guard_policy_open(&s->policy, set->policy, err) != RT_OK)
+        serve_live_policy(s->live, err) != RT_OK)
         return err->status;
     const rt_watch_options options = {.guard = {.reference = s->reference, .asn_path = set->asn},
-                                      .policy = s->policy,
+                                      .policy = s->live->policy,
                                       .desk = rt_gate_desk(s->gate),
                                       .state_path = set->guard_state,
                                       .log_path = set->guard_log};
@@ -322,16 +269,46 @@ static rt_status check_host(const server *s, rt_error *err)
         set->host);
 }
 
-static rt_status read_proxies(server *s, rt_error *err)
+/* ---- SIGHUP ---- */
+
+static rt_status take_over(server *s, serve_live *fresh, rt_error *err)
 {
-    const cli_list *list = &s->settings->proxies;
-    for (size_t i = 0; i < list->count; i++)
-        if (!rt_network_parse(&s->proxies[i], list->items[i]))
-            return rt_error_set(err, RT_INVALID,
-                                "serve: --trusted-proxy %.80s: expected an address or a network such as "
-                                "10.0.0.0/8",
-                                list->items[i]);
+    rt_serve_options options = rt_serve_options_default();
+    if ((fresh->upstreams.count > 0) != (s->live->upstreams.count > 0))
+        return rt_error_set(err, RT_INVALID, "a gateway and a server of models are not made into each other");
+    if (!s->watch && fresh->policy_path)
+        return rt_error_set(err, RT_INVALID, "the guard does not run: start the server with --guard");
+    if (serve_live_aliases(fresh, s->ids, s->n_models, err) != RT_OK ||
+        (s->watch && serve_live_policy(fresh, err) != RT_OK))
+        return err->status;
+    serve_live_fill(fresh, &options);
+    if (rt_serve_change(s->open, &options, err) != RT_OK)
+        return err->status;
+    if (s->gate)
+        rt_gate_set_rules(s->gate, fresh->terms, fresh->prices);
+    if (s->watch)
+        rt_watch_set_policy(s->watch, fresh->policy);
+    fresh->older = s->live;
+    s->live = fresh;
     return RT_OK;
+}
+
+/* The log file is opened again, so that it can be rotated, and the settings are read again.  Requests under
+ * way go on; what is not valid changes nothing and is told in one sentence. */
+static void reload(void *context)
+{
+    server *s = context;
+    serve_live *fresh = NULL;
+    rt_error err = {0};
+    if (open_log(s, &err) != RT_OK)
+        rt_log(RT_LOG_WARNING, "%s", err.text);
+    err = (rt_error){0};
+    if (serve_live_open(&fresh, &s->settings->live, &err) == RT_OK && take_over(s, fresh, &err) == RT_OK) {
+        rt_log(RT_LOG_WARNING, "the settings were read again");
+        return;
+    }
+    serve_live_close(fresh);
+    rt_log(RT_LOG_WARNING, "the settings stay as they were: %s", err.text);
 }
 
 /* ---- running ---- */
@@ -342,10 +319,6 @@ static rt_status serve(server *s, rt_error *err)
     rt_serve_options options = rt_serve_options_default();
     options.models = s->served;
     options.n_models = s->n_models;
-    options.aliases = s->aliases;
-    options.n_aliases = s->n_aliases;
-    options.upstreams = s->upstreams.items;
-    options.n_upstreams = s->upstreams.count;
     options.ledger_behind = set->ledger_behind;
     options.host = set->host;
     options.port = (int)set->port;
@@ -353,29 +326,21 @@ static rt_status serve(server *s, rt_error *err)
     options.n_positions = set->context;
     options.prefill_tokens = set->prefill;
     options.queue_max = set->queue;
-    options.request_timeout_s = (double)set->timeout;
-    options.drain_s = (double)set->drain;
-    options.open_tokenizer = set->open_tokenizer;
-    options.metrics_open = set->metrics_open;
     options.reasoning = strcmp(set->reasoning, "none") != 0;
-    options.origins = set->origins.items;
-    options.n_origins = set->origins.count;
     options.http.connections_max = set->connections;
-    options.http.trusted = s->proxies;
-    options.http.n_trusted = set->proxies.count;
     options.log = set->log ? write_log : NULL;
     options.reload = reload;
     options.context = s;
     options.gate = s->gate;
     options.watch = s->watch;
-    options.terms = s->terms;
     options.admin_host = strcmp(set->admin_host, "none") == 0 ? NULL : set->admin_host;
     options.admin_port_any = set->admin_port == ADMIN_PORT_ANY;
     options.admin_port = options.admin_port_any ? ADMIN_PORT : (int)set->admin_port;
     options.signals = true;
-    rt_serve *open = NULL;
-    if (rt_serve_open(&open, &options, err) != RT_OK)
+    serve_live_fill(s->live, &options);
+    if (rt_serve_open(&s->open, &options, err) != RT_OK)
         return err->status;
+    const rt_serve *open = s->open;
     (void)fprintf(stderr, "retort: %s on http://%s:%d/v1 (%zu slots)\n", s->n_models ? s->ids[0] : "gateway",
                   set->host, rt_serve_port(open), s->n_models ? set->slots : 0);
     if (rt_serve_admin_port(open))
@@ -384,18 +349,19 @@ static rt_status serve(server *s, rt_error *err)
     if (!s->gate)
         (void)fprintf(stderr, "retort: no accounts: everybody on %s is served\n",
                       is_loopback(set->host) ? "this machine" : "the network");
-    const rt_status status = rt_serve_run(open, err);
-    rt_serve_close(open);
+    const rt_status status = rt_serve_run(s->open, err);
+    rt_serve_close(s->open);
     return status;
 }
 
 static int work(server *s, rt_error *err)
 {
     const settings *set = s->settings;
-    if (open_accounts(s, err) != RT_OK || open_guard(s, err) != RT_OK || check_host(s, err) != RT_OK ||
-        read_proxies(s, err) != RT_OK || open_log(s, err) != RT_OK ||
+    if (serve_live_open(&s->live, &set->live, err) != RT_OK || open_accounts(s, err) != RT_OK ||
+        open_guard(s, err) != RT_OK || check_host(s, err) != RT_OK || open_log(s, err) != RT_OK ||
         rt_pool_open(&s->pool, (unsigned)rt_size_min(set->threads, 1 << 16), err) != RT_OK ||
-        open_models(s, err) != RT_OK || read_aliases(s, err) != RT_OK || serve(s, err) != RT_OK)
+        open_models(s, err) != RT_OK || serve_live_aliases(s->live, s->ids, s->n_models, err) != RT_OK ||
+        serve(s, err) != RT_OK)
         return cli_fail(err);
     return 0;
 }
@@ -409,8 +375,11 @@ int cmd_serve(int argc, char **argv)
                     .reasoning = "deepseek",
                     .port = 8080,
                     .slots = 16,
-                    .timeout = 600,
-                    .drain = 30,
+                    .live = {.timeout = SERVE_NOT_GIVEN,
+                             .drain = SERVE_NOT_GIVEN,
+                             .health_interval = SERVE_NOT_GIVEN,
+                             .health_fall = SERVE_NOT_GIVEN,
+                             .health_rise = SERVE_NOT_GIVEN},
                     .connections = 16384,
                     .mark = {.alpha = 0.3},
                     .mark_own = "all"};
@@ -418,47 +387,56 @@ int cmd_serve(int argc, char **argv)
         {CLI_ABOUT, NULL, NULL,
          "Serves models to OpenAI-compatible clients: chat/completions, completions (with echo scoring),\n"
          "models, tokenize, detokenize, health, ready, metrics; streams as server-sent events. SIGTERM lets\n"
-         "running answers finish, SIGHUP opens the log file again. Where there are accounts (retort account\n"
+         "running answers finish, SIGHUP reads the settings again and opens the log again. Where there are "
+         "accounts (retort account\n"
          "create) every request needs a key; without any only this machine is served.\n\n"
          "Examples:\n  retort serve smollm2-135m-instruct\n"
          "  retort serve teacher.gguf student/ --port 9000 --alias gpt-4o-mini=student --log access.jsonl"},
         {CLI_REST, "[MODEL...]", &set.models, "GGUF files, folders, or models that were pulled"},
+        {CLI_STRING, "--settings FILE", &set.live.settings,
+         "YAML: what is read again on SIGHUP (docs/serve.md); options stand above it"},
         {CLI_STRING, "--host ADDRESS", &set.host, "where to listen (default 127.0.0.1)"},
         {CLI_COUNT, "--port N", &set.port, "0 takes a free one (default 8080)"},
-        {CLI_LIST, "--alias NAME[=MODEL]", &set.aliases, "another name for a model (several times)"},
+        {CLI_LIST, "--alias NAME[=MODEL]", &set.live.aliases, "another name for a model (several times)"},
         {CLI_COUNT, "--slots N", &set.slots, "sequences side by side, of each model (default 16)"},
         {CLI_COUNT, "--context N", &set.context, "tokens of prompt and answer (default: the model's)"},
         {CLI_COUNT, "--queue N", &set.queue, "requests that may wait (default 256)"},
         {CLI_COUNT, "--prefill N", &set.prefill, "prompt tokens between two decoding steps (default 256)"},
-        {CLI_COUNT, "--request-timeout SECONDS", &set.timeout,
+        {CLI_COUNT, "--request-timeout SECONDS", &set.live.timeout,
          "the longest a request may take (default 600)"},
-        {CLI_COUNT, "--drain SECONDS", &set.drain, "how long SIGTERM waits for answers (default 30)"},
+        {CLI_COUNT, "--drain SECONDS", &set.live.drain, "how long SIGTERM waits for answers (default 30)"},
         {CLI_COUNT, "--connections N", &set.connections, "at most so many at a time (default 16384)"},
         {CLI_STRING, "--reasoning-format deepseek|none", &set.reasoning,
          "think tags go to reasoning_content, or stay in the text (default deepseek)"},
-        {CLI_LIST, "--cors ORIGIN", &set.origins, "a web origin that may call (several times)"},
-        {CLI_LIST, "--trusted-proxy NETWORK", &set.proxies,
+        {CLI_LIST, "--cors ORIGIN", &set.live.origins, "a web origin that may call (several times)"},
+        {CLI_LIST, "--trusted-proxy NETWORK", &set.live.proxies,
          "believe its X-Forwarded-For: an address, or 10.0.0.0/8 (several times)"},
-        {CLI_FLAG, "--open-tokenizer", &set.open_tokenizer, "tokenizer endpoints need no key"},
-        {CLI_FLAG, "--metrics-open", &set.metrics_open, "/metrics needs no key"},
+        {CLI_FLAG, "--open-tokenizer", &set.live.open_tokenizer, "tokenizer endpoints need no key"},
+        {CLI_FLAG, "--metrics-open", &set.live.metrics_open, "/metrics needs no key"},
         {CLI_FLAG, "--insecure", &set.insecure, "serve other machines without accounts"},
         {CLI_STRING, "--db PATH", &set.db,
          "accounts: a file, postgres://USER@HOST/NAME, or none (default: accounts.db)"},
         {CLI_STRING, "--secrets FILE", &set.secrets, "the database's keys (default: beside its file)"},
-        {CLI_STRING, "--terms FILE", &set.terms, "terms of use that accounts must have accepted"},
-        {CLI_STRING, "--prices FILE", &set.prices, "money per million tokens by model, as JSON"},
+        {CLI_STRING, "--terms FILE", &set.live.terms, "terms of use that accounts must have accepted"},
+        {CLI_STRING, "--prices FILE", &set.live.prices, "money per million tokens by model, as JSON"},
         {CLI_STRING, "--admin-host ADDRESS", &set.admin_host,
          "of the admin API, or none (default 127.0.0.1)"},
         {CLI_COUNT, "--admin-port N", &set.admin_port,
          "0 takes a free one (default 8081, or a free one when that is taken)"},
-        {CLI_LIST, "--upstream URL", &set.upstreams,
-         "a gateway to this server, no models (several times); + key-env= weight= models="},
-        {CLI_STRING, "--upstream-key-env NAME", (void *)&set.upstream_key_env,
+        {CLI_LIST, "--upstream URL", &set.live.upstreams,
+         "a gateway to this server, no models (several times); + key-env= key-file= weight= models= health="},
+        {CLI_STRING, "--upstream-key-env NAME", (void *)&set.live.upstream_key_env,
          "the environment's variable with the upstreams' key"},
+        {CLI_COUNT, "--health-interval SECONDS", &set.live.health_interval,
+         "between checks of each upstream; 0: none (default 10)"},
+        {CLI_COUNT, "--health-fall N", &set.live.health_fall,
+         "failed checks until it gets no requests (default 3)"},
+        {CLI_COUNT, "--health-rise N", &set.live.health_rise,
+         "answered checks until it gets some again (default 2)"},
         {CLI_FLAG, "--ledger-behind", &set.ledger_behind,
          "a gateway's answers do not wait for the disk; a crash may lose the last rows"},
         {CLI_FLAG, "--guard", &set.guard, "judge every request; the ladder of responses as in --policy"},
-        {CLI_STRING, "--policy FILE", &set.policy, "the ladder's thresholds (YAML); implies --guard"},
+        {CLI_STRING, "--policy FILE", &set.live.policy, "the ladder's thresholds (YAML); implies --guard"},
         {CLI_STRING, "--guard-state FILE", &set.guard_state, "what the guard knows, kept over restarts"},
         {CLI_STRING, "--guard-log FILE", &set.guard_log,
          "appends each request as 'retort guard replay' reads it (it holds prompts)"},
@@ -484,18 +462,13 @@ int cmd_serve(int argc, char **argv)
         cli_model_close(&s.models[i]);
         free(s.ids[i]);
     }
-    for (size_t i = 0; i < CLI_LIST_MAX; i++)
-        free(s.alias_words[i]);
-    cli_upstreams_deinit(&s.upstreams);
     rt_pool_close(s.pool);
     rt_watch_close(s.watch);
-    rt_guard_policy_close(s.policy);
     rt_guard_reference_close(s.reference);
     rt_gate_close(s.gate);
     rt_log_set(NULL, NULL, RT_LOG_WARNING);
     if (s.log && s.log != stderr)
         (void)fclose(s.log);
-    rt_terms_close(s.terms);
-    json_decref(s.prices);
+    serve_live_close(s.live);
     return status;
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "base/rng.h"
 #include "cli/cli.h"
 #include "cli/evidence.h"
 #include "evidence/combine.h"
@@ -13,7 +14,7 @@
 enum { QUANTILES = 101 };
 
 typedef struct settings {
-    const char *plan, *key, *out;
+    const char *plan, *key, *out, *work;
     cli_rest controls;
     size_t keys, seed, threads;
     bool json;
@@ -53,8 +54,8 @@ static rt_status random_keys(const cli_case *c, rt_test test, const settings *s,
     double *z = malloc((2 * s->keys + 1) * sizeof *z), *p = z ? z + s->keys : NULL, sum = 0, squares = 0;
     if (!z)
         return rt_error_set(err, RT_NO_MEMORY, "no memory for %zu keys", s->keys);
-    rt_status status =
-        rt_battery_random(&c->gathered, test, &c->key.mark, s->keys, s->seed ^ 0xCA11B, c->pool, z, p, err);
+    rt_status status = rt_battery_random(&c->gathered, test, &c->key.mark, s->keys, s->seed ^ 0xCA11B, true,
+                                         c->pool, z, p, err);
     for (size_t i = 0; status == RT_OK && i < s->keys; i++) {
         sum += z[i];
         squares += z[i] * z[i];
@@ -71,10 +72,41 @@ static rt_status random_keys(const cli_case *c, rt_test test, const settings *s,
     return status;
 }
 
-/* The plan's key on a control in the suspect's place: one p for each test. */
-static rt_status one_control(const settings *s, const char *name, json_t *lists, rt_error *err)
+typedef struct control {
+    const settings *s;
+    const char *name;
+    json_t *lists;
+    size_t index;
+} control;
+
+/* Tests that count keep their p; a null of counts is spread over its step, so that it can be uniform. */
+static rt_status keep(void *context, rt_result *result, bool counts, rt_error *err)
 {
-    cli_case c = {.threads = s->threads, .suspect_name = name};
+    const control *c = context;
+    const char *word = rt_test_word(result->test);
+    json_t *list = json_object_get(c->lists, word);
+    (void)counts;
+    (void)err;
+    json_decref(result->more);
+    result->more = NULL;
+    if (result->descriptive || result->test == RT_TEST_MMD) /* "not the same model" is true of a control */
+        return RT_OK;
+    if (!list)
+        (void)json_object_set_new(c->lists, word, list = json_array());
+    rt_rng rng = rt_rng_make(c->s->seed, (uint32_t)(c->index * RT_TEST_COUNT + result->test));
+    const double p = result->test < RT_TEST_MARKS ? rt_result_spread(result, 1 - rt_rng_uniform(&rng))
+                                                  : pow(10, result->log10_p);
+    (void)json_array_append_new(list, json_pack("{s:s,s:f,s:f,s:f}", "model", c->name, "z", result->z,
+                                                "log10_p", result->log10_p, "p_spread", p));
+    return RT_OK;
+}
+
+/* The plan's tests on a control in the suspect's place: one p for each. */
+static rt_status one_control(const settings *s, size_t index, json_t *lists, rt_error *err)
+{
+    const char *name = s->controls.items[index];
+    cli_case c = {.threads = s->threads, .suspect_name = name, .work = s->work};
+    control k = {s, name, lists, index};
     rt_status status = cli_case_open(&c, s->plan, s->key, err);
     if (status == RT_OK)
         status = cli_case_gather(&c, err);
@@ -84,10 +116,14 @@ static rt_status one_control(const settings *s, const char *name, json_t *lists,
             continue;
         status = rt_battery_mark(&result, &c.gathered, t, &c.key.mark, err);
         if (status == RT_OK)
-            (void)json_array_append_new(
-                json_object_get(lists, rt_test_word(t)),
-                json_pack("{s:s,s:f,s:f}", "model", name, "z", result.z, "log10_p", result.log10_p));
+            status = keep(&k, &result, true, err);
     }
+    if (status == RT_OK)
+        status = cli_case_rows(&c, keep, &k, err);
+    if (status == RT_OK)
+        status = cli_case_texts(&c, keep, &k, NULL, err);
+    if (status == RT_OK)
+        status = cli_case_weights(&c, keep, &k, err);
     cli_case_close(&c);
     return status == RT_OK ? RT_OK : rt_error_within(err, name);
 }
@@ -101,7 +137,7 @@ static json_t *controls_json(json_t *list, bool *passed, rt_error *err)
         return NULL;
     }
     for (size_t i = 0; i < n; i++)
-        p[i] = pow(10, json_number_value(json_object_get(json_array_get(list, i), "log10_p")));
+        p[i] = json_number_value(json_object_get(json_array_get(list, i), "p_spread"));
     json_t *o = uniformity(p, n, passed);
     (void)json_object_set(o, "models", list);
     free(p);
@@ -110,17 +146,16 @@ static json_t *controls_json(json_t *list, bool *passed, rt_error *err)
 
 static rt_status calibrate(const settings *s, json_t *out, rt_error *err)
 {
-    cli_case c = {.threads = s->threads};
+    cli_case c = {.threads = s->threads, .work = s->work};
     json_t *tests = json_object(), *lists = json_object();
     (void)json_object_set_new(out, "tests", tests);
     rt_status status = cli_case_open(&c, s->plan, s->key, err);
     if (status == RT_OK)
         status = cli_case_gather(&c, err);
-    if (status == RT_OK && !c.has_key)
-        status = rt_error_set(
-            err, RT_INVALID,
-            "calibrate checks watermark tests, and this plan has none: twins, canaries and order "
-            "are exact by their coins");
+    if (status == RT_OK && !c.has_key && s->controls.count == 0)
+        status =
+            rt_error_set(err, RT_INVALID,
+                         "this plan has no watermark test, so random keys say nothing: name control models");
     for (rt_test t = 0; status == RT_OK && t < RT_TEST_MARKS; t++) {
         bool passed = true;
         if (!cli_plan_has(c.plan, t))
@@ -139,7 +174,7 @@ static rt_status calibrate(const settings *s, json_t *out, rt_error *err)
     for (size_t i = 0; status == RT_OK && i < s->controls.count; i++) {
         (void)fprintf(stderr, "retort: control %zu of %zu: %s\n", i + 1, s->controls.count,
                       s->controls.items[i]);
-        status = one_control(s, s->controls.items[i], lists, err);
+        status = one_control(s, i, lists, err);
     }
     const char *name;
     json_t *list;
@@ -150,6 +185,8 @@ static rt_status calibrate(const settings *s, json_t *out, rt_error *err)
         if (!o)
             continue;
         json_t *test = json_object_get(tests, name);
+        if (!test)
+            (void)json_object_set_new(tests, name, test = json_pack("{s:b}", "passed", true));
         (void)json_object_set_new(test, "controls", o);
         (void)json_object_set_new(test, "passed",
                                   json_boolean(passed && json_is_true(json_object_get(test, "passed"))));
@@ -174,10 +211,11 @@ int evidence_calibrate(int argc, char **argv)
     settings s = {.keys = 1000};
     const cli_option spec[] = {
         {CLI_ABOUT, NULL, NULL,
-         "Watermark tests of the plan with random keys on its suspect, and with the plan's key on control\n"
+         "Watermark tests of the plan with random keys on its suspect, and all its tests on control\n"
          "students (same sizes and recipes, other text, unmarked or other keys). The p-values must be\n"
-         "uniform: Kolmogorov-Smirnov p > 0.01, and none below 0.01/n. A test that fails is shown as not\n"
-         "calibrated, and 'evidence run' gives no p for it. Exit status 3 when one failed.\n\n"
+         "uniform: Kolmogorov-Smirnov p > 0.01, and none below 0.01/n. Where p is of a count, it is spread\n"
+         "over its step for this check, and only for it. A test that fails is shown as not calibrated, and\n"
+         "'evidence run' gives no p for it. Exit status 3 when one failed.\n\n"
          "Examples:\n  retort evidence calibrate plan.json --keys 1000 --out calibration.json\n"
          "  retort evidence calibrate plan.json controls/*/student --out calibration.json --json"},
         {CLI_STRING | CLI_REQUIRED, "PLAN", &s.plan, "from 'retort evidence plan'"},
@@ -186,6 +224,7 @@ int evidence_calibrate(int argc, char **argv)
         {CLI_COUNT, "--keys N", &s.keys, "random keys (default 1000)"},
         {CLI_COUNT, "--seed N", &s.seed, "of the random keys (default 0)"},
         {CLI_STRING, "--out FILE", &s.out, "where the calibration goes"},
+        {CLI_STRING, "--work FOLDER", &s.work, "where what a server said is kept (as for 'run')"},
         {CLI_COUNT, "--threads N", &s.threads, "default: one a processor"},
         {CLI_FLAG, "--json", &s.json, "print one JSON object"},
         {CLI_END, NULL, NULL, NULL},
@@ -210,7 +249,8 @@ int evidence_calibrate(int argc, char **argv)
         all &= json_is_true(json_object_get(test, "passed"));
         if (s.json)
             continue;
-        print_line(name, "random keys", json_object_get(test, "random_keys"));
+        if (json_object_get(test, "random_keys"))
+            print_line(name, "random keys", json_object_get(test, "random_keys"));
         if (json_object_get(test, "controls"))
             print_line(name, "controls", json_object_get(test, "controls"));
     }

@@ -13,9 +13,10 @@
 
 typedef struct settings {
     const char *claim, *suspect, *reference, *answers, *reference_answers, *teacher_answers, *key, *scheme,
-        *read, *prompts, *twins, *canaries, *order, *membership, *preference, *weights, *replicates, *out;
-    cli_list accounts, tests, names, readers;
-    size_t sampled_tokens, answer_tokens, read_tokens, random_keys, flips, seed;
+        *read, *prompts, *twins, *canaries, *order, *membership, *preference, *weights, *replicates, *out,
+        *url, *model, *key_env, *tokenizer, *prices, *spend_max, *logged;
+    cli_list accounts, tests, names, readers, controls, innocents;
+    size_t top_logprobs, columns, sampled_tokens, answer_tokens, read_tokens, random_keys, flips, seed;
     double temperature;
     bool json;
 } settings;
@@ -23,8 +24,10 @@ typedef struct settings {
 /* Tests that what is given allows, best first; a reference makes the stronger forms possible. */
 static void default_tests(const settings *s, json_t *tests)
 {
-    const bool native = s->key != NULL, reads = native && s->read && s->suspect;
-    const bool speaks = native && (s->answers || (s->suspect && s->prompts));
+    const bool native = s->key != NULL, asked = (s->suspect || s->url) && s->prompts,
+               told = s->answers || asked;
+    const bool reads = native && ((s->read && (s->suspect || s->url)) || (s->top_logprobs && told));
+    const bool speaks = native && told;
     const struct {
         rt_test test;
         bool can;
@@ -39,9 +42,12 @@ static void default_tests(const settings *s, json_t *tests)
         {RT_TEST_ORDER, s->order != NULL},
         {RT_TEST_MEMBERSHIP, s->membership != NULL},
         {RT_TEST_PREFERENCE, s->preference != NULL},
-        {RT_TEST_MMD, s->teacher_answers && s->answers},
-        {RT_TEST_IDENTITY, s->names.count > 0 && s->answers},
+        {RT_TEST_MMD, s->teacher_answers && told},
+        {RT_TEST_NEARER, s->teacher_answers && told && s->controls.count > 0 && s->innocents.count > 0},
+        {RT_TEST_IDENTITY, s->names.count > 0 && told},
         {RT_TEST_WEIGHTS, s->weights && s->suspect},
+        {RT_TEST_MATCH, s->weights && s->suspect},
+        {RT_TEST_SIMILARITY, s->weights && s->suspect},
     };
     for (size_t i = 0; i < sizeof list / sizeof *list; i++)
         if (list[i].can)
@@ -68,6 +74,54 @@ static rt_status add_path(json_t *plan, const char *name, const char *path, rt_e
         return err->status;
     (void)json_object_set_new(json_object_get(plan, "inputs"), name, json_string(hash));
     return RT_OK;
+}
+
+/* A list of files, with the SHA-256 of each. */
+static rt_status add_files(json_t *plan, const char *name, const cli_list *list, rt_error *err)
+{
+    json_t *hashes = json_array();
+    for (size_t i = 0; i < list->count; i++) {
+        char hash[65];
+        if (rt_sha256_file(hash, list->items[i], err) != RT_OK) {
+            json_decref(hashes);
+            return err->status;
+        }
+        (void)json_array_append_new(hashes, json_string(hash));
+    }
+    if (list->count) {
+        (void)json_object_set_new(plan, name, list_json(list));
+        (void)json_object_set_new(json_object_get(plan, "inputs"), name, hashes);
+    } else {
+        json_decref(hashes);
+    }
+    return RT_OK;
+}
+
+static rt_status add_suspect(json_t *plan, const settings *s, rt_error *err)
+{
+    const struct {
+        const char *name, *text;
+    } texts[] = {{"suspect_url", s->url},
+                 {"suspect_model", s->model},
+                 {"suspect_key_env", s->key_env},
+                 {"spend_max", s->spend_max}};
+    rt_spend_max limit;
+    if (s->url && s->suspect)
+        return rt_error_set(err, RT_INVALID,
+                            "the suspect is a file (--suspect) or a server (--suspect-url), not both");
+    if (s->spend_max && rt_spend_max_parse(&limit, s->spend_max, err) != RT_OK)
+        return err->status;
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        if (texts[i].text)
+            (void)json_object_set_new(plan, texts[i].name,
+                                      rt_json_text(texts[i].text, strlen(texts[i].text)));
+    if (s->top_logprobs)
+        (void)json_object_set_new(plan, "top_logprobs", json_integer((json_int_t)s->top_logprobs));
+    if (s->columns)
+        (void)json_object_set_new(plan, "columns", json_integer((json_int_t)s->columns));
+    if (add_files(plan, "control_answers", &s->controls, err) != RT_OK)
+        return err->status;
+    return add_files(plan, "innocent_answers", &s->innocents, err);
 }
 
 static rt_status add_key(json_t *plan, const settings *s, rt_error *err)
@@ -112,12 +166,15 @@ static rt_status make_plan(json_t *plan, const settings *s, rt_error *err)
                  {"membership", s->membership},
                  {"preference", s->preference},
                  {"weights", s->weights},
-                 {"replicates", s->replicates}};
+                 {"replicates", s->replicates},
+                 {"tokenizer", s->tokenizer},
+                 {"prices", s->prices},
+                 {"logged", s->logged}};
     (void)json_object_set_new(plan, "inputs", json_object());
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++)
         if (add_path(plan, paths[i].name, paths[i].path, err) != RT_OK)
             return err->status;
-    if (add_key(plan, s, err) != RT_OK)
+    if (add_suspect(plan, s, err) != RT_OK || add_key(plan, s, err) != RT_OK)
         return err->status;
     json_t *tests = list_json(&s->tests);
     if (s->tests.count == 0)
@@ -162,14 +219,29 @@ int evidence_plan(int argc, char **argv)
          "shows. Tests by default: all that what is given allows.\n"
          "Watermark: pooled (best; --read and --reference), hard, soft (--read), difference and closed\n"
          "(--prompts or --answers). Without: twins, canaries, order, membership, preference (JSONL rows),\n"
-         "mmd, identity (--answers), weights.\n\n"
+         "mmd and nearer (two samples of answers), identity, and of two files weights, match, similarity,\n"
+         "dimension.\n\n"
          "Examples:\n  retort evidence plan --suspect student/ --reference base/ --key served-2026 --read "
          "served.jsonl\n      --prompts questions.jsonl --out plan.json\n"
          "  retort evidence plan --answers said.jsonl --key k.json --suspect student/ --test closed --out "
          "p.json\n"
-         "  retort evidence plan --suspect student/ --twins twins.jsonl --out p.json"},
+         "  retort evidence plan --suspect student/ --twins twins.jsonl --out p.json\n"
+         "  retort evidence plan --suspect-url https://api.example.com/v1 --suspect-model m "
+         "--suspect-key-env KEY\n"
+         "      --key k.json --tokenizer base/ --prompts questions.jsonl --spend-max 2Mtok --out p.json"},
         {CLI_STRING, "--claim TEXT", &s.claim, "what is claimed, in words"},
         {CLI_STRING, "--suspect MODEL", &s.suspect, "the model under test (its tokenizer reads --answers)"},
+        {CLI_STRING, "--suspect-url URL", &s.url,
+         "an OpenAI-compatible server instead; it is asked by 'run --work'"},
+        {CLI_STRING, "--suspect-model NAME", &s.model, "the model to ask there"},
+        {CLI_STRING, "--suspect-key-env NAME", &s.key_env,
+         "environment variable that holds the server's key"},
+        {CLI_COUNT, "--top-logprobs N", &s.top_logprobs,
+         "ask for the likeliest tokens' log-probabilities with the answers (at most 20)"},
+        {CLI_STRING, "--prices FILE", &s.prices, "price table of the server"},
+        {CLI_STRING, "--spend-max LIMIT", &s.spend_max, "such as 25usd or 2Mtok, over all that is asked"},
+        {CLI_STRING, "--tokenizer MODEL", &s.tokenizer,
+         "the marking model's tokenizer, where the suspect's is another or not known"},
         {CLI_STRING, "--reference MODEL", &s.reference,
          "a public model it may have started from, or a control"},
         {CLI_STRING, "--key KEY", &s.key, "the watermark's key: file or id"},
@@ -181,16 +253,24 @@ int evidence_plan(int argc, char **argv)
         {CLI_STRING, "--answers FILE", &s.answers, "answers recorded from the suspect"},
         {CLI_STRING, "--reference-answers FILE", &s.reference_answers, "answers recorded from the reference"},
         {CLI_STRING, "--teacher-answers FILE", &s.teacher_answers,
-         "the teacher's answers to the same prompts (mmd)"},
+         "the teacher's answers to the same prompts (mmd, nearer)"},
+        {CLI_LIST, "--control-answers FILE", &s.controls,
+         "another model's answers to the same prompts (nearer, identity)"},
+        {CLI_LIST, "--innocent-answers FILE", &s.innocents,
+         "answers of an innocent model of the suspect's kind (nearer)"},
+        {CLI_STRING, "--logged FILE", &s.logged,
+         "the teacher's logged answers: what repeats them word for word is left out, and said"},
         {CLI_STRING, "--twins FILE", &s.twins, "rows {prompt, delivered, twin}"},
         {CLI_STRING, "--canaries FILE", &s.canaries, "rows {prompt, variants, served}"},
-        {CLI_STRING, "--order FILE", &s.order, "rows {prompt, answer, position}"},
+        {CLI_STRING, "--order FILE", &s.order, "rows {prompt, answer, position, block?}"},
         {CLI_STRING, "--membership FILE", &s.membership, "rows {prompt, answer, member}"},
         {CLI_STRING, "--preference FILE", &s.preference, "rows {prompt, teacher, controls}"},
         {CLI_LIST, "--reader MODEL", &s.readers, "innocent readers for preference"},
         {CLI_STRING, "--weights MODEL", &s.weights, "the model whose ancestry is tested"},
-        {CLI_LIST, "--name NAME", &s.names, "a name to look for in --answers (identity)"},
+        {CLI_LIST, "--name NAME", &s.names,
+         "a name to look for in answers, with its spellings: 'Acme|Acme AI' (identity)"},
         {CLI_LIST, "--test NAME", &s.tests, "only these tests"},
+        {CLI_COUNT, "--columns N", &s.columns, "ids and prompts of the dimension test (default 1024)"},
         {CLI_COUNT, "--sampled-tokens N", &s.sampled_tokens, "of answers (default 100K)"},
         {CLI_COUNT, "--answer-tokens N", &s.answer_tokens, "of one answer (default 200)"},
         {CLI_COUNT, "--read-tokens N", &s.read_tokens, "of --read (default 30K)"},

@@ -1,6 +1,7 @@
 /* cli/evidence_run.c - `retort evidence run`: the plan's tests, their combination, the words that it allows.
  */
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +16,7 @@
 #include "evidence/plan.h"
 #include "retort/version.h"
 
-enum { RESULTS_MAX = 128, READERS_MAX = 16, WEIGHT_ROWS = 256 };
+enum { RESULTS_MAX = 128 };
 static const size_t record_max = (size_t)64 << 20;
 
 typedef struct run {
@@ -66,7 +67,7 @@ static void add_power(json_t *o, const rt_result *result, const rt_watermark *ma
 }
 
 /* A result that failed its calibration is shown without p, and counts for nothing. */
-static void add_result(run *r, const rt_result *result, bool counts)
+static void add_result(run *r, rt_result *result, bool counts)
 {
     const int passed = calibrated(r, result->test);
     json_t *o = rt_result_json(result);
@@ -122,102 +123,11 @@ static rt_status mark_tests(run *r, rt_error *err)
     return RT_OK;
 }
 
-static rt_status row_tests(run *r, rt_error *err)
+static rt_status take(void *context, rt_result *result, bool counts, rt_error *err)
 {
-    cli_case *c = &r->c;
-    rt_subject readers[READERS_MAX] = {{0}};
-    cli_model models[READERS_MAX] = {{0}};
-    const json_t *names = json_object_get(c->plan, "readers");
-    const size_t n = rt_size_min(json_array_size(names), READERS_MAX);
-    rt_status status = RT_OK;
-    for (rt_test t = RT_TEST_TWINS; status == RT_OK && t <= RT_TEST_PREFERENCE; t++) {
-        rt_result result;
-        json_t *rows = NULL;
-        if (!cli_plan_has(c->plan, t))
-            continue;
-        const char *path = cli_plan_text(c->plan, rt_test_word(t));
-        if (!path || !c->suspect.model)
-            status = rt_error_set(err, RT_INVALID, "the %s test needs its rows and the suspect's model",
-                                  rt_test_word(t));
-        for (size_t i = 0; status == RT_OK && t == RT_TEST_PREFERENCE && i < n; i++) {
-            const char *name = json_string_value(json_array_get(names, i));
-            status = cli_model_open(&models[i], name, RT_PRECISION_BF16, 0, c->pool, err);
-            if (status == RT_OK)
-                status = rt_subject_open(&readers[i], name, models[i].model, models[i].tokenizer,
-                                         models[i].chat_template, err);
-        }
-        if (status == RT_OK)
-            status = cli_rows_read(&rows, path, err);
-        if (status == RT_OK)
-            status = rt_battery_rows(&result, t, rows, &c->suspect, c->reference.model ? &c->reference : NULL,
-                                     readers, n, cli_plan_count(c->plan, "flips", 99999),
-                                     cli_plan_count(c->plan, "seed", 0), err);
-        json_decref(rows);
-        if (status == RT_OK && t == RT_TEST_PREFERENCE && n == 0)
-            result.note =
-                "without innocent readers the teacher's text may simply be easier: counts for nothing";
-        if (status == RT_OK)
-            add_result(r, &result, t != RT_TEST_PREFERENCE || n > 0);
-    }
-    for (size_t i = 0; i < READERS_MAX; i++) {
-        rt_subject_close(&readers[i]);
-        cli_model_close(&models[i]);
-    }
-    return status;
-}
-
-static rt_status text_tests(run *r, rt_error *err)
-{
-    cli_case *c = &r->c;
-    rt_texts suspect = {0}, teacher = {0};
-    const char *answers = cli_plan_text(c->plan, "answers"),
-               *said = cli_plan_text(c->plan, "teacher_answers");
-    const bool mmd = cli_plan_has(c->plan, RT_TEST_MMD), identity = cli_plan_has(c->plan, RT_TEST_IDENTITY);
-    rt_status status = RT_OK;
-    if ((mmd || identity) && (!answers || (mmd && !said)))
-        return rt_error_set(err, RT_INVALID,
-                            "mmd and identity need recorded answers (of both sides for mmd)");
-    if (mmd || identity)
-        status = rt_texts_read(&suspect, answers, RT_TEXTS_AUTO, err);
-    if (status == RT_OK && mmd)
-        status = rt_texts_read(&teacher, said, RT_TEXTS_AUTO, err);
-    if (status == RT_OK && mmd) {
-        rt_result result;
-        status =
-            rt_battery_mmd(&result, &suspect, &teacher, cli_plan_count(c->plan, "flips", 99999) / 10 + 999,
-                           cli_plan_count(c->plan, "seed", 0), err);
-        if (status == RT_OK)
-            add_result(r, &result, false); /* "not the same model" is no evidence of training */
-    }
-    if (status == RT_OK && identity)
-        r->identity = rt_battery_identity(&suspect, json_object_get(c->plan, "names"));
-    rt_texts_deinit(&suspect);
-    rt_texts_deinit(&teacher);
-    return status;
-}
-
-static rt_status weight_test(run *r, rt_error *err)
-{
-    cli_case *c = &r->c;
-    if (!cli_plan_has(c->plan, RT_TEST_WEIGHTS))
-        return RT_OK;
-    const char *name = cli_plan_text(c->plan, "weights");
-    char *path = NULL;
-    rt_weights *weights = NULL;
-    rt_result result;
-    if (!name || !c->suspect.model)
-        return rt_error_set(err, RT_INVALID, "the weights test needs the suspect and --weights MODEL");
-    rt_status status = cli_model_path(&path, name, err);
-    if (status == RT_OK)
-        status = rt_weights_open(&weights, path, err);
-    if (status == RT_OK)
-        status = rt_battery_weights(&result, c->suspect_model.weights, weights, WEIGHT_ROWS,
-                                    cli_plan_count(c->plan, "seed", 0), err);
-    if (status == RT_OK)
-        add_result(r, &result, false); /* it speaks of another hypothesis: never combined */
-    rt_weights_close(weights);
-    free(path);
-    return status;
+    (void)err;
+    add_result(context, result, counts);
+    return RT_OK;
 }
 
 /* An earlier record on other data that found something with the same key. */
@@ -275,6 +185,60 @@ static rt_status read_calibration(run *r, const char *path, rt_error *err)
     return RT_OK;
 }
 
+static void warn(json_t *list, const char *format, ...) RT_PRINTF(2, 3);
+static void warn(json_t *list, const char *format, ...)
+{
+    char text[400];
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    (void)json_array_append_new(list, json_string(text));
+}
+
+static json_int_t whole(const json_t *o, const char *key)
+{
+    return json_integer_value(json_object_get(o, key));
+}
+
+/* What a reader must know of the suspect's behaviour before believing a figure. */
+static json_t *warnings_of(const run *r)
+{
+    json_t *list = json_array();
+    const rt_answer_survey *s = &r->c.survey;
+    if (s->refusals)
+        warn(list, "%zu of %zu answers are refusals and were left out: n is smaller", s->refusals,
+             s->answers);
+    if (s->copies)
+        warn(list,
+             "%zu of %zu answers repeat logged answers of the teacher nearly word for word (retrieval, or "
+             "learned by "
+             "heart) and were left out",
+             s->copies, s->answers);
+    json_t *e = r->c.endpoint ? rt_endpoint_json(r->c.endpoint) : NULL;
+    const json_t *again = json_object_get(e, "again");
+    if (whole(again, "same") < whole(again, "asked"))
+        warn(list,
+             "the endpoint is not steady: %d of %d questions had another answer at temperature 0 early and "
+             "late; it "
+             "may have been changed between calls",
+             (int)(whole(again, "asked") - whole(again, "same")), (int)whole(again, "asked"));
+    if (json_object_size(json_object_get(e, "fingerprints")) > 1 ||
+        json_object_size(json_object_get(e, "models")) > 1)
+        warn(list, "the endpoint named itself in more than one way: another model may have answered in part");
+    size_t i;
+    const json_t *flag;
+    json_array_foreach(json_object_get(e, "flags"), i, flag)
+        warn(list, "the endpoint contradicts itself: %.300s", json_string_value(flag));
+    if (whole(e, "rejected"))
+        warn(list, "%d requests had no answer", (int)whole(e, "rejected"));
+    if (r->c.gathered.look.foreign)
+        warn(list, "%zu of %zu listed tokens are none of the teacher's tokenizer and were left out",
+             r->c.gathered.look.foreign, r->c.gathered.look.listed);
+    json_decref(e);
+    return list;
+}
+
 static json_t *record_of(run *r, double began, double seconds)
 {
     rt_verdict_facts facts;
@@ -291,6 +255,14 @@ static json_t *record_of(run *r, double began, double seconds)
         (void)json_object_set_new(record, "reading",
                                   json_pack("{s:I,s:I}", "places", (json_int_t)r->c.gathered.look.places,
                                             "skipped", (json_int_t)r->c.gathered.look.skipped));
+    if (r->c.surveyed)
+        (void)json_object_set_new(record, "answers",
+                                  json_pack("{s:I,s:I,s:I}", "asked", (json_int_t)r->c.survey.answers,
+                                            "refusals", (json_int_t)r->c.survey.refusals, "copies",
+                                            (json_int_t)r->c.survey.copies));
+    if (r->c.endpoint)
+        (void)json_object_set_new(record, "endpoint", rt_endpoint_json(r->c.endpoint));
+    (void)json_object_set_new(record, "warnings", warnings_of(r));
     (void)json_object_set_new(record, "sampled_tokens", json_integer((json_int_t)r->c.gathered.sampled));
     (void)json_object_set_new(record, "verdict", verdict(r, &facts));
     if (facts.log10_p <= log10(0.05))
@@ -307,6 +279,12 @@ static void print_record(const json_t *record)
     json_array_foreach(json_object_get(record, "results"), i, o)
     {
         const char *p = json_string_value(json_object_get(o, "p"));
+        if (!json_object_get(o, "z")) {
+            (void)printf("%-12s n %-9d %.4g  %s\n", json_string_value(json_object_get(o, "test")),
+                         (int)whole(o, "n"), json_number_value(json_object_get(o, "statistic")),
+                         json_object_get(o, "note") ? json_string_value(json_object_get(o, "note")) : "");
+            continue;
+        }
         (void)printf("%-12s n %-9d z %8.2f  p %s%s%s\n", json_string_value(json_object_get(o, "test")),
                      (int)json_integer_value(json_object_get(o, "n")),
                      json_number_value(json_object_get(o, "z")), p ? p : "-",
@@ -323,6 +301,12 @@ static void print_record(const json_t *record)
     if (json_object_get(v, "missing_for_more"))
         (void)printf("for more, this is missing: %s\n",
                      json_string_value(json_object_get(v, "missing_for_more")));
+    json_array_foreach(json_object_get(record, "warnings"), i, o)(void)
+        printf("warning: %s\n", json_string_value(o));
+    json_array_foreach(json_object_get(record, "identity"), i, o)(void)
+        printf("%-12s %s: %d of %d answers claim it, %d of %d prompts (weak: lifts no verdict)\n", "identity",
+               json_string_value(json_object_get(o, "name")), (int)whole(o, "k"), (int)whole(o, "n"),
+               (int)whole(o, "prompts_claiming"), (int)whole(o, "prompts"));
     json_array_foreach(json_object_get(record, "alternatives"), i, o)(void)
         printf("%s%s (%s)\n", i ? "  " : "other explanations:\n  ",
                json_string_value(json_object_get(o, "explanation")),
@@ -331,7 +315,7 @@ static void print_record(const json_t *record)
 
 int evidence_run(int argc, char **argv)
 {
-    const char *plan = NULL, *key = NULL, *calibration = NULL, *out = NULL;
+    const char *plan = NULL, *key = NULL, *calibration = NULL, *out = NULL, *work = NULL;
     size_t threads = 0;
     bool json = false;
     const cli_option spec[] = {
@@ -347,6 +331,8 @@ int evidence_run(int argc, char **argv)
         {CLI_STRING, "--key KEY", &key, "where the plan's key is, when not where the plan says"},
         {CLI_STRING, "--calibration FILE", &calibration, "from 'retort evidence calibrate'"},
         {CLI_STRING, "--out FILE", &out, "where the record goes"},
+        {CLI_STRING, "--work FOLDER", &work,
+         "what a server said is kept here; the same command goes on from it"},
         {CLI_COUNT, "--threads N", &threads, "default: one a processor"},
         {CLI_FLAG, "--json", &json, "print the record"},
         {CLI_END, NULL, NULL, NULL},
@@ -356,8 +342,10 @@ int evidence_run(int argc, char **argv)
         return cli_fail(&err);
     cli_interrupts_watch();
     const double from = rt_clock_seconds(), began = (double)rt_clock_unix_seconds();
-    run r = {
-        .c = {.threads = threads}, .results = json_array(), .accounts = json_array(), .all_checked = true};
+    run r = {.c = {.threads = threads, .work = work},
+             .results = json_array(),
+             .accounts = json_array(),
+             .all_checked = true};
     rt_status status = cli_case_open(&r.c, plan, key, &err);
     if (status == RT_OK)
         status = read_calibration(&r, calibration, &err);
@@ -366,17 +354,17 @@ int evidence_run(int argc, char **argv)
     if (status == RT_OK)
         status = mark_tests(&r, &err);
     if (status == RT_OK)
-        status = row_tests(&r, &err);
+        status = cli_case_rows(&r.c, take, &r, &err);
     if (status == RT_OK)
-        status = text_tests(&r, &err);
+        status = cli_case_texts(&r.c, take, &r, &r.identity, &err);
     if (status == RT_OK)
-        status = weight_test(&r, &err);
+        status = cli_case_weights(&r.c, take, &r, &err);
     json_t *record = status == RT_OK ? record_of(&r, began, rt_clock_seconds() - from) : NULL;
     if (status == RT_OK && out)
         status = rt_json_write(out, record, &err);
     int exit_status = 0;
     if (status == RT_STOPPED)
-        (void)cli_stopped(&err, "the same command begins again");
+        (void)cli_stopped(&err, work ? "the same command goes on" : "the same command begins again");
     if (status != RT_OK)
         exit_status = cli_fail(&err);
     else if (json)

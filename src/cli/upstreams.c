@@ -4,22 +4,38 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/text.h"
 
-static rt_status read_key(rt_upstream *up, const char *name, rt_error *err)
+enum { KEY_BYTES_MAX = 4096 };
+
+static rt_status check_key(const char *key, const char *where, rt_error *err)
 {
-    const char *key = getenv(name);
-    if (!key || !*key)
-        return rt_error_set(err, RT_INVALID, "serve: the variable %.80s, for the upstream's key, is not set",
-                            name);
     for (const char *c = key; *c; c++)
         if (*c <= ' ' || *c > '~')
             return rt_error_set(err, RT_INVALID,
-                                "serve: the variable %.80s holds no key: a blank or control character "
-                                "is in it",
-                                name);
-    up->key = key;
-    return RT_OK;
+                                "serve: %.200s holds no key: a blank or control character is in it", where);
+    return *key ? RT_OK : rt_error_set(err, RT_INVALID, "serve: %.200s holds no key: it is empty", where);
+}
+
+static rt_status read_key(rt_upstream *up, const char *name, rt_error *err)
+{
+    up->key = getenv(name);
+    if (!up->key || !*up->key)
+        return rt_error_set(err, RT_INVALID, "serve: the variable %.80s, for the upstream's key, is not set",
+                            name);
+    return check_key(up->key, name, err);
+}
+
+static rt_status read_key_file(cli_upstreams *all, rt_upstream *up, size_t i, const char *path, rt_error *err)
+{
+    size_t size;
+    if (rt_file_read(&all->keys[i], &size, path, KEY_BYTES_MAX, err) != RT_OK)
+        return err->status;
+    while (size > 0 && strchr("\r\n", all->keys[i][size - 1]))
+        all->keys[i][--size] = '\0';
+    up->key = all->keys[i];
+    return check_key(up->key, path, err);
 }
 
 /* "name" or "name=remote", with commas. */
@@ -39,8 +55,9 @@ static rt_status read_models(rt_upstream *up, rt_upstream_model *models, char *t
     return RT_OK;
 }
 
-static rt_status read_part(rt_upstream *up, rt_upstream_model *models, char *part, rt_error *err)
+static rt_status read_part(cli_upstreams *all, size_t i, char *part, rt_error *err)
 {
+    rt_upstream *up = &all->items[i];
     char *value = strchr(part, '=');
     size_t weight;
     if (!value)
@@ -48,10 +65,19 @@ static rt_status read_part(rt_upstream *up, rt_upstream_model *models, char *par
     *value++ = '\0';
     if (strcmp(part, "key-env") == 0)
         return read_key(up, value, err);
+    if (strcmp(part, "key-file") == 0)
+        return read_key_file(all, up, i, value, err);
     if (strcmp(part, "models") == 0)
-        return read_models(up, models, value, err);
+        return read_models(up, all->models[i], value, err);
+    if (strcmp(part, "health") == 0) {
+        up->health = strcmp(value, "none") == 0 ? "" : value;
+        return *value == '/' || !*up->health
+                   ? RT_OK
+                   : rt_error_set(err, RT_INVALID, "serve: --upstream: health is none, or a path from '/'");
+    }
     if (strcmp(part, "weight") != 0)
-        return rt_error_set(err, RT_INVALID, "serve: --upstream: '%.60s' is none of key-env, weight, models",
+        return rt_error_set(err, RT_INVALID,
+                            "serve: --upstream: '%.60s' is none of key-env, key-file, weight, models, health",
                             part);
     if (!rt_parse_count(&weight, value) || weight < 1 || weight > 1000)
         return rt_error_set(err, RT_INVALID, "serve: --upstream: weight is not in 1..1000");
@@ -72,7 +98,7 @@ rt_status cli_upstreams_read(cli_upstreams *out, const cli_list *list, const cha
             return rt_error_set(err, RT_INVALID,
                                 "serve: --upstream: expected a URL that begins with http:// or https://");
         for (char *part; (part = strtok_r(NULL, " ", &state)) != NULL;)
-            if (read_part(up, out->models[i], part, err) != RT_OK)
+            if (read_part(out, i, part, err) != RT_OK)
                 return err->status;
         if (!up->key && key_env && read_key(up, key_env, err) != RT_OK)
             return err->status;
@@ -82,6 +108,8 @@ rt_status cli_upstreams_read(cli_upstreams *out, const cli_list *list, const cha
 
 void cli_upstreams_deinit(cli_upstreams *upstreams)
 {
-    for (size_t i = 0; i < CLI_LIST_MAX; i++)
+    for (size_t i = 0; i < CLI_LIST_MAX; i++) {
         free(upstreams->words[i]);
+        free(upstreams->keys[i]);
+    }
 }

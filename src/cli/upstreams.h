@@ -1,7 +1,8 @@
 /* cli/upstreams.h - the upstreams of a gateway, from the command line.
  *
  *   --upstream 'http://127.0.0.1:8000/v1'
- *   --upstream 'https://api.example.com/v1 key-env=EXAMPLE_KEY weight=3 models=gpt-x,small=remote-small' */
+ *   --upstream 'https://api.example.com/v1 key-env=EXAMPLE_KEY weight=3 models=gpt-x,small=remote-small'
+ *   --upstream 'https://api.example.com/v1 key-file=/run/secrets/key health=none' */
 #ifndef RT_CLI_UPSTREAMS_H
 #define RT_CLI_UPSTREAMS_H
 
@@ -12,6 +13,7 @@ typedef struct cli_upstreams {
     rt_upstream items[CLI_LIST_MAX];
     rt_upstream_model models[CLI_LIST_MAX][RT_UPSTREAM_MODELS_MAX];
     char *words[CLI_LIST_MAX]; /* what the others point into */
+    char *keys[CLI_LIST_MAX];  /* from files */
     size_t count;
 } cli_upstreams;
 

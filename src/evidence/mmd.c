@@ -265,3 +265,45 @@ rt_status rt_mmd_test(rt_mmd *out, const rt_completions *c, rt_kernel kernel, si
     close_test(&t);
     return RT_OK;
 }
+
+rt_status rt_mmd_parts(rt_mmd_part *parts, size_t *count, const rt_completions *c, rt_kernel kernel,
+                       rt_error *err)
+{
+    test t;
+    *count = 0;
+    rt_status status = c->length
+                           ? open_test(&t, c, kernel, err)
+                           : rt_error_set(err, RT_INVALID, "completions of no length cannot be compared");
+    if (!c->length)
+        return status;
+    for (size_t b = 0; status == RT_OK && b < t.n_blocks; b++) {
+        const sums s = block_sums(&t.blocks[b]);
+        const double ones = (double)t.blocks[b].n_ones, zeros = (double)t.blocks[b].n - ones;
+        parts[(*count)++] = (rt_mmd_part){c->prompts[t.blocks[b].index[0]],
+                                          s.within0,
+                                          s.within1,
+                                          s.between,
+                                          zeros * (zeros - 1),
+                                          ones * (ones - 1),
+                                          zeros * ones};
+    }
+    close_test(&t);
+    return status;
+}
+
+double rt_mmd_of_parts(const rt_mmd_part *parts, size_t count, const double *weights)
+{
+    rt_mmd_part sum = {0};
+    for (size_t i = 0; i < count; i++) {
+        const double w = weights ? weights[i] : 1;
+        sum.within0 += w * parts[i].within0;
+        sum.within1 += w * parts[i].within1;
+        sum.between += w * parts[i].between;
+        sum.pairs0 += w * parts[i].pairs0;
+        sum.pairs1 += w * parts[i].pairs1;
+        sum.pairs_between += w * parts[i].pairs_between;
+    }
+    if (!(sum.pairs0 > 0 && sum.pairs1 > 0 && sum.pairs_between > 0))
+        return NAN;
+    return sum.within0 / sum.pairs0 - 2 * sum.between / sum.pairs_between + sum.within1 / sum.pairs1;
+}

@@ -29,4 +29,15 @@ typedef struct rt_mmd {
 rt_status rt_mmd_test(rt_mmd *out, const rt_completions *c, rt_kernel kernel, size_t exact_max, size_t draws,
                       uint64_t seed, rt_error *err);
 
+/* One prompt's share of the statistic: sums of kernel values and numbers of ordered pairs. */
+typedef struct rt_mmd_part {
+    int32_t prompt;
+    double within0, within1, between, pairs0, pairs1, pairs_between;
+} rt_mmd_part;
+/* parts: room for one a completion; *count prompts. */
+rt_status rt_mmd_parts(rt_mmd_part *parts, size_t *count, const rt_completions *c, rt_kernel kernel,
+                       rt_error *err);
+/* MMD^2 of prompts with multiplicities (weights NULL: 1 each), for resampling prompts; NAN without pairs. */
+double rt_mmd_of_parts(const rt_mmd_part *parts, size_t count, const double *weights);
+
 #endif

@@ -24,9 +24,13 @@
     X(ORDER, "order")                                                                                        \
     X(MEMBERSHIP, "membership")                                                                              \
     X(PREFERENCE, "preference")                                                                              \
-    X(MMD, "mmd")                                                                                            \
+    X(MMD, "mmd")       /* is it the same model? */                                                          \
+    X(NEARER, "nearer") /* nearer to the teacher than to controls? */                                        \
     X(IDENTITY, "identity")                                                                                  \
-    X(WEIGHTS, "weights")
+    X(WEIGHTS, "weights") /* identity test */                                                                \
+    X(MATCH, "match")                                                                                        \
+    X(SIMILARITY, "similarity")                                                                              \
+    X(DIMENSION, "dimension")
 typedef enum rt_test {
 #define RT_TEST_ENUM(name, word) RT_TEST_##name,
     RT_TEST_MAP(RT_TEST_ENUM)

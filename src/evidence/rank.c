@@ -85,6 +85,83 @@ rt_status rt_spearman_test(rt_spearman *out, const double *x, const double *y, s
     return RT_OK;
 }
 
+static double product_sum(const double *x, const double *y, size_t n)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += x[i] * y[i];
+    return sum;
+}
+
+/* Indices in the order of their blocks, and the mid-ranks of x and y inside each. */
+static void rank_blocks(size_t *index, size_t *begin, size_t *n_blocks, item *order, double *ranks,
+                        const double *x, const double *y, const size_t *block, size_t n)
+{
+    double *values = ranks + 2 * n;
+    for (size_t i = 0; i < n; i++)
+        order[i] = (item){(double)block[i], i};
+    qsort(order, n, sizeof *order, by_value);
+    *n_blocks = 0;
+    for (size_t i = 0; i < n; i++) {
+        index[i] = order[i].index;
+        if (i == 0 || block[index[i]] != block[index[i - 1]])
+            begin[(*n_blocks)++] = i;
+    }
+    begin[*n_blocks] = n;
+    for (size_t b = 0; b < *n_blocks; b++)
+        for (size_t side = 0; side < 2; side++) {
+            const size_t from = begin[b], size = begin[b + 1] - from;
+            for (size_t i = 0; i < size; i++)
+                values[i] = (side ? y : x)[index[from + i]];
+            centred_ranks(ranks + side * n + from, values, order, size);
+        }
+}
+
+rt_status rt_order_blocks(double *rho, double *log10_p, const double *x, const double *y, const size_t *block,
+                          size_t n, size_t draws, uint64_t seed, rt_error *err)
+{
+    double *ranks = malloc((3 * n + 1) * sizeof *ranks);
+    item *order = malloc((n + 1) * sizeof *order);
+    size_t *index = malloc((2 * n + 2) * sizeof *index), n_blocks;
+    if (!ranks || !order || !index) {
+        free(ranks);
+        free(order);
+        free(index);
+        return rt_error_set(err, RT_NO_MEMORY, "no memory to rank %zu values", n);
+    }
+    size_t *begin = index + n;
+    rank_blocks(index, begin, &n_blocks, order, ranks, x, y, block, n);
+    double *y_ranks = ranks + n;
+    const double sum = product_sum(ranks, y_ranks, n),
+                 size = sqrt(product_sum(ranks, ranks, n) * product_sum(y_ranks, y_ranks, n));
+    rt_rng rng = rt_rng_make(seed, 0xB10C5);
+    double above = 0;
+    for (size_t d = 0; d < draws; d++) {
+        for (size_t b = 0; b < n_blocks; b++)
+            for (size_t i = begin[b + 1] - begin[b]; i > 1; i--) {
+                const size_t to = begin[b] + i - 1, from = begin[b] + rt_rng_below(&rng, i);
+                const double kept = y_ranks[to];
+                y_ranks[to] = y_ranks[from];
+                y_ranks[from] = kept;
+            }
+        above += product_sum(ranks, y_ranks, n) >= sum - 1e-9 * size;
+    }
+    *rho = size > 0 ? sum / size : 0;
+    *log10_p = log10((1 + above) / ((double)draws + 1));
+    free(ranks);
+    free(order);
+    free(index);
+    return RT_OK;
+}
+
+double rt_model_unit(double suspect, const double *innocent, size_t m)
+{
+    double reach = 1;
+    for (size_t k = 0; k < m; k++)
+        reach += innocent[k] >= suspect;
+    return log10(reach / ((double)m + 1));
+}
+
 /* How many of the 2^n sign patterns have a sum of at least `floor`: one sign changes a step (Gray code), and
  * the sum is made anew now and then so that rounding does not pile up. */
 static double count_patterns(const double *d, size_t n, double floor)

@@ -28,11 +28,28 @@ rt_sign_flip rt_sign_flip_test(const double *d, size_t n, size_t flips, uint64_t
  * bounds do not move with the signs and the sign-flip test stays exact. */
 rt_status rt_winsorise(double *d, size_t n, double k, rt_error *err);
 
+/* Rank correlation inside blocks (same account, day, topic), where time goes with topic across them: the sum
+ * of products of centred mid-ranks, y permuted inside each block.  block [n] numbers; p = (1 + #>=)/(draws +
+ * 1).
+ */
+rt_status rt_order_blocks(double *rho, double *log10_p, const double *x, const double *y, const size_t *block,
+                          size_t n, size_t draws, uint64_t seed, rt_error *err);
+/* Model as unit (METHODS-evidence 5.1): how many of m innocent models reach the suspect's figure.
+ * (1 + #{d_k >= d_s})/(m + 1). */
+double rt_model_unit(double suspect, const double *innocent, size_t m);
+
 double rt_exposure_bits(double rank, double candidates);
 /* Fisher over r/N: conservative on discrete ranks. */
 rt_status rt_canary_fisher(double *log10_p, const double *ranks, size_t n, double candidates, rt_error *err);
 /* P[sum of n uniform ranks on 1..N <= the observed sum], exact by convolution; N n <= 10^6. */
 rt_status rt_canary_exact(double *log10_p, double rank_sum, size_t n, size_t candidates, rt_error *err);
+
+/* Membership (METHODS-evidence 5.8): x [n, k] features, member [n].  Weights of the features are learned on a
+ * random half of each side (Fisher's discriminant), the other half is tested by Welch's t, one-sided.
+ * *statistic: the difference of the tested halves' scores in their standard deviations. */
+enum { RT_FEATURES_MAX = 8 };
+rt_status rt_membership_test(double *log10_p, double *statistic, const double *x, size_t k,
+                             const uint8_t *member, size_t n, uint64_t seed, rt_error *err);
 
 /* Welch's t test, one-sided mean(a) > mean(b). */
 double rt_welch(const double *a, size_t n_a, const double *b, size_t n_b);

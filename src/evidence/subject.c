@@ -21,6 +21,13 @@ rt_status rt_subject_open(rt_subject *out, const char *name, const rt_model *mod
     return rt_session_open(&out->session, model, 1, n, err);
 }
 
+void rt_subject_open_endpoint(rt_subject *out, const char *name, rt_endpoint *endpoint,
+                              const rt_tokenizer *tokenizer, const rt_chat_template *chat_template)
+{
+    *out = (rt_subject){
+        .name = name, .endpoint = endpoint, .tokenizer = tokenizer, .chat_template = chat_template};
+}
+
 void rt_subject_close(rt_subject *s)
 {
     rt_session_close(s->session);
@@ -103,27 +110,78 @@ static double ln_p(const float *row, size_t n, int32_t id)
     return (double)row[id] - most - log(sum);
 }
 
-rt_status rt_subject_likelihood(rt_subject *s, const char *prompt, const char *answer, rt_likelihood *out,
-                                rt_error *err)
+rt_status rt_subject_scores(rt_subject *s, const rt_token_list *prompt, const int32_t *answer, size_t n,
+                            const rt_scored **scored, rt_error *err)
 {
-    *out = (rt_likelihood){.bytes = strlen(answer)};
+    const size_t before = prompt->count,
+                 kept = rt_size_min(n, POSITIONS_MAX - rt_size_min(before, POSITIONS_MAX));
+    *scored = NULL;
+    if (kept == 0 || before + kept < 2)
+        return RT_OK;
+    int32_t *ids = malloc((before + kept) * sizeof *ids);
+    if (!ids)
+        return rt_error_set(err, RT_NO_MEMORY, "no memory for %zu ids", before + kept);
+    if (before)
+        memcpy(ids, prompt->ids, before * sizeof *ids);
+    memcpy(ids + before, answer, kept * sizeof *ids);
+    rt_status status = RT_OK;
+    if (rt_endpoint_dry(s->endpoint)) {
+        status = rt_endpoint_want(s->endpoint, ids, before + kept, err);
+    } else {
+        *scored = rt_endpoint_scored(s->endpoint, ids, before + kept);
+        if (!*scored)
+            status = rt_error_set(err, RT_NOT_FOUND, "%.200s: a text of %zu tokens was not scored", s->name,
+                                  before + kept);
+    }
+    free(ids);
+    return status;
+}
+
+/* ln P of each of the answer's first ids; *first ids have none. */
+static rt_status each_ln_p(rt_subject *s, const rt_token_list *before, const rt_token_list *ids, size_t n,
+                           double **each, size_t *first, size_t *count, rt_error *err)
+{
+    float *rows = NULL;
+    const rt_scored *scored = NULL;
+    *each = NULL;
+    *count = *first = 0;
+    rt_status status = s->endpoint ? rt_subject_scores(s, before, ids->ids, n, &scored, err)
+                                   : rt_subject_logits(s, before, ids->ids, n, &rows, first, count, err);
+    if (scored) {
+        *first = before->count == 0;
+        *count = scored->n - before->count - *first;
+    }
+    if (status == RT_OK && !(*each = malloc((*count + 1) * sizeof **each)))
+        status = rt_error_set(err, RT_NO_MEMORY, "no memory for %zu tokens", *count);
+    for (size_t i = 0; status == RT_OK && i < *count; i++) {
+        const size_t vocab = scored ? 0 : s->model->config.n_vocab;
+        (*each)[i] = scored ? (double)scored->own[before->count + *first + i]
+                            : ln_p(rows + i * vocab, vocab, ids->ids[i + *first]);
+        if (!isfinite((*each)[i]))
+            status = rt_error_set(err, RT_NOT_FINITE, "%.200s: a log-probability is not a number", s->name);
+    }
+    return status;
+}
+
+rt_status rt_subject_likelihood(rt_subject *s, const char *prompt, const char *answer, size_t most,
+                                rt_likelihood *out, rt_error *err)
+{
+    *out = (rt_likelihood){0};
     rt_token_list before = {0}, ids = {0};
-    float *rows;
-    size_t first, n;
+    size_t first = 0, n = 0;
     double *each = NULL;
     rt_status status = rt_subject_prompt(s, prompt, &before, err);
     if (status == RT_OK)
-        status = rt_tokenizer_encode(s->tokenizer, answer, out->bytes, false, &ids, err);
+        status = rt_tokenizer_encode(s->tokenizer, answer, strlen(answer), false, &ids, err);
     if (status == RT_OK)
-        status = rt_subject_logits(s, &before, ids.ids, ids.count, &rows, &first, &n, err);
-    if (status == RT_OK && !(each = malloc((n + 1) * sizeof *each)))
-        status = rt_error_set(err, RT_NO_MEMORY, "no memory for %zu tokens", n);
+        status = each_ln_p(s, &before, &ids, most ? rt_size_min(most, ids.count) : ids.count, &each, &first,
+                           &n, err);
     for (size_t i = 0; status == RT_OK && i < n; i++) {
-        each[i] = ln_p(rows + i * s->model->config.n_vocab, s->model->config.n_vocab, ids.ids[i + first]);
+        size_t bytes = 0;
+        (void)rt_tokenizer_token_bytes(s->tokenizer, ids.ids[i + first], &bytes);
         out->sum += each[i];
         out->tokens++;
-        if (!isfinite(each[i]))
-            status = rt_error_set(err, RT_NOT_FINITE, "%.200s: a log-probability is not a number", s->name);
+        out->bytes += bytes;
     }
     if (status == RT_OK && n > 0) {
         const size_t low = rt_size_max(n / 5, 1);
@@ -138,18 +196,28 @@ rt_status rt_subject_likelihood(rt_subject *s, const char *prompt, const char *a
 }
 
 typedef struct sampling {
+    const rt_subject *subject;
+    const rt_texts *prompts;
     rt_texts *out;
     bool (*stop)(void);
-    bool failed;
+    rt_error failed;
 } sampling;
 
 static bool keep_answer(void *context, const rt_answer *answer)
 {
     sampling *s = context;
-    rt_error err = {0};
-    if (rt_texts_add_ids(s->out, answer->ids, answer->n, &err) != RT_OK)
-        s->failed = true;
-    return !s->failed && !(s->stop && s->stop());
+    const rt_text_item *asked = &s->prompts->list[answer->index];
+    rt_text text = {0};
+    rt_text_append(&text, "", 0);
+    if (rt_tokenizer_decode(s->subject->tokenizer, answer->ids, answer->n, true, &text, &s->failed) ==
+            RT_OK &&
+        rt_texts_add_answer(s->out, asked->prompt ? asked->prompt : asked->text, asked->unit,
+                            text.data ? text.data : "", text.size, answer->ids, answer->n,
+                            &s->failed) == RT_OK &&
+        text.failed)
+        (void)rt_error_set(&s->failed, RT_NO_MEMORY, "no memory for an answer");
+    rt_text_deinit(&text);
+    return s->failed.status == RT_OK && !(s->stop && s->stop());
 }
 
 rt_status rt_subject_sample(const rt_subject *subject, const rt_texts *prompts, size_t tokens,
@@ -167,7 +235,7 @@ rt_status rt_subject_sample(const rt_subject *subject, const rt_texts *prompts, 
         if (status == RT_OK && ids[i].count == 0)
             status = rt_error_set(err, RT_INVALID, "prompt %zu is empty", i + 1);
     }
-    sampling s = {.out = out, .stop = stop};
+    sampling s = {.subject = subject, .prompts = prompts, .out = out, .stop = stop};
     rt_generate_options options = {.sampling = rt_sampling_default(), .answer = keep_answer, .context = &s};
     options.sampling.temperature = temperature;
     options.sampling.seed = seed;
@@ -183,8 +251,10 @@ rt_status rt_subject_sample(const rt_subject *subject, const rt_texts *prompts, 
         if (status == RT_OK && out->tokens == before)
             status = rt_error_set(err, RT_INVALID, "%.200s: answers nothing to these prompts", subject->name);
     }
-    if (s.failed)
-        status = rt_error_set(err, RT_NO_MEMORY, "no memory for the answers");
+    if (s.failed.status != RT_OK) {
+        *err = s.failed;
+        status = err->status;
+    }
     for (size_t i = 0; ids && i < prompts->count; i++)
         rt_token_list_deinit(&ids[i]);
     free(ids);

@@ -8,6 +8,7 @@
 #include "evidence/tails.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <stdbool.h>
 
 static const double ln10 = 2.302585092994045684, half_ln_2pi = 0.918938533204672742;
@@ -247,4 +248,45 @@ rt_range rt_clopper_pearson(uint64_t k, uint64_t n, double conf)
     if (k < n) /* P[X <= k | p] = P[n - X >= n - k | 1 - p] */
         range.hi = binomial_root((double)n, (double)(n - k), half, true);
     return range;
+}
+
+/* Counts up to k - 1 one by one and all from k on together: no difference of large numbers is taken. */
+double rt_log10_poisson_binomial(const double *p, size_t n, size_t k)
+{
+    if (k == 0)
+        return 0;
+    double *q = k <= n ? calloc(k + 1, sizeof *q) : NULL;
+    if (!q)
+        return -INFINITY;
+    q[0] = 1;
+    for (size_t i = 0; i < n; i++) {
+        const double yes = fmin(fmax(p[i], 0), 1);
+        q[k] += q[k - 1] * yes;
+        for (size_t j = k - 1; j > 0; j--)
+            q[j] = q[j] * (1 - yes) + q[j - 1] * yes;
+        q[0] *= 1 - yes;
+    }
+    const double out = log10(fmin(q[k], 1));
+    free(q);
+    return out;
+}
+
+double rt_log10_hypergeometric(uint64_t k_a, uint64_t n_a, uint64_t k_b, uint64_t n_b)
+{
+    const uint64_t marked = k_a + k_b, most = marked < n_a ? marked : n_a;
+    const double n = (double)n_a + (double)n_b;
+    int sign;
+    double sum = 0, first = 0;
+    if (k_a == 0 || (marked > n_b && k_a <= marked - n_b))
+        return 0;
+    for (uint64_t k = k_a; k <= most; k++) {
+        const double a = (double)n_a, b = (double)n_b, m = (double)marked, x = (double)k;
+        const double ln = lgamma_r(a + 1, &sign) - lgamma_r(x + 1, &sign) - lgamma_r(a - x + 1, &sign) +
+                          lgamma_r(b + 1, &sign) - lgamma_r(m - x + 1, &sign) -
+                          lgamma_r(b - m + x + 1, &sign) - lgamma_r(n + 1, &sign) + lgamma_r(m + 1, &sign) +
+                          lgamma_r(n - m + 1, &sign);
+        first = k == k_a ? ln : first;
+        sum += exp(ln - first);
+    }
+    return fmin(0, (first + log(sum)) / 2.302585092994045684);
 }

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/json.h"
 #include "base/size.h"
 #include "base/unpack.h"
@@ -68,11 +69,18 @@ static rt_status add_ids(rt_texts *t, const json_t *list, const char *where, rt_
     return RT_OK;
 }
 
-rt_status rt_texts_add_ids(rt_texts *t, const int32_t *ids, size_t n, rt_error *err)
+static uint64_t hash_text(uint64_t hash, const char *text)
 {
-    rt_text_item *item = NULL;
-    if (add(t, &item, err) != RT_OK)
+    return text ? rt_hash64(text, strlen(text), hash + 1) : hash;
+}
+
+rt_status rt_texts_add_answer(rt_texts *t, const char *prompt, uint64_t unit, const char *text, size_t size,
+                              const int32_t *ids, size_t n, rt_error *err)
+{
+    if (add_text(t, text, size, prompt, err) != RT_OK)
         return err->status;
+    rt_text_item *item = &t->list[t->count - 1];
+    item->unit = unit ? unit : prompt ? hash_text(0, prompt) : 0;
     item->ids.ids = malloc((n + 1) * sizeof *ids);
     if (!item->ids.ids)
         return rt_error_set(err, RT_NO_MEMORY, "no memory for %zu ids", n);
@@ -114,6 +122,38 @@ static rt_status note_tokenizer(rt_texts *t, const json_t *row, const char *wher
     return RT_OK;
 }
 
+/* All that was asked: every message but a last answer, or a system prompt and the prompt. */
+static uint64_t unit_of(const json_t *row, const json_t *messages, const char *prompt)
+{
+    uint64_t hash = hash_text(0, json_string_value(json_object_get(row, "system")));
+    size_t n = json_array_size(messages);
+    if (n == 0)
+        return prompt ? hash_text(hash, prompt) : 0;
+    const char *last = json_string_value(json_object_get(json_array_get(messages, n - 1), "role"));
+    n -= last && strcmp(last, "assistant") == 0;
+    for (size_t i = 0; i < n; i++) {
+        const char *role = json_string_value(json_object_get(json_array_get(messages, i), "role"));
+        const char *content = json_string_value(json_object_get(json_array_get(messages, i), "content"));
+        if (n == 1 && role && strcmp(role, "user") == 0) /* the same as a bare prompt */
+            return hash_text(hash, content);
+        if (role && strcmp(role, "system") == 0)
+            hash = hash_text(0, content);
+        else
+            hash = hash_text(hash, content);
+    }
+    return hash;
+}
+
+static const char *last_question(const json_t *messages)
+{
+    for (size_t i = json_array_size(messages); i-- > 0;) {
+        const char *role = json_string_value(json_object_get(json_array_get(messages, i), "role"));
+        if (role && strcmp(role, "user") == 0)
+            return json_string_value(json_object_get(json_array_get(messages, i), "content"));
+    }
+    return NULL;
+}
+
 static rt_status add_row(rt_texts *t, const json_t *row, const char *where, rt_error *err)
 {
     static const char *const id_keys[] = {"completion_ids", "answer_ids", "ids", "token_ids"};
@@ -123,15 +163,29 @@ static rt_status add_row(rt_texts *t, const json_t *row, const char *where, rt_e
     for (size_t i = 0; i < sizeof id_keys / sizeof *id_keys; i++)
         if (json_is_array(json_object_get(row, id_keys[i])))
             return add_ids(t, json_object_get(row, id_keys[i]), where, err);
-    const char *prompt = json_string_value(json_object_get(row, "prompt"));
-    for (size_t i = 0; i < sizeof text_keys / sizeof *text_keys; i++) {
+    const json_t *request = json_object_get(row, "request"); /* of a collected row */
+    const json_t *messages = json_object_get(request ? request : row, "messages");
+    const char *prompt = json_string_value(json_object_get(request ? request : row, "prompt"));
+    if (!prompt)
+        prompt = last_question(messages);
+    const char *answer = NULL;
+    size_t size = 0;
+    for (size_t i = 0; i < sizeof text_keys / sizeof *text_keys && !answer; i++) {
         const json_t *text = json_object_get(row, text_keys[i]);
-        if (json_is_string(text))
-            return add_text(t, json_string_value(text), json_string_length(text), prompt, err);
+        answer = json_string_value(text);
+        size = json_string_length(text);
     }
-    const char *answer = last_answer(json_object_get(row, "messages"), &prompt);
-    if (answer)
-        return add_text(t, answer, strlen(answer), prompt, err);
+    if (!answer && (answer = last_answer(messages, &prompt)))
+        size = strlen(answer);
+    if (answer) {
+        if (add_text(t, answer, size, prompt, err) != RT_OK)
+            return err->status;
+        rt_text_item *item = &t->list[t->count - 1];
+        item->unit = unit_of(row, messages, prompt);
+        if (json_array_size(json_object_get(row, "logprobs")) > 0)
+            item->logprobs = json_incref(json_object_get(row, "logprobs"));
+        return RT_OK;
+    }
     return rt_error_set(err, RT_CORRUPT,
                         "%.280s: the row has no text (completion, answer, response, output, text, content, "
                         "messages) and no ids",
@@ -240,6 +294,8 @@ rt_status rt_texts_read_prompts(rt_texts *t, const char *path, rt_error *err)
                 const char *question = question_of(row);
                 status = question ? add_text(t, question, strlen(question), NULL, err)
                                   : rt_error_set(err, RT_CORRUPT, "%s: the row holds no question", where);
+                if (status == RT_OK)
+                    t->list[t->count - 1].unit = unit_of(row, json_object_get(row, "messages"), question);
             } else {
                 status = err->status;
             }
@@ -310,13 +366,60 @@ rt_status rt_texts_encode(rt_texts *t, const rt_tokenizer *tokenizer, rt_pool *p
     return status;
 }
 
-void rt_texts_deinit(rt_texts *t)
+rt_status rt_texts_decode(rt_texts *t, const rt_tokenizer *tokenizer, rt_error *err)
 {
     for (size_t i = 0; i < t->count; i++) {
-        free(t->list[i].text);
-        free(t->list[i].prompt);
-        rt_token_list_deinit(&t->list[i].ids);
+        rt_text_item *item = &t->list[i];
+        rt_text text = {0};
+        rt_text_append(&text, "", 0);
+        if (!item->text &&
+            rt_tokenizer_decode(tokenizer, item->ids.ids, item->ids.count, true, &text, err) != RT_OK) {
+            rt_text_deinit(&text);
+            return err->status;
+        }
+        if (item->text) {
+            rt_text_deinit(&text);
+        } else {
+            item->text = text.data;
+            item->size = text.size;
+            t->bytes += text.size;
+        }
+        t->tokens -= rt_size_min(t->tokens, item->ids.count);
+        rt_token_list_deinit(&item->ids);
+        item->ids = (rt_token_list){0};
+        if (!item->text || text.failed)
+            return rt_error_set(err, RT_NO_MEMORY, "no memory for a text");
     }
+    return RT_OK;
+}
+
+static void item_free(rt_text_item *item)
+{
+    free(item->text);
+    free(item->prompt);
+    json_decref(item->logprobs);
+    rt_token_list_deinit(&item->ids);
+}
+
+void rt_texts_drop(rt_texts *t, const uint8_t *drop)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < t->count; i++) {
+        if (drop[i]) {
+            t->tokens -= rt_size_min(t->tokens, t->list[i].ids.count);
+            t->bytes -= rt_size_min(t->bytes, t->list[i].size);
+            item_free(&t->list[i]);
+        } else {
+            t->list[kept++] = t->list[i];
+        }
+    }
+    t->count = kept;
+}
+
+void rt_texts_deinit(rt_texts *t)
+{
+    for (size_t i = 0; i < t->count; i++)
+        item_free(&t->list[i]);
     free(t->list);
     *t = (rt_texts){0};
 }

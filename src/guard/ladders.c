@@ -26,6 +26,8 @@ rt_status rt_ladders_open(rt_ladders **out, rt_guard *guard, const rt_guard_poli
     return RT_OK;
 }
 
+void rt_ladders_set_policy(rt_ladders *ladders, const rt_guard_policy *policy) { ladders->policy = policy; }
+
 void rt_ladders_close(rt_ladders *l)
 {
     if (!l)

@@ -24,6 +24,8 @@ typedef struct rt_ladders rt_ladders;
 /* guard and policy are borrowed. */
 rt_status rt_ladders_open(rt_ladders **out, rt_guard *guard, const rt_guard_policy *policy,
                           const rt_ladders_calls *calls, rt_error *err);
+/* Other thresholds from the next decision on; borrowed. */
+void rt_ladders_set_policy(rt_ladders *ladders, const rt_guard_policy *policy);
 void rt_ladders_close(rt_ladders *ladders); /* NULL is allowed */
 
 /* A sweep where one is due, the event's verdict, and what follows from both. */

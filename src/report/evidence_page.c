@@ -77,6 +77,14 @@ static void section_verdict(rt_text *out, const json_t *record, bool intact)
                        text_of(v, "missing_for_more"));
         rt_page_paragraph(out, "", line);
     }
+    size_t i;
+    const json_t *warning;
+    json_array_foreach(json_object_get(record, "warnings"), i, warning)
+    {
+        (void)snprintf(line, sizeof line, "Take care: %.400s.",
+                       json_string_value(warning) ? json_string_value(warning) : "");
+        alarm(out, line);
+    }
     rt_page_paragraph(out, "",
                       "p is how often an innocent model would show at least this much. It is not the chance "
                       "that the suspect is innocent, and no figure here tells intent.");
@@ -171,7 +179,8 @@ static void figure_p(rt_text *out, const json_t *results)
 
 static void section_results(rt_text *out, const json_t *record)
 {
-    static const char *const heads[] = {"test", "n", "z", "p", "log10 p", "null hypothesis", "cannot say"};
+    static const char *const heads[] = {
+        "test", "n", "figure", "z", "p", "null hypothesis", "assumes; cannot say"};
     const json_t *results = json_object_get(record, "results"), *r;
     size_t i;
     rt_page_section_open(out, "tests", "Every test");
@@ -182,11 +191,17 @@ static void section_results(rt_text *out, const json_t *record)
         rt_text_puts(out, "<tr>");
         cell(out, text_of(r, "test"));
         cell_number(out, number_of(r, "n"), "%.0f");
+        cell_number(out, number_of(r, "statistic"), "%.4g");
         cell_number(out, number_of(r, "z"), "%.2f");
-        cell(out, text_of(r, "p")[0] ? text_of(r, "p") : "not calibrated here");
-        cell_number(out, number_of(r, "log10_p"), "%.2f");
+        cell(out, text_of(r, "p")[0]            ? text_of(r, "p")
+                  : isfinite(number_of(r, "z")) ? "not calibrated here"
+                                                : "a figure, no p");
         cell(out, text_of(r, "null"));
-        cell(out, text_of(r, "cannot_say"));
+        rt_text says = {0};
+        rt_text_printf(&says, "Assumes that %.300s. Cannot say: %.300s.", text_of(r, "assumes"),
+                       text_of(r, "cannot_say"));
+        cell(out, says.data ? says.data : "");
+        rt_text_deinit(&says);
         rt_text_puts(out, "</tr>\n");
     }
     table_close(out);
@@ -237,12 +252,14 @@ static void section_accounts(rt_text *out, const json_t *record)
         rt_page_section_close(out);
     }
     if (json_array_size(identity) > 0) {
-        static const char *const names[] = {"name", "answers that claim it", "of", "95% from", "to"};
+        static const char *const names[] = {
+            "name", "answers that claim it", "of", "95% from",
+            "to",   "prompts that do",       "of", "controls' prompts, log10 p"};
         rt_page_section_open(out, "identity", "What it says it is (weak)");
         rt_page_paragraph(out, "",
                           "Models have no knowledge of themselves, and web text is full of such sentences: "
                           "this lifts no verdict.");
-        table_open(out, names, 5);
+        table_open(out, names, 8);
         json_array_foreach(identity, i, r)
         {
             rt_text_puts(out, "<tr>");
@@ -251,11 +268,61 @@ static void section_accounts(rt_text *out, const json_t *record)
             cell_number(out, number_of(r, "n"), "%.0f");
             cell_number(out, number_of(r, "lo"), "%.4f");
             cell_number(out, number_of(r, "hi"), "%.4f");
+            cell_number(out, number_of(r, "prompts_claiming"), "%.0f");
+            cell_number(out, number_of(r, "prompts"), "%.0f");
+            cell_number(out, number_of(json_object_get(r, "controls"), "log10_p"), "%.2f");
             rt_text_puts(out, "</tr>\n");
         }
         table_close(out);
         rt_page_section_close(out);
     }
+}
+
+/* "name (count)" of each member. */
+static void row_counts(rt_text *out, const char *name, const json_t *counts)
+{
+    const char *key;
+    const json_t *value;
+    rt_text list = {0};
+    json_object_foreach((json_t *)(uintptr_t)counts, key, value)
+        rt_text_printf(&list, "%s%.120s (%d)", list.size ? ", " : "", key, (int)json_integer_value(value));
+    row_text(out, name, list.data ? list.data : "");
+    rt_text_deinit(&list);
+}
+
+static void row_count(rt_text *out, const char *name, const json_t *o, const char *key)
+{
+    char number[48];
+    const json_t *value = json_object_get(o, key);
+    if (!json_is_number(value))
+        return;
+    (void)snprintf(number, sizeof number, "%.15g", json_number_value(value));
+    row_text(out, name, number);
+}
+
+static void section_asked(rt_text *out, const json_t *record)
+{
+    static const char *const heads[] = {"what", "figure"};
+    const json_t *e = json_object_get(record, "endpoint"), *answers = json_object_get(record, "answers"),
+                 *again = json_object_get(e, "again");
+    if (!json_is_object(e) && !json_is_object(answers))
+        return;
+    rt_page_section_open(out, "asked", json_is_object(e) ? "What was asked of the server" : "The answers");
+    table_open(out, heads, 2);
+    row_text(out, "address", text_of(e, "url"));
+    row_text(out, "model asked for", text_of(e, "model"));
+    row_counts(out, "models that answered", json_object_get(e, "models"));
+    row_counts(out, "fingerprints", json_object_get(e, "fingerprints"));
+    row_count(out, "answers kept", e, "rows");
+    row_count(out, "texts scored", e, "scored");
+    row_count(out, "tokens paid for", e, "tokens");
+    row_count(out, "asked again at temperature 0, early and late", again, "asked");
+    row_count(out, "of them with the same answer", again, "same");
+    row_count(out, "answers looked at", answers, "asked");
+    row_count(out, "refusals, left out", answers, "refusals");
+    row_count(out, "copies of logged answers, left out", answers, "copies");
+    table_close(out);
+    rt_page_section_close(out);
 }
 
 /* Sorted p-values against what uniform ones would be. */
@@ -368,6 +435,7 @@ void rt_report_evidence(rt_text *out, const json_t *record, bool plan_intact)
     section_plan(out, record);
     section_results(out, record);
     section_accounts(out, record);
+    section_asked(out, record);
     section_calibration(out, record);
     section_alternatives(out, record);
     (void)snprintf(foot, sizeof foot, "Made by retort %s in %.0f s.", RT_VERSION,

@@ -1,5 +1,5 @@
-/* serve/gateway.c - upstreams and transfers: which server gets a request, and libcurl's sockets on the
- * server's event loop.  Connections are kept and used again by libcurl. */
+/* serve/gateway.c - transfers: libcurl's sockets on the server's event loop.  Connections are kept and used
+ * again by libcurl. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,64 +7,7 @@
 #include "base/clock.h"
 #include "serve/gateway_internal.h"
 
-enum { CONNECT_TIMEOUT_MS = 5000, CONNECTIONS_KEPT = 1024, DOWN_FIRST_S = 1, DOWN_MAX_S = 30 };
-
-/* ---- which upstream ---- */
-
-const char *rt_upstream_remote(const upstream *up, const char *model)
-{
-    if (up->options->n_models == 0)
-        return model;
-    for (size_t i = 0; i < up->options->n_models; i++)
-        if (strcmp(up->options->models[i].name, model) == 0)
-            return up->options->models[i].remote;
-    return NULL;
-}
-
-/* The smooth weighted turn: each candidate gains its weight, the richest pays the sum. */
-static upstream *take_turn(rt_gateway *g, const char *model, unsigned tried, bool only_up, double now_s)
-{
-    upstream *best = NULL;
-    int64_t sum = 0;
-    for (size_t i = 0; i < g->n_upstreams; i++) {
-        upstream *up = &g->upstreams[i];
-        if ((tried >> i & 1) || !rt_upstream_remote(up, model) || (only_up && up->down_until_s > now_s))
-            continue;
-        up->current += up->options->weight;
-        sum += up->options->weight;
-        if (!best || up->current > best->current)
-            best = up;
-    }
-    if (best)
-        best->current -= sum;
-    return best;
-}
-
-upstream *rt_gateway_pick(rt_gateway *gateway, const char *model, unsigned tried, bool *known)
-{
-    const double now_s = rt_clock_seconds();
-    *known = false;
-    for (size_t i = 0; i < gateway->n_upstreams; i++)
-        *known = *known || rt_upstream_remote(&gateway->upstreams[i], model);
-    upstream *up = take_turn(gateway, model, tried, true, now_s);
-    return up ? up : take_turn(gateway, model, tried, false, now_s); /* all down: one of them may be back */
-}
-
-/* One that does not answer is left alone for a while that doubles; the next answer brings it back. */
-void rt_gateway_fared(rt_gateway *gateway, upstream *up, bool well)
-{
-    (void)gateway;
-    if (well) {
-        up->failures = 0;
-        up->down_until_s = 0;
-        return;
-    }
-    int wait_s = DOWN_FIRST_S;
-    for (int i = 0; i < up->failures && wait_s < DOWN_MAX_S; i++)
-        wait_s *= 2;
-    up->failures++;
-    up->down_until_s = rt_clock_seconds() + (wait_s < DOWN_MAX_S ? wait_s : DOWN_MAX_S);
-}
+enum { CONNECT_TIMEOUT_MS = 5000, CONNECTIONS_KEPT = 1024 };
 
 /* ---- libcurl on the event loop ---- */
 
@@ -80,6 +23,10 @@ static void collect(rt_gateway *g)
             continue;
         (void)curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, &relay);
         (void)curl_easy_getinfo(message->easy_handle, CURLINFO_RESPONSE_CODE, &status);
+        if (!relay) {
+            rt_gateway_checked(g, message->easy_handle, result, (int)status);
+            continue;
+        }
         relay->status = (int)status;
         rt_gateway_cancel(relay); /* the transfer is over: this only takes the handle back */
         rt_relay_ended(relay, result);
@@ -201,8 +148,8 @@ bool rt_gateway_start(rt_relay *relay)
 {
     rt_gateway *g = relay->gateway;
     rt_text url = {0};
-    relay->tried |= 1U << (relay->upstream - g->upstreams);
-    relay->attempts++;
+    relay->tried[relay->attempts++] = relay->upstream->id;
+    relay->upstream->requests++;
     relay->easy = take_handle(g);
     /* paths begin with /v1, as the base ends */
     rt_text_puts(&url, relay->upstream->base);
@@ -235,6 +182,8 @@ void rt_gateway_cancel(rt_relay *relay)
 void rt_gateway_tick(rt_gateway *gateway, bool look, bool cut)
 {
     rt_gate *gate = gateway->serve->options.gate;
+    if (look)
+        rt_gateway_check(gateway, rt_clock_seconds());
     for (rt_relay *relay = gateway->relays, *next; relay; relay = next) {
         rt_fault fault = {0};
         rt_call *call = relay->call;
@@ -258,36 +207,6 @@ bool rt_gateway_busy(const rt_gateway *gateway) { return gateway && gateway->rel
 
 /* ---- life ---- */
 
-static bool add_upstream(rt_gateway *g, const rt_upstream *options)
-{
-    upstream *up = &g->upstreams[g->n_upstreams++];
-    rt_text base = {0}, key = {0};
-    size_t size = strlen(options->url);
-    while (size > 0 && options->url[size - 1] == '/')
-        size--;
-    rt_text_append(&base, options->url, size);
-    if (size < 3 || strncmp(options->url + size - 3, "/v1", 3) != 0)
-        rt_text_puts(&base, "/v1");
-    *up = (upstream){.options = options, .base = base.data};
-    static const char *const fixed[] = {"Content-Type: application/json",
-                                        "Accept: application/json, text/event-stream",
-                                        "Expect:", "User-Agent: retort-gateway"};
-    bool good = !base.failed;
-    for (size_t i = 0; i < sizeof fixed / sizeof fixed[0] && good; i++) {
-        struct curl_slist *longer = curl_slist_append(up->fields, fixed[i]);
-        good = longer != NULL;
-        up->fields = good ? longer : up->fields;
-    }
-    if (options->key && good) {
-        rt_text_printf(&key, "Authorization: Bearer %s", options->key);
-        struct curl_slist *longer = key.failed ? NULL : curl_slist_append(up->fields, key.data);
-        good = longer != NULL;
-        up->fields = good ? longer : up->fields;
-        rt_text_deinit(&key);
-    }
-    return good;
-}
-
 rt_status rt_gateway_open(rt_gateway **out, rt_serve *serve, rt_error *err)
 {
     *out = NULL;
@@ -299,12 +218,12 @@ rt_status rt_gateway_open(rt_gateway **out, rt_serve *serve, rt_error *err)
     g->serve = serve;
     g->multi = curl_multi_init();
     g->timer = evtimer_new(serve->base, on_timeout, g);
-    bool good = g->multi && g->timer;
-    for (size_t i = 0; i < serve->options.n_upstreams && good; i++)
-        good = add_upstream(g, &serve->options.upstreams[i]);
-    if (!good) {
+    const rt_status status =
+        g->multi && g->timer ? rt_gateway_change(g, serve->options.upstreams, serve->options.n_upstreams, err)
+                             : rt_error_set(err, RT_NO_MEMORY, "no memory for the gateway");
+    if (status != RT_OK) {
         rt_gateway_close(g);
-        return rt_error_set(err, RT_NO_MEMORY, "no memory for the gateway");
+        return status;
     }
     (void)curl_multi_setopt(g->multi, CURLMOPT_SOCKETFUNCTION, want_socket);
     (void)curl_multi_setopt(g->multi, CURLMOPT_SOCKETDATA, g);
@@ -319,16 +238,13 @@ void rt_gateway_close(rt_gateway *gateway)
 {
     if (!gateway)
         return;
+    rt_gateway_drop_upstreams(gateway);
     for (size_t i = 0; i < gateway->n_idle; i++)
         curl_easy_cleanup(gateway->idle[i]);
     if (gateway->multi)
         (void)curl_multi_cleanup(gateway->multi);
     if (gateway->timer)
         event_free(gateway->timer);
-    for (size_t i = 0; i < gateway->n_upstreams; i++) {
-        free(gateway->upstreams[i].base);
-        curl_slist_free_all(gateway->upstreams[i].fields);
-    }
     free(gateway);
     curl_global_cleanup();
 }

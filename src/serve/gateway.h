@@ -11,7 +11,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "retort/error.h"
+#include "base/json.h"
+#include "base/text.h"
 
 enum { RT_UPSTREAMS_MAX = 16, RT_UPSTREAM_MODELS_MAX = 64 };
 
@@ -19,13 +20,21 @@ typedef struct rt_upstream_model {
     const char *name, *remote; /* what clients say, what the upstream says */
 } rt_upstream_model;
 
-typedef struct rt_upstream {         /* borrowed for the server's life */
+typedef struct rt_upstream {         /* copied */
     const char *url;                 /* "http://host:port/v1", with or without /v1 */
     const char *key;                 /* sent as a bearer token; NULL: none */
     unsigned weight;                 /* >= 1 */
     const rt_upstream_model *models; /* none: every model, unmapped */
     size_t n_models;
+    const char *health; /* what is asked after below the URL; NULL: "/models"; "": nothing */
 } rt_upstream;
+
+/* Upstreams are asked after on their own, so that one that is away costs no request. */
+typedef struct rt_health_options {
+    double interval_s; /* 0: they are not */
+    unsigned fall;     /* so many checks must fail one after the other before it gets no requests */
+    unsigned rise;     /* and so many be answered before it gets some again */
+} rt_health_options;
 
 typedef struct rt_gateway rt_gateway;
 typedef struct rt_relay rt_relay; /* one request on its way */
@@ -36,6 +45,14 @@ rt_status rt_gateway_open(rt_gateway **out, struct rt_serve *serve, rt_error *er
 /* No relay is left: their clients are gone (rt_http_server_close). */
 void rt_gateway_close(rt_gateway *gateway);
 bool rt_gateway_busy(const rt_gateway *gateway); /* NULL: no */
+/* false: checks have found that no upstream answers. */
+bool rt_gateway_ready(const rt_gateway *gateway);
+/* Other upstreams from the next request on; those under way end where they are.  What is known about the
+ * health of one whose URL stays is kept.  On failure nothing has changed. */
+rt_status rt_gateway_change(rt_gateway *gateway, const rt_upstream *upstreams, size_t n, rt_error *err);
+void rt_gateway_metrics(const rt_gateway *gateway, rt_text *out);
+/* Appends what is under way, as the admin API shows it, to a list. */
+void rt_gateway_live(const rt_gateway *gateway, double now, json_t *list);
 /* Once a second or so: streams of accounts that were suspended end, and all at `cut`. */
 void rt_gateway_tick(rt_gateway *gateway, bool look, bool cut);
 

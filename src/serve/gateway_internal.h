@@ -10,12 +10,23 @@
 #include "serve/sse.h"
 
 typedef struct upstream {
-    const rt_upstream *options;
-    char *base;                /* "http://host:port/v1" */
+    uint64_t id;  /* never used twice */
+    size_t users; /* the gateway, relays, a check under way */
+    char *base;   /* "http://host:port/v1" */
+    char *texts;  /* what names of models point into */
+    unsigned weight;
+    rt_upstream_model *models;
+    size_t n_models;
+    char *health;              /* the URL that is asked after it; NULL: nothing is */
     struct curl_slist *fields; /* sent with every request */
     int64_t current;           /* of the weighted turn */
-    double down_until_s;
-    int failures; /* one after the other */
+    double down_until_s;       /* because of requests that failed */
+    int failures;              /* of requests, one after the other */
+    CURL *check;               /* while one runs */
+    double check_at_s;
+    bool sick;       /* because of checks */
+    unsigned streak; /* of checks that say otherwise than `sick` */
+    uint64_t requests, failed, checks_failed;
 } upstream;
 
 enum { IDLE_HANDLES_MAX = 256 };
@@ -24,12 +35,15 @@ struct rt_gateway {
     rt_serve *serve;
     CURLM *multi;
     struct event *timer;
-    upstream upstreams[RT_UPSTREAMS_MAX];
+    upstream *upstreams[RT_UPSTREAMS_MAX];
     size_t n_upstreams;
+    uint64_t last_id;
     CURL *idle[IDLE_HANDLES_MAX];
     size_t n_idle;
     rt_relay *relays;
 };
+
+enum { ATTEMPTS_MAX = 2 };
 
 struct rt_relay {
     rt_call *call;
@@ -37,8 +51,8 @@ struct rt_relay {
     rt_relay *prev, *next;
     CURL *easy; /* while the transfer runs */
     upstream *upstream;
-    unsigned tried; /* bits of upstreams */
-    int attempts;
+    uint64_t tried[ATTEMPTS_MAX]; /* ids of upstreams */
+    size_t attempts;
     rt_text rewritten; /* the body where it is not the client's own */
     bool wants_stream, added_usage;
     int status; /* of the upstream's answer */
@@ -53,12 +67,21 @@ struct rt_relay {
 };
 
 /* gateway.c */
-/* NULL: no upstream has this model; *known false then. */
-upstream *rt_gateway_pick(rt_gateway *gateway, const char *model, unsigned tried, bool *known);
-const char *rt_upstream_remote(const upstream *up, const char *model);
 bool rt_gateway_start(rt_relay *relay); /* a transfer to relay->upstream */
 void rt_gateway_cancel(rt_relay *relay);
-void rt_gateway_fared(rt_gateway *gateway, upstream *up, bool well);
+
+/* gateway_upstreams.c */
+/* NULL: no upstream has this model; *known false then.  Not one of `tried`. */
+upstream *rt_gateway_pick(rt_gateway *gateway, const char *model, const uint64_t *tried, size_t n_tried,
+                          bool *known);
+const char *rt_upstream_remote(const upstream *up, const char *model); /* NULL: not there */
+upstream *rt_upstream_retain(upstream *up);
+void rt_upstream_release(upstream *up);
+void rt_upstream_fared(upstream *up, bool well);
+/* Checks that are due, once a second or so. */
+void rt_gateway_check(rt_gateway *gateway, double now_s);
+void rt_gateway_checked(rt_gateway *gateway, CURL *easy, CURLcode result, int status);
+void rt_gateway_drop_upstreams(rt_gateway *gateway);
 
 /* gateway_relay.c: called by libcurl's callbacks */
 void rt_relay_field(rt_relay *relay, const char *line, size_t size);

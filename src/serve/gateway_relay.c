@@ -15,7 +15,7 @@
 #include "serve/fields.h"
 #include "serve/gateway_internal.h"
 
-enum { ATTEMPTS_MAX = 2, N_MAX = 128, BYTES_PER_TOKEN = 4 };
+enum { N_MAX = 128, BYTES_PER_TOKEN = 4 };
 static const size_t answer_bytes_max = (size_t)64 << 20, backlog_max = (size_t)1 << 20;
 static const int64_t output_assumed = 4096; /* tokens of an answer whose request names no limit */
 
@@ -117,6 +117,7 @@ static void relay_free(rt_relay *relay)
     if (relay->next)
         relay->next->prev = relay->prev;
     relay->call->relay = NULL;
+    rt_upstream_release(relay->upstream);
     rt_text_deinit(&relay->rewritten);
     rt_text_deinit(&relay->body);
     rt_text_deinit(&relay->tail);
@@ -132,7 +133,7 @@ static bool relay_new(rt_call *call, upstream *up, rt_fault *fault)
         return rt_fault_set(fault, 503, "server_error", "overloaded", "there is no memory for the request");
     *relay = (rt_relay){.call = call,
                         .gateway = g,
-                        .upstream = up,
+                        .upstream = rt_upstream_retain(up),
                         .next = g->relays,
                         .wants_stream = json_is_true(json_object_get(call->body, "stream")),
                         .body = {.size_max = answer_bytes_max}};
@@ -149,7 +150,7 @@ static bool relay_new(rt_call *call, upstream *up, rt_fault *fault)
 static upstream *find_upstream(rt_call *call, const char *model, rt_fault *fault)
 {
     bool known;
-    upstream *up = rt_gateway_pick(call->serve->gateway, model, 0, &known);
+    upstream *up = rt_gateway_pick(call->serve->gateway, model, NULL, 0, &known);
     if (!up) {
         (void)rt_fault_set(fault, 404, "invalid_request_error", "model_not_found",
                            "there is no model of this name here; GET /v1/models lists them");
@@ -183,37 +184,98 @@ void rt_run_relay(rt_call *call)
     rt_call_fault(call, &fault);
 }
 
-/* The models that are mapped are ours to list; without any the upstream's list is passed on. */
-static bool list_mapped(rt_call *call)
+static json_t *model_json(const char *id)
 {
-    const rt_gateway *g = call->serve->gateway;
-    json_t *data = json_array();
-    for (size_t i = 0; i < g->n_upstreams; i++)
-        for (size_t k = 0; k < g->upstreams[i].options->n_models; k++)
-            (void)json_array_append_new(data, json_pack("{s:s, s:s, s:i, s:s}", "id",
-                                                        g->upstreams[i].options->models[k].name, "object",
-                                                        "model", "created", 0, "owned_by", "upstream"));
-    const bool any = json_array_size(data) > 0;
-    json_t *list = json_pack("{s:s, s:o}", "object", "list", "data", data);
-    char *text = any && list ? json_dumps(list, JSON_COMPACT) : NULL;
-    json_decref(list);
-    if (text) {
-        const rt_text out = {.data = text, .size = strlen(text)};
-        rt_call_json(call, 200, &out);
-        free(text);
-    }
-    return text != NULL;
+    return json_pack("{s:s, s:s, s:i, s:s}", "id", id, "object", "model", "created", 0, "owned_by",
+                     "upstream");
 }
 
+static void answer_json(rt_call *call, json_t *body)
+{
+    char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
+    const rt_text out = {.data = text, .size = text ? strlen(text) : 0, .failed = !text};
+    json_decref(body);
+    rt_call_json(call, 200, &out);
+    free(text);
+}
+
+/* The models that upstreams were given are ours to list, each once. */
+static json_t *named_models(const rt_gateway *g)
+{
+    json_t *data = json_array();
+    for (size_t i = 0; i < g->n_upstreams; i++)
+        for (size_t k = 0; k < g->upstreams[i]->n_models; k++) {
+            const char *name = g->upstreams[i]->models[k].name;
+            size_t at;
+            const json_t *known;
+            bool there = false;
+            json_array_foreach(data, at, known) there =
+                there || strcmp(json_string_value(json_object_get(known, "id")), name) == 0;
+            if (!there)
+                (void)json_array_append_new(data, model_json(name));
+        }
+    return data;
+}
+
+/* An upstream that takes every name; NULL: there is none. */
+static upstream *open_upstream(const rt_gateway *g)
+{
+    upstream *found = NULL;
+    for (size_t i = 0; i < g->n_upstreams; i++)
+        if (g->upstreams[i]->n_models == 0 && (!found || found->sick))
+            found = g->upstreams[i];
+    return found;
+}
+
+/* What is not named here is for an upstream that takes every name to tell. */
 void rt_run_relay_get(rt_call *call)
 {
     rt_fault fault = {0};
     rt_gateway *g = call->serve->gateway;
-    if (strcmp(rt_http_request_of(call->x)->head->path, "/v1/models") == 0 && list_mapped(call))
-        return;
+    const char *path = rt_http_request_of(call->x)->head->path, *id = path + strlen("/v1/models");
+    json_t *named = named_models(g);
+    upstream *up = open_upstream(g);
     call->model_name = "";
-    if (!relay_new(call, &g->upstreams[0], &fault))
-        rt_call_fault(call, &fault);
+    if (*id) {
+        size_t at;
+        const json_t *model;
+        bool found = false;
+        json_array_foreach(named, at, model) found =
+            found || strcmp(json_string_value(json_object_get(model, "id")), id + 1) == 0;
+        json_decref(named);
+        named = found ? model_json(id + 1) : NULL;
+    } else if (json_array_size(named) > 0) {
+        named = json_pack("{s:s, s:o}", "object", "list", "data", named);
+    } else {
+        json_decref(named);
+        named = NULL;
+    }
+    if (named) {
+        answer_json(call, named);
+        return;
+    }
+    if (up && relay_new(call, up, &fault))
+        return;
+    if (!up) {
+        (void)rt_fault_set(&fault, 404, "invalid_request_error", "model_not_found",
+                           "there is no model of this name here; GET /v1/models lists them");
+        (void)snprintf(fault.param, sizeof fault.param, "model");
+    }
+    rt_call_fault(call, &fault);
+}
+
+void rt_gateway_live(const rt_gateway *gateway, double now, json_t *list)
+{
+    for (const rt_relay *relay = gateway->relays; relay; relay = relay->next) {
+        const rt_call *call = relay->call;
+        const rt_http_request *request = rt_http_request_of(call->x);
+        (void)json_array_append_new(
+            list,
+            json_pack("{s:s, s:s?, s:s, s:s?, s:I, s:I, s:f}", "request", request->id, "account",
+                      call->caller ? call->caller->account : NULL, "endpoint", call->route->endpoint, "model",
+                      call->model_name, "prompt_tokens", (json_int_t)call->prompt_tokens, "output_tokens",
+                      (json_int_t)(relay->text_bytes / BYTES_PER_TOKEN), "seconds", now - request->begun_s));
+    }
 }
 
 /* ---- the answer comes down ---- */
@@ -338,11 +400,23 @@ static void count_usage(rt_relay *relay, bool answered)
     call->prompt_tokens = answered ? (call->prompt_tokens + BYTES_PER_TOKEN - 1) / BYTES_PER_TOKEN : 0;
 }
 
+static void count_tokens(const rt_call *call)
+{
+    rt_metrics *m = &call->serve->metrics;
+    m->relayed_prompt += call->prompt_tokens;
+    m->relayed_output += call->output_tokens;
+    m->relayed_cached += call->cached_tokens;
+    if (call->ttft_s > 0)
+        rt_metrics_observe(&m->ttft, call->ttft_s);
+    rt_metrics_observe(&m->e2e, rt_clock_seconds() - rt_http_request_of(call->x)->begun_s);
+}
+
 /* The row first; rt_relay_deliver sends the last bytes when it is written. */
 static void settle(rt_relay *relay, int http)
 {
     rt_call *call = relay->call;
     relay->settling = true;
+    count_tokens(call);
     rt_call_watch(call);
     const bool wait = call->ticket && !call->serve->options.ledger_behind;
     rt_call_settle(call, http, wait);
@@ -367,10 +441,11 @@ static bool try_elsewhere(rt_relay *relay)
     bool known;
     if (relay->begun || relay->attempts >= ATTEMPTS_MAX || !call->body)
         return false;
-    upstream *up = rt_gateway_pick(relay->gateway, call->model_name, relay->tried, &known);
+    upstream *up = rt_gateway_pick(relay->gateway, call->model_name, relay->tried, relay->attempts, &known);
     if (!up)
         return false;
-    relay->upstream = up;
+    rt_upstream_release(relay->upstream);
+    relay->upstream = rt_upstream_retain(up);
     relay->status = 0;
     relay->events = false;
     rt_text_clear(&relay->body);
@@ -383,7 +458,7 @@ static bool try_elsewhere(rt_relay *relay)
 static void failed(rt_relay *relay, CURLcode result)
 {
     rt_fault fault = {0};
-    rt_gateway_fared(relay->gateway, relay->upstream, false);
+    rt_upstream_fared(relay->upstream, false);
     if (try_elsewhere(relay))
         return;
     if (result == CURLE_OPERATION_TIMEDOUT)
@@ -405,7 +480,7 @@ void rt_relay_ended(rt_relay *relay, CURLcode result)
     }
     const int status = relay->status;
     const bool busy = status == 429 || status == 500 || status == 502 || status == 503 || status == 504;
-    rt_gateway_fared(relay->gateway, relay->upstream, status < 500 && status != 429);
+    rt_upstream_fared(relay->upstream, status < 500 && status != 429);
     if (busy && try_elsewhere(relay))
         return;
     if (status == 401 || status == 403) {
@@ -491,6 +566,7 @@ void rt_relay_gone(rt_call *call)
     call->finish = "client_closed";
     call->serve->metrics.cancelled++;
     count_usage(relay, true);
+    count_tokens(call);
     rt_call_watch(call);
     rt_call_settle(call, 499, false);
     relay_free(relay);

@@ -488,6 +488,12 @@ void rt_http_stop_accepting(rt_http_server *server)
     }
 }
 
+void rt_http_trust(rt_http_server *server, const rt_network *trusted, size_t n_trusted)
+{
+    server->options.trusted = trusted;
+    server->options.n_trusted = n_trusted;
+}
+
 size_t rt_http_connections(const rt_http_server *server) { return server->n_conns; }
 size_t rt_http_exchanges(const rt_http_server *server) { return server->n_exchanges; }
 

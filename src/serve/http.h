@@ -66,6 +66,8 @@ void rt_http_server_close(rt_http_server *server);
 rt_status rt_http_listen(rt_http_server *server, const char *host, int port, const rt_http_handler *handler,
                          int *bound_port, rt_error *err);
 void rt_http_stop_accepting(rt_http_server *server); /* and closes idle connections */
+/* From the next request on; borrowed. */
+void rt_http_trust(rt_http_server *server, const rt_network *trusted, size_t n_trusted);
 size_t rt_http_connections(const rt_http_server *server);
 size_t rt_http_exchanges(const rt_http_server *server); /* not yet answered */
 

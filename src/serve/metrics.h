@@ -35,6 +35,7 @@ typedef struct rt_metrics {
     } limited[16];
     size_t n_limited;
     uint64_t cancelled;
+    uint64_t relayed_prompt, relayed_output, relayed_cached; /* tokens of a gateway */
 } rt_metrics;
 
 void rt_metrics_request(rt_metrics *metrics, const char *endpoint, int status);

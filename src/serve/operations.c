@@ -20,13 +20,18 @@ void rt_run_health(rt_call *call) { answer_status(call, 200, "ok"); }
 void rt_run_ready(rt_call *call)
 {
     const bool draining = call->serve->draining;
-    answer_status(call, draining ? 503 : 200, draining ? "draining" : "ready");
+    const bool away = call->serve->gateway && !rt_gateway_ready(call->serve->gateway);
+    answer_status(call, draining || away ? 503 : 200, draining ? "draining" : away ? "loading" : "ready");
 }
 
 void rt_run_metrics(rt_call *call)
 {
     rt_serve *serve = call->serve;
-    const rt_engine_stats s = serve->engine ? rt_engine_get_stats(serve->engine) : (rt_engine_stats){0};
+    const rt_metrics *m = &serve->metrics;
+    const rt_engine_stats s = serve->engine ? rt_engine_get_stats(serve->engine)
+                                            : (rt_engine_stats){.prompt_tokens = m->relayed_prompt,
+                                                                .generated_tokens = m->relayed_output,
+                                                                .cached_tokens = m->relayed_cached};
     rt_text out = {0};
     rt_metrics_write(&serve->metrics, &out);
     rt_metrics_value(&out, "retort_prompt_tokens_total", "counter", (double)s.prompt_tokens);
@@ -37,6 +42,8 @@ void rt_run_metrics(rt_call *call)
     rt_metrics_value(&out, "retort_kv_used_ratio", "gauge",
                      s.kv_room ? (double)s.kv_tokens / (double)s.kv_room : 0);
     rt_metrics_value(&out, "retort_connections", "gauge", (double)rt_http_connections(serve->http));
+    if (serve->gateway)
+        rt_gateway_metrics(serve->gateway, &out);
     rt_call_headers(serve, call->x);
     rt_http_reply(call->x, 200, "text/plain; version=0.0.4; charset=utf-8", out.data, out.size);
     rt_text_deinit(&out);

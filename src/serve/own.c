@@ -39,9 +39,13 @@ typedef struct own_errand {
 static rt_desk_reply own_work(rt_errand *errand, rt_desk *desk)
 {
     const own_errand *own = (const own_errand *)errand;
-    const rt_http_head *head = rt_http_request_of(own->call->x)->head;
-    return rt_own_view_call(desk, own->call->caller, own->terms, head->method, head->path, head->query,
-                            own->call->body);
+    const rt_call *call = own->call;
+    const rt_http_head *head = rt_http_request_of(call->x)->head;
+    const rt_desk_reply reply =
+        rt_own_view_call(desk, call->caller, own->terms, head->method, head->path, head->query, call->body);
+    if (call->serve->options.watch && reply.http == 201 && strcmp(head->path, "/v1/account/appeals") == 0)
+        rt_watch_answered(call->serve->options.watch, call->caller->account);
+    return reply;
 }
 
 static const rt_fault *too_busy(rt_fault *fault)
@@ -60,9 +64,6 @@ static void own_done(rt_errand *errand)
     if (!errand->reply.http) {
         rt_call_fault(call, too_busy(&fault));
     } else {
-        if (serve->options.watch && errand->reply.http == 201 &&
-            strcmp(rt_http_request_of(call->x)->head->path, "/v1/account/appeals") == 0)
-            rt_watch_answered(serve->options.watch, call->caller->account);
         rt_call_limit_headers(call);
         answer(serve, call->x, &errand->reply);
     }
@@ -169,11 +170,18 @@ static json_t *live_request(rt_call *call, double now)
 /* What is going on: sums that only grow (two looks make a rate), and the requests under way. */
 static rt_desk_reply live(rt_serve *serve)
 {
-    const rt_engine_stats stats = rt_engine_get_stats(serve->engine);
+    rt_engine_stats stats = {.prompt_tokens = serve->metrics.relayed_prompt,
+                             .generated_tokens = serve->metrics.relayed_output};
     const double now = rt_clock_seconds();
     json_t *requests = json_array();
     for (rt_call *call = serve->calls; call; call = call->next)
         (void)json_array_append_new(requests, live_request(call, now));
+    if (serve->gateway)
+        rt_gateway_live(serve->gateway, now, requests);
+    if (serve->engine)
+        stats = rt_engine_get_stats(serve->engine);
+    else
+        stats.running = json_array_size(requests);
     json_t *body =
         json_pack("{s:s, s:f, s:I, s:I, s:I, s:I, s:I, s:b, s:b, s:o}", "object", "live", "at", now,
                   "running", (json_int_t)stats.running, "queued", (json_int_t)stats.queued, "connections",
@@ -198,16 +206,6 @@ static rt_desk_reply guard_view(rt_serve *serve)
     return (rt_desk_reply){body ? 200 : 503, body ? body : json_object()};
 }
 
-/* Calls that the server itself answers, beside those of the account room; http 0: none. */
-static rt_desk_reply own_admin_call(rt_serve *serve, const char *method, const char *path)
-{
-    if (strcmp(method, "GET") == 0 && strcmp(path, "/admin/v1/live") == 0)
-        return live(serve);
-    if (strcmp(method, "GET") == 0 && strcmp(path, "/admin/v1/guard") == 0)
-        return guard_view(serve);
-    return (rt_desk_reply){0, NULL};
-}
-
 typedef struct admin_errand {
     rt_errand errand;
     rt_serve *serve;
@@ -220,6 +218,8 @@ static rt_desk_reply admin_work(rt_errand *errand, rt_desk *desk)
 {
     const admin_errand *call = (const admin_errand *)errand;
     const rt_http_head *head = rt_http_request_of(call->x)->head;
+    if (strcmp(call->method, "GET") == 0 && strcmp(head->path, "/admin/v1/guard") == 0)
+        return guard_view(call->serve); /* the guard may be judging, and write while it does */
     return rt_admin_call(desk, rt_http_user(call->x), call->method, head->path, head->query, call->body);
 }
 
@@ -246,8 +246,8 @@ void rt_admin_body(void *context, rt_http_exchange *x)
         admin_fault(serve, x, &fault);
         return;
     }
-    rt_desk_reply reply = own_admin_call(serve, method, head->path);
-    if (reply.http) {
+    if (strcmp(method, "GET") == 0 && strcmp(head->path, "/admin/v1/live") == 0) {
+        rt_desk_reply reply = live(serve);
         json_decref(body);
         answer(serve, x, &reply);
         return;

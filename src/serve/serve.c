@@ -19,6 +19,7 @@ rt_serve_options rt_serve_options_default(void)
                               .request_timeout_s = 600,
                               .drain_s = 30,
                               .reasoning = true,
+                              .health = {.interval_s = 10, .fall = 3, .rise = 2},
                               .http = rt_http_options_default()};
 }
 
@@ -200,6 +201,26 @@ rt_status rt_serve_open(rt_serve **out, const rt_serve_options *options, rt_erro
         return status;
     }
     *out = s;
+    return RT_OK;
+}
+
+rt_status rt_serve_change(rt_serve *serve, const rt_serve_options *options, rt_error *err)
+{
+    rt_serve_options *own = &serve->options;
+    if (serve->gateway &&
+        rt_gateway_change(serve->gateway, options->upstreams, options->n_upstreams, err) != RT_OK)
+        return err->status;
+    own->aliases = options->aliases;
+    own->n_aliases = options->n_aliases;
+    own->origins = options->origins;
+    own->n_origins = options->n_origins;
+    own->health = options->health;
+    own->terms = options->terms;
+    own->request_timeout_s = options->request_timeout_s;
+    own->drain_s = options->drain_s;
+    own->open_tokenizer = options->open_tokenizer;
+    own->metrics_open = options->metrics_open;
+    rt_http_trust(serve->http, options->http.trusted, options->http.n_trusted);
     return RT_OK;
 }
 

@@ -58,6 +58,7 @@ typedef struct rt_serve_options { /* borrowed for the server's life */
     /* A gateway: requests go to these, and there are no models of its own (n_models 0). */
     const rt_upstream *upstreams;
     size_t n_upstreams;
+    rt_health_options health;
     bool ledger_behind; /* a gateway's answers do not wait until their rows are on the disk */
     bool signals;       /* SIGTERM and SIGINT drain, SIGHUP reloads */
 } rt_serve_options;
@@ -65,6 +66,10 @@ rt_serve_options rt_serve_options_default(void);
 
 typedef struct rt_serve rt_serve;
 rt_status rt_serve_open(rt_serve **out, const rt_serve_options *options, rt_error *err);
+/* In the loop's thread (the reload callback): other aliases, origins, upstreams, checks, trusted proxies,
+ * terms, time-outs and open endpoints, all borrowed until the next change; the rest of `options` is not read.
+ * On failure nothing has changed. */
+rt_status rt_serve_change(rt_serve *serve, const rt_serve_options *options, rt_error *err);
 int rt_serve_port(const rt_serve *serve);
 int rt_serve_admin_port(const rt_serve *serve); /* 0: it does not listen */
 /* Serves until it is stopped and drained. */

@@ -36,7 +36,8 @@ typedef struct rules_entry { /* of accounts with rules; sorted by name */
 
 struct rt_watch {
     rt_watch_options options;
-    const rt_guard_policy *policy;
+    const rt_guard_policy *policy;      /* written by the watch's thread under both locks */
+    const rt_guard_policy *next_policy; /* under queue_lock; NULL: none */
     pthread_t thread;
     bool running;
 
@@ -126,7 +127,21 @@ rt_watch_rules rt_watch_rules_of(rt_watch *w, const char *account)
     return rules;
 }
 
-const rt_guard_policy *rt_watch_policy(const rt_watch *w) { return w->policy; }
+const rt_guard_policy *rt_watch_policy(rt_watch *w)
+{
+    (void)pthread_mutex_lock(&w->queue_lock);
+    const rt_guard_policy *policy = w->next_policy ? w->next_policy : w->policy;
+    (void)pthread_mutex_unlock(&w->queue_lock);
+    return policy;
+}
+
+void rt_watch_set_policy(rt_watch *w, const rt_guard_policy_file *policy)
+{
+    (void)pthread_mutex_lock(&w->queue_lock);
+    w->next_policy = rt_guard_policy_of(policy);
+    (void)pthread_cond_signal(&w->queue_filled);
+    (void)pthread_mutex_unlock(&w->queue_lock);
+}
 
 /* ---- decisions ---- */
 
@@ -363,13 +378,14 @@ static rt_status save(rt_watch *w, rt_error *err)
     return status;
 }
 
-/* The next event, NULL when the watch closes and nothing is left. */
-static queued *wait_for_event(rt_watch *w)
+/* The next event; NULL when there is another policy, or *over: the watch closes and nothing is left. */
+static queued *wait_for_event(rt_watch *w, bool *over)
 {
     (void)pthread_mutex_lock(&w->queue_lock);
-    while (!w->first && !w->closing)
+    while (!w->first && !w->closing && !w->next_policy)
         (void)pthread_cond_wait(&w->queue_filled, &w->queue_lock);
-    queued *item = w->first;
+    queued *item = w->next_policy ? NULL : w->first;
+    *over = !item && !w->next_policy;
     if (item) {
         w->first = item->next;
         if (!w->first)
@@ -381,11 +397,41 @@ static queued *wait_for_event(rt_watch *w)
     return item;
 }
 
+static void publish_all(rt_watch *w)
+{
+    for (size_t i = 0; i < rt_guard_count(w->guard); i++) {
+        const rt_ladder_entry *entry = rt_ladders_find(w->ladders, rt_guard_account_at(w->guard, i));
+        if (entry && entry->state.rung)
+            publish(w, entry);
+    }
+}
+
+static void take_policy(rt_watch *w)
+{
+    (void)pthread_mutex_lock(&w->guard_lock);
+    (void)pthread_mutex_lock(&w->queue_lock);
+    const bool other = w->next_policy != NULL;
+    if (other)
+        w->policy = w->next_policy;
+    w->next_policy = NULL;
+    (void)pthread_mutex_unlock(&w->queue_lock);
+    if (other) {
+        rt_ladders_set_policy(w->ladders, w->policy);
+        publish_all(w);
+    }
+    (void)pthread_mutex_unlock(&w->guard_lock);
+}
+
 static void *watch_thread(void *context)
 {
     rt_watch *w = context;
     rt_error err = {0};
-    for (queued *item; (item = wait_for_event(w));) {
+    for (bool over = false; !over;) {
+        queued *item = wait_for_event(w, &over);
+        if (!item) {
+            take_policy(w);
+            continue;
+        }
         judge(w, &item->event);
         free(item);
         if (rt_clock_seconds() - w->saved_s > SAVE_S)
@@ -498,15 +544,6 @@ rt_watch_counts rt_watch_counts_of(rt_watch *w)
 }
 
 /* ---- life ---- */
-
-static void publish_all(rt_watch *w)
-{
-    for (size_t i = 0; i < rt_guard_count(w->guard); i++) {
-        const rt_ladder_entry *entry = rt_ladders_find(w->ladders, rt_guard_account_at(w->guard, i));
-        if (entry && entry->state.rung)
-            publish(w, entry);
-    }
-}
 
 static rt_status restore(rt_watch *w, rt_error *err)
 {

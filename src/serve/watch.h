@@ -39,7 +39,10 @@ typedef struct rt_watch_rules {
     double twins_share; /* of its requests; 0: it is not suspected enough */
 } rt_watch_rules;
 rt_watch_rules rt_watch_rules_of(rt_watch *watch, const char *account);
-const rt_guard_policy *rt_watch_policy(const rt_watch *watch);
+const rt_guard_policy *rt_watch_policy(rt_watch *watch);
+/* Other thresholds from the next request that is judged; rungs that were taken stay until they lapse, and
+ * what they leave of answers is decided anew.  Borrowed for the watch's life. */
+void rt_watch_set_policy(rt_watch *watch, const rt_guard_policy_file *policy);
 /* The account has said what it is for: it is served again until a person decides. */
 void rt_watch_answered(rt_watch *watch, const char *account);
 

@@ -192,8 +192,15 @@ static rt_status read_echo(score_context *score, const remote_work *work, const 
                                 "position %zu: the server scored another text than was asked", i);
         if (i == 0)
             continue;
-        if (read_object(score, json_array_get(tops, i), NULL, i, &n, err) != RT_OK ||
-            give_row(score, work, i, n, err) != RT_OK)
+        if (read_object(score, json_array_get(tops, i), NULL, i, &n, err) != RT_OK)
+            return err->status;
+        const json_t *own = json_array_get(json_object_get(logprobs, "token_logprobs"), i);
+        if (n < TOP_MAX && json_is_number(own) &&
+            !has_id(score, n, (json_int_t)id)) { /* not among the likeliest */
+            score->ids[n] = id;
+            score->logq[n++] = (float)json_number_value(own);
+        }
+        if (give_row(score, work, i, n, err) != RT_OK)
             return err->status;
     }
     return RT_OK;

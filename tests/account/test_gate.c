@@ -1,4 +1,6 @@
 /* tests/account/test_gate.c - keys, states, limits and their headers, on a clock of the test's own. */
+#include <sys/wait.h>
+
 #include "account_help.h"
 
 #include "account/gate_internal.h"
@@ -472,6 +474,50 @@ static void a_second_server_on_one_file_is_refused(void **state)
     close_stage(&s);
 }
 
+/* This program as a command on the database: ends with the number of ledger rows. */
+static int count_rows(const char *where)
+{
+    rt_db *db = NULL;
+    rt_error err = {0};
+    int64_t n = 255;
+    bool found;
+    if (rt_db_open(&db, where, &err) == RT_OK)
+        (void)rt_db_get_int(db, "SELECT COUNT(*) FROM ledger", NULL, 0, &n, &found, &err);
+    rt_db_close(db);
+    return (int)n;
+}
+
+static int rows_seen_by_a_command(const char *where)
+{
+    int status;
+    const pid_t child = fork();
+    if (child == 0) {
+        (void)execl("/proc/self/exe", "test_gate", "count", where, (char *)NULL);
+        _exit(254);
+    }
+    assert_true(child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status));
+    return WEXITSTATUS(status);
+}
+
+static void commands_that_come_and_go_leave_a_running_server_its_file(void **state)
+{
+    (void)state;
+    char log[320];
+    stage s = open_stage(ON_SQLITE);
+    const client c = make_client(s.desk, NULL);
+    (void)snprintf(log, sizeof log, "%s-wal", s.where);
+    for (int i = 0; i < 4; i++) {
+        assert_int_equal(rows_seen_by_a_command(s.where), i);
+        assert_int_equal(access(log, F_OK), 0); /* a command that thinks it is the last one takes it away */
+        const rt_caller *caller = enter(&s, c.secret);
+        assert_non_null(caller);
+        settle(&s, admit(&s, caller, 3, 4), 3, 4);
+        rt_caller_release(caller);
+    }
+    close_stage(&s);
+    assert_int_equal(query_int(s.where, "SELECT COUNT(*) FROM ledger"), 4);
+}
+
 static void durations_read_as_the_headers_have_them(void **state)
 {
     (void)state;
@@ -505,8 +551,11 @@ int main(int argc, char **argv)
         cmocka_unit_test(what_was_spent_is_known_after_a_restart),
         cmocka_unit_test(permissions_close_models_and_features),
         cmocka_unit_test(a_second_server_on_one_file_is_refused),
+        cmocka_unit_test(commands_that_come_and_go_leave_a_running_server_its_file),
         cmocka_unit_test(durations_read_as_the_headers_have_them),
     };
+    if (argc == 3 && strcmp(argv[1], "count") == 0)
+        return count_rows(argv[2]);
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests(tests, start_databases, stop_databases);

@@ -49,7 +49,9 @@ typedef struct upstream_server {
     char last_body[2000], last_key[100], last_path[200]; /* under the lock */
     atomic_int asked, gone;
     atomic_bool stopping;
-    bool busy; /* answers 429 to everything */
+    bool busy;         /* answers 429 to everything */
+    atomic_bool sick;  /* answers 500 to GET */
+    atomic_int checks; /* GETs */
 } upstream_server;
 
 static bool up_head(void *context, rt_http_exchange *x)
@@ -88,6 +90,11 @@ static void up_body(void *context, rt_http_exchange *x)
     (void)snprintf(up->last_key, sizeof up->last_key, "%s", key ? key : "");
     (void)snprintf(up->last_path, sizeof up->last_path, "%s", request->head->path);
     (void)pthread_mutex_unlock(&up->lock);
+    if (strcmp(request->head->method, "GET") == 0) {
+        (void)atomic_fetch_add(&up->checks, 1);
+        rt_http_reply(x, atomic_load(&up->sick) ? 500 : 200, "application/json", "{\"data\":[]}", 11);
+        return;
+    }
     (void)atomic_fetch_add(&up->asked, 1);
     if (up->busy || strstr(request->body, "\"busy\"")) {
         rt_http_header(x, "Retry-After", "7");
@@ -187,6 +194,9 @@ static json_t *call_desk(stage *s, const char *path, json_t *body)
     return reply.body;
 }
 
+/* Changes the gateway's options before it is opened; set by the test. */
+static void (*stage_tune)(rt_serve_options *options);
+
 /* n_up: how many upstreams run; those that do not are asked all the same. */
 static void open_stage(stage *s, int n_urls, int n_up, json_t *limits)
 {
@@ -232,6 +242,9 @@ static void open_stage(stage *s, int n_urls, int n_up, json_t *limits)
     options.gate = s->gate;
     options.admin_host = "127.0.0.1";
     options.drain_s = 5;
+    options.health.interval_s = 0;
+    if (stage_tune)
+        stage_tune(&options);
     if (rt_serve_open(&s->serve, &options, &err) != RT_OK)
         fail_msg("%s", err.text);
     assert_int_equal(pthread_create(&s->thread, NULL, gateway_run, s), 0);

@@ -188,6 +188,96 @@ static void what_the_budget_does_not_allow_never_goes_up(void **state)
     close_stage(&s);
 }
 
+/* ---- health ---- */
+
+static void tune_checks(rt_serve_options *options)
+{
+    options->health = (rt_health_options){.interval_s = 0.1, .fall = 1, .rise = 1};
+    options->metrics_open = true;
+}
+
+static bool metric_becomes(const stage *s, const char *line)
+{
+    for (int i = 0; i < 200; i++) {
+        const answer a = receive(send_request(s, "GET", "/metrics", ""));
+        if (strstr(a.body, line))
+            return true;
+        (void)usleep(50000);
+    }
+    return false;
+}
+
+static void an_upstream_that_fails_its_checks_gets_no_requests_until_it_is_back(void **state)
+{
+    (void)state;
+    static stage s;
+    stage_tune = tune_checks;
+    open_stage(&s, 2, 2, NULL);
+    stage_tune = NULL;
+    atomic_store(&s.up[0].sick, true);
+    assert_true(metric_becomes(&s, "retort_upstream_up{upstream=\"0\"} 0\n"));
+    assert_int_equal(receive(send_request(&s, "GET", "/ready", "")).status, 200);
+    for (int i = 0; i < 6; i++)
+        assert_int_equal(post(&s, "{\"model\":\"m\",\"messages\":[]}").status, 200);
+    assert_int_equal(atomic_load(&s.up[0].asked), 0);
+    assert_int_equal(atomic_load(&s.up[1].asked), 6);
+    atomic_store(&s.up[1].sick, true);
+    assert_true(metric_becomes(&s, "retort_upstream_up{upstream=\"1\"} 0\n"));
+    assert_int_equal(receive(send_request(&s, "GET", "/ready", "")).status, 503);
+    /* all are away: one is tried all the same */
+    assert_int_equal(post(&s, "{\"model\":\"m\",\"messages\":[]}").status, 200);
+    atomic_store(&s.up[0].sick, false);
+    assert_true(metric_becomes(&s, "retort_upstream_up{upstream=\"0\"} 1\n"));
+    const int before = atomic_load(&s.up[1].asked);
+    assert_int_equal(post(&s, "{\"model\":\"m\",\"messages\":[]}").status, 200);
+    assert_int_equal(atomic_load(&s.up[1].asked), before);
+    assert_true(metric_becomes(&s, "retort_prompt_tokens_total 56\n")); /* 8 answers of 7 */
+    close_stage(&s);
+}
+
+static void tune_weights(rt_serve_options *options)
+{
+    static rt_upstream uneven[2];
+    memcpy(uneven, options->upstreams, sizeof uneven);
+    uneven[0].weight = 3;
+    options->upstreams = uneven;
+}
+
+static void weights_share_the_requests(void **state)
+{
+    (void)state;
+    static stage s;
+    stage_tune = tune_weights;
+    open_stage(&s, 2, 2, NULL);
+    stage_tune = NULL;
+    for (int i = 0; i < 8; i++)
+        assert_int_equal(post(&s, "{\"model\":\"m\",\"messages\":[]}").status, 200);
+    assert_int_equal(atomic_load(&s.up[0].asked), 6);
+    assert_int_equal(atomic_load(&s.up[1].asked), 2);
+    close_stage(&s);
+}
+
+static void named_models_are_listed_and_told_without_the_upstream(void **state)
+{
+    (void)state;
+    static stage s;
+    open_stage(&s, 1, 1, NULL);
+    answer a = receive(send_request(&s, "GET", "/v1/models", ""));
+    assert_int_equal(a.status, 200);
+    assert_non_null(strstr(a.body, "\"id\":\"mapped\""));
+    a = receive(send_request(&s, "GET", "/v1/models/mapped", ""));
+    assert_int_equal(a.status, 200);
+    assert_non_null(strstr(a.body, "\"id\":\"mapped\""));
+    assert_int_equal(atomic_load(&s.up[0].checks), 0);
+    a = receive(send_request(&s, "GET", "/v1/models/other", "")); /* the upstream that takes every name */
+    assert_int_equal(a.status, 200);
+    assert_string_equal(s.up[0].last_path, "/v1/models/other");
+    a = receive(send_to(rt_serve_admin_port(s.serve), s.admin, "GET", "/admin/v1/live", ""));
+    assert_int_equal(a.status, 200);
+    assert_non_null(strstr(a.body, "\"requests\":[]"));
+    close_stage(&s);
+}
+
 static void append_event(void *context, const char *bytes, size_t size, bool whole)
 {
     (void)whole;
@@ -230,6 +320,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(another_upstream_is_tried_when_one_is_busy_or_away),
         cmocka_unit_test(a_client_that_goes_takes_its_upstream_connection_with_it_and_is_charged),
         cmocka_unit_test(what_the_budget_does_not_allow_never_goes_up),
+        cmocka_unit_test(an_upstream_that_fails_its_checks_gets_no_requests_until_it_is_back),
+        cmocka_unit_test(weights_share_the_requests),
+        cmocka_unit_test(named_models_are_listed_and_told_without_the_upstream),
         cmocka_unit_test(events_are_cut_where_they_end_however_they_arrive),
     };
     if (argc > 1)

@@ -1,0 +1,224 @@
+#!/usr/bin/env bash
+# `retort evidence`: every test from plan to record, suspects that are files, servers and recorded answers, on the small
+# model that ships with the project.
+# shellcheck source=testlib.sh
+. "$(dirname "$0")/../testlib.sh"
+
+model=$source_dir/data/teacher-small.gguf
+export RETORT_HOME=.
+
+say() { # FILE SEED OPTIONS ...: 24 answers of at most 80 tokens
+    local out=$1 seed=$2
+    shift 2
+    for i in $(seq 24); do printf '{"prompt":"Tell me about thing %s."}\n' "$i"; done >p.jsonl
+    expect_status 0 retort generate "$model" --prompts p.jsonl --temperature 1 --tokens-max 80 --seed "$seed" --out "$out" "$@"
+}
+
+new_key() { expect_status 0 retort watermark key new mine --secret 5b0c7e1d9a3f46828e11f04c6d7a9b53 --model "$model"; }
+
+serve() { # OPTIONS ...: sets $url and $server_pid
+    "$build_dir/retort" serve "$model" --db none --port 0 --threads 1 --precision bf16 "$@" >server.log 2>&1 &
+    server_pid=$!
+    trap 'kill "$server_pid" 2>/dev/null; wait "$server_pid" 2>/dev/null' EXIT
+    for _ in $(seq 300); do
+        url=$(grep -oE 'http://127.0.0.1:[0-9]+/v1' server.log | head -n 1 || true)
+        [ -n "$url" ] && return
+        sleep 0.1
+    done
+    echo "no server: $(cat server.log)"
+    exit 1
+}
+
+# Rows of every kind from answers that nobody was trained on.
+rows() {
+    say a.jsonl 1 && say b.jsonl 2 && say c.jsonl 3
+    jq -c '{prompt, x: .completion}' a.jsonl >xa && jq -c '{y: .completion}' b.jsonl >xb && jq -c '{z: .completion}' c.jsonl >xc
+    paste -d' ' xa xb xc | jq -c -s '.' >/dev/null
+    jq -n -c --slurpfile a xa --slurpfile b xb --slurpfile c xc \
+        'range(24) | $a[.] + $b[.] + $c[.]' >all.jsonl
+    jq -c '{prompt, delivered: .x, twin: .y}' all.jsonl >twins.jsonl
+    jq -c --slurpfile n <(seq 0 23) '{prompt, variants: [.x, .y, .z], served: (input_line_number % 3)}' all.jsonl >canaries.jsonl
+    jq -c '{prompt, answer: .x, position: input_line_number}' all.jsonl >order.jsonl
+    jq -c '{prompt, answer: .x, position: input_line_number, block: (.prompt | length | tostring)}' all.jsonl >blocks.jsonl
+    jq -c '{prompt, answer: .x, member: true}, {prompt, answer: .y, member: false}' all.jsonl >membership.jsonl
+    jq -c '{prompt, teacher: .x, controls: [.y, .z]}' all.jsonl >preference.jsonl
+}
+
+every_test_on_rows_runs_and_an_innocent_suspect_shows_nothing() {
+    rows
+    expect_status 0 retort evidence plan --suspect "$model" --twins twins.jsonl --canaries canaries.jsonl \
+        --order order.jsonl --membership membership.jsonl --preference preference.jsonl --reader "$model" \
+        --flips 1999 --out plan.json
+    expect_status 0 retort evidence run plan.json --out record.json --json
+    expect_equal '["canaries","membership","order","preference","twins"]' "$(jq -c '[.results[].test] | sort' <<<"$out")"
+    expect_equal true "$(jq '[.results[].log10_p > -3] | all' <<<"$out")"
+    expect_equal true "$(jq '.results[] | select(.test == "canaries") | .exposure_bits >= 0' <<<"$out")"
+    # a model that reads itself: the unit of models gives 1, and the weaker counts
+    expect_equal true "$(jq '.results[] | select(.test == "preference") | .log10_p >= .log10_p_prompts and .readers == 1' <<<"$out")"
+    expect_status 0 retort evidence plan --suspect "$model" --order blocks.jsonl --flips 999 --out blocks.json
+    expect_status 0 retort evidence run blocks.json
+    expect_text "inside blocks" "$out"
+}
+
+rows_that_are_wrong_are_named() {
+    rows
+    sed -i '3s/"served":[0-9]*/"served":9/' canaries.jsonl
+    expect_status 0 retort evidence plan --suspect "$model" --canaries canaries.jsonl --out plan.json
+    expect_status 1 retort evidence run plan.json
+    expect_text "canaries: row 3" "$err"
+    printf '{"prompt":"x","answer":"y","member":true}\n' >few.jsonl
+    expect_status 0 retort evidence plan --suspect "$model" --membership few.jsonl --out few.json
+    expect_status 2 retort evidence run few.json
+    expect_text "four members" "$err"
+}
+
+answers_alone_tell_twins_and_canaries() {
+    rows
+    jq -c '{prompt, answer: .x}' all.jsonl >said.jsonl # it repeats what was delivered
+    expect_status 0 retort evidence plan --answers said.jsonl --twins twins.jsonl --canaries canaries.jsonl --flips 9999 --out plan.json
+    expect_status 0 retort evidence run plan.json --json
+    expect_equal true "$(jq '.results[] | select(.test == "twins") | .log10_p < -3 and .n == 24' <<<"$out")"
+    expect_equal true "$(jq '.results[] | select(.test == "canaries") | .n == 24' <<<"$out")"
+    expect_status 0 retort evidence plan --answers said.jsonl --order order.jsonl --out order.json
+    expect_status 1 retort evidence run order.json
+    expect_text "needs the suspect's likelihoods" "$err"
+}
+
+weights_of_one_model_match_and_its_width_is_found() {
+    expect_status 0 retort evidence plan --suspect "$model" --weights "$model" --test weights --test match --test similarity \
+        --test dimension --columns 260 --out plan.json
+    expect_status 0 retort evidence run plan.json --json
+    expect_equal true "$(jq '.results[] | select(.test == "weights") | .log10_p < -50' <<<"$out")"
+    expect_equal true "$(jq '.results[] | select(.test == "match") | .log10_p < -20 and .layer == .model_layer' <<<"$out")"
+    expect_equal true "$(jq '.results[] | select(.test == "similarity") | .cka > 0.999 and .procrustes < 0.001 and (has("p") | not)' <<<"$out")"
+    expect_equal "$(retort inspect "$model" --json | jq '[.. | .n_embd? // empty][0]')" \
+        "$(jq '.results[] | select(.test == "dimension") | .dimension' <<<"$out")"
+    # ancestry of weights is another question than training on outputs
+    expect_equal "no evidence found" "$(jq -r .verdict.words <<<"$out")"
+    expect_status 0 retort evidence plan --suspect "$model" --test dimension --columns 64 --out few.json
+    expect_status 0 retort evidence run few.json
+    expect_text "not determined" "$out"
+}
+
+names_are_counted_by_prompts() {
+    expect_status 0 retort evidence probes --out probes.jsonl --json
+    expect_equal 90 "$(jq .probes <<<"$out")"
+    expect_equal 6 "$(jq -r .language probes.jsonl | sort -u | wc -l)"
+    jq -c '. as $r | range(3) | {messages: ($r.messages + [{role: "assistant", content: "I am made by Acme."}])}' probes.jsonl >said.jsonl
+    jq -c '. as $r | {messages: ($r.messages + [{role: "assistant", content: "I do not know."}])}' probes.jsonl >others.jsonl
+    expect_status 0 retort evidence plan --answers said.jsonl --control-answers others.jsonl --name 'Acme|Acme AI' --out plan.json
+    expect_status 0 retort evidence run plan.json --json
+    expect_equal '[270,90,90]' "$(jq -c '.identity[0] | [.k, .prompts, .prompts_claiming]' <<<"$out")"
+    expect_equal true "$(jq '.identity[0].controls.log10_p < -20' <<<"$out")"
+    expect_equal 0 "$(jq .verdict.level <<<"$out")" # whatever it says of itself
+}
+
+two_samples_tell_the_same_model_from_another() {
+    say a.jsonl 1 && say a2.jsonl 2 && say b.jsonl 3 && say b2.jsonl 4
+    cat a2.jsonl >>a.jsonl && cat b2.jsonl >>b.jsonl
+    jq -c '.completion |= (gsub("e"; "o") | gsub("a"; "u"))' b.jsonl >other.jsonl
+    expect_status 0 retort evidence plan --answers a.jsonl --teacher-answers b.jsonl --flips 9999 --test mmd --out same.json
+    expect_status 0 retort evidence run same.json --json
+    expect_equal true "$(jq '.results[0].log10_p > -3' <<<"$out")"
+    expect_status 0 retort evidence plan --answers a.jsonl --teacher-answers b.jsonl --control-answers other.jsonl \
+        --innocent-answers other.jsonl --flips 9999 --out near.json
+    expect_status 0 retort evidence run near.json --json
+    expect_equal '["mmd","nearer"]' "$(jq -c '[.results[].test]' <<<"$out")"
+    expect_equal true "$(jq '.results[1] | .statistic > 0 and .lo <= .statistic and .statistic <= .hi' <<<"$out")"
+}
+
+a_server_that_scores_given_text_reads_as_its_file_does() {
+    new_key && say a.jsonl 1 --watermark mine
+    serve
+    local common=(--key mine --read a.jsonl --read-tokens 800 --test soft --test hard)
+    expect_status 0 retort evidence plan --suspect "$model" "${common[@]}" --out file.json
+    expect_status 0 retort evidence run file.json --json
+    local file=$out
+    expect_status 0 retort evidence plan --suspect-url "$url" --suspect-model teacher-small --tokenizer "$model" "${common[@]}" --out api.json
+    expect_status 2 retort evidence run api.json
+    expect_text "--work" "$err"
+    expect_status 0 retort evidence run api.json --work work --json
+    expect_equal true "$(jq -n --argjson a "$file" --argjson b "$out" '[range(2) | ($a.results[.].z - $b.results[.].z) | fabs < 0.5] | all')"
+    kill "$server_pid" && { wait "$server_pid" 2>/dev/null || true; }
+    local before=$out
+    expect_status 0 retort evidence run api.json --work work --json # nothing is asked again
+    expect_equal "$(jq -c '[.results[].z]' <<<"$before")" "$(jq -c '[.results[].z]' <<<"$out")"
+}
+
+a_server_that_gives_text_and_listed_tokens_is_tested_on_its_answers() {
+    new_key && say p0.jsonl 1
+    serve --watermark mine
+    expect_status 0 retort evidence plan --suspect-url "$url" --suspect-model teacher-small --tokenizer "$model" --reference "$model" \
+        --key mine --prompts p.jsonl --top-logprobs 8 --sampled-tokens 2400 --answer-tokens 100 --spend-max 1Mtok --out plan.json
+    expect_equal '["pooled","hard","difference","closed"]' "$(jq -c .tests plan.json)"
+    expect_status 0 retort evidence run plan.json --work work --out record.json --json
+    expect_equal true "$(jq '.results[] | select(.test == "closed") | .log10_p < -20' <<<"$out")"
+    expect_equal true "$(jq '.results[] | select(.test == "difference") | .log10_p < -5' <<<"$out")"
+    # the probabilities that it gives are those before the mark: nothing is in them
+    expect_equal true "$(jq '.results[] | select(.test == "pooled") | .log10_p > -3' <<<"$out")"
+    expect_equal true "$(jq '.endpoint.again.asked == 8 and .endpoint.tokens > 1000' <<<"$out")"
+    expect_status 0 retort evidence report record.json --out page.html
+    expect_text "What was asked of the server" "$(cat page.html)"
+    sed 's/"spend_max": "1Mtok"/"spend_max": "500tok"/' plan.json >less.json
+    expect_status 4 retort evidence run less.json --work other
+    expect_text "limit" "$err"
+}
+
+refusals_and_copies_are_left_out_and_said() {
+    new_key && say a.jsonl 1 --watermark mine && say b.jsonl 2
+    { cat b.jsonl a.jsonl; for i in 1 2 3; do echo '{"prompt":"q","answer":"I am sorry, but I cannot help with that."}'; done; } >said.jsonl
+    expect_status 0 retort evidence plan --answers said.jsonl --tokenizer "$model" --key mine --test closed --out all.json
+    expect_status 0 retort evidence run all.json --json
+    expect_equal true "$(jq '.results[0].log10_p < -10' <<<"$out")"
+    expect_equal 3 "$(jq .answers.refusals <<<"$out")"
+    expect_text "3 of 51 answers are refusals" "$(jq -r '.warnings[]' <<<"$out")"
+    # without the answers that stand in the teacher's log nothing is left of it
+    expect_status 0 retort evidence plan --answers said.jsonl --tokenizer "$model" --logged a.jsonl --key mine --test closed --out less.json
+    expect_status 0 retort evidence run less.json --json
+    expect_equal true "$(jq '.answers.copies > 18 and .results[0].log10_p > -5' <<<"$out")"
+    expect_text "nearly word for word" "$(jq -r '.warnings[]' <<<"$out")"
+    tail -3 said.jsonl >refused.jsonl
+    expect_status 0 retort evidence plan --answers refused.jsonl --tokenizer "$model" --key mine --test closed --out none.json
+    expect_status 2 retort evidence run none.json
+    expect_text "none is left to test" "$err"
+}
+
+controls_calibrate_every_test() {
+    rows && new_key
+    expect_status 0 retort evidence plan --suspect "$model" --key mine --read a.jsonl --read-tokens 800 --test hard --test twins \
+        --twins twins.jsonl --flips 999 --out plan.json
+    expect_status 0 retort evidence calibrate plan.json "$model" "$model" --keys 200 --out calibration.json --json
+    expect_equal '["hard","twins"]' "$(jq -c '.tests | keys' <<<"$out")"
+    expect_equal true "$(jq '.tests.twins.controls.n == 2 and .tests.hard.random_keys.n == 200' <<<"$out")"
+    jq '.tests.twins.passed = false' calibration.json >failed.json
+    expect_status 0 retort evidence run plan.json --calibration failed.json --json
+    expect_equal 'not calibrated here: no p is given' "$(jq -r '.results[] | select(.test == "twins") | .note' <<<"$out")"
+    expect_equal false "$(jq '.results[] | select(.test == "twins") | has("p") or has("log10_p")' <<<"$out")"
+    expect_status 0 retort evidence plan --suspect "$model" --twins twins.jsonl --out rows.json
+    expect_status 2 retort evidence calibrate rows.json
+    expect_text "control models" "$err"
+}
+
+tiny_and_foreign_texts_say_nothing() {
+    new_key
+    printf '{"answer":"a"}\n{"answer":"%s"}\n' "$(printf '\xd0\xb6\xd0\xb6\xd0\xb6 \xe4\xbd\xa0\xe5\xa5\xbd\xe4\xb8\x96\xe7\x95\x8c%.0s' $(seq 200))" >odd.jsonl
+    expect_status 0 retort evidence plan --answers odd.jsonl --tokenizer "$model" --key mine --test closed --out plan.json
+    expect_status 0 retort evidence run plan.json --json
+    expect_equal true "$(jq '.results[0].log10_p > -3' <<<"$out")"
+    expect_equal 0 "$(jq .verdict.level <<<"$out")"
+}
+
+no_output_claims_more_than_a_p_value() {
+    # the word itself stands in no string of the program, but in names of libraries ("tamper-proof" and such do not count)
+    expect_equal 0 "$(strings -n 4 "$build_dir/retort" | grep -iwc 'proofs\?' || true)"
+    for sub in plan run calibrate probes report; do
+        expect_status 0 retort evidence "$sub" --help
+        expect_equal 0 "$(grep -iwc 'proofs\?' <<<"$out" || true)"
+    done
+}
+
+run_tests every_test_on_rows_runs_and_an_innocent_suspect_shows_nothing rows_that_are_wrong_are_named \
+    answers_alone_tell_twins_and_canaries weights_of_one_model_match_and_its_width_is_found names_are_counted_by_prompts \
+    two_samples_tell_the_same_model_from_another a_server_that_scores_given_text_reads_as_its_file_does \
+    a_server_that_gives_text_and_listed_tokens_is_tested_on_its_answers refusals_and_copies_are_left_out_and_said \
+    controls_calibrate_every_test tiny_and_foreign_texts_say_nothing no_output_claims_more_than_a_p_value
