@@ -6,6 +6,7 @@
 #include "evidence/saddle.h"
 
 #include <math.h>
+#include <stdbool.h>
 
 #include "evidence/tails.h"
 
@@ -53,20 +54,25 @@ void rt_cumulant_exponential(double k[3], double theta, double a)
     k[2] += a * a / ((1 - x) * (1 - x));
 }
 
-/* The theta with kappa'(theta) = t: Newton, kept inside a bracket that halving shrinks. */
+/* The theta with kappa'(theta) = t: Newton, kept inside a bracket that halving shrinks.  kappa at the end of
+ * theta's range is dear, and is asked for only when a step leaves the range. */
 static double solve(const rt_saddle *s, double t, double k[3])
 {
     const double end = t > 0 ? s->theta_max : s->theta_min;
-    if (isfinite(end)) {
-        k[0] = k[1] = k[2] = 0;
-        s->cumulant(s->context, end, k);
-        if (fabs(k[1]) < fabs(t))
-            return end;
-    }
-    double lo = t > 0 ? 0 : end, hi = t > 0 ? end : 0, theta = t / s->variance;
-    if (!(theta > lo && theta < hi))
-        theta = t > 0 ? hi / 2 : lo / 2;
-    for (int i = 0; i < 500; i++) {
+    bool end_known = !isfinite(end);
+    double lo = t > 0 ? 0 : end, hi = t > 0 ? end : 0, theta = 0, next = t / s->variance;
+    for (int i = 0; i < 500 && next != theta; i++) {
+        if (!(next > lo && next < hi)) {
+            if (!end_known) {
+                k[0] = k[1] = k[2] = 0;
+                s->cumulant(s->context, end, k);
+                if (fabs(k[1]) < fabs(t))
+                    return end;
+                end_known = true;
+            }
+            next = isinf(lo) || isinf(hi) ? theta * 4 : (lo + hi) / 2;
+        }
+        theta = next;
         k[0] = k[1] = k[2] = 0;
         s->cumulant(s->context, theta, k);
         const double gap = t - k[1];
@@ -76,16 +82,7 @@ static double solve(const rt_saddle *s, double t, double k[3])
             lo = theta;
         else
             hi = theta;
-        double next = theta + gap / k[2];
-        if (!(next > lo && next < hi)) {
-            if (isinf(lo) || isinf(hi))
-                next = theta * 4;
-            else
-                next = (lo + hi) / 2;
-        }
-        if (next == theta)
-            break;
-        theta = next;
+        next = theta + gap / k[2];
     }
     return theta;
 }
