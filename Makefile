@@ -10,6 +10,7 @@
 #   make fuzz        every parser under libFuzzer: SECONDS=60 each, TARGET=name for one
 #   make peers       comparison with PyTorch and llama.cpp, in a venv under build/
 #   make results     the objectives beside each other, three seeds: docs/results.md; about 35 minutes
+#   make results-evidence  students trained on marked text: docs/results-evidence.md; hours, may be stopped and goes on
 #   make install     PREFIX=/usr/local, DESTDIR=
 #   make uninstall   removes what the last install put in place
 #   make dist        retort-VERSION.tar.gz from the last commit
@@ -24,7 +25,7 @@ JOBS ?= $(shell nproc)
 FOLDER := $(if $(filter release,$(PRESET)),build,build-$(PRESET))
 VERSION = $(shell sed -n 's/.*RT_VERSION "\(.*\)"/\1/p' include/retort/version.h)
 
-.PHONY: all check demo bench lint fmt fuzz peers results install uninstall dist clean deps deps-check
+.PHONY: all check demo bench lint fmt fuzz peers results results-evidence install uninstall dist clean deps deps-check
 .DEFAULT_GOAL := all
 
 deps:
@@ -61,6 +62,9 @@ peers: all
 
 results: all
 	@scripts/results
+
+results-evidence: all
+	@scripts/results-evidence
 
 install: all
 	@cmake --install build --prefix $(abspath $(PREFIX)) --strip
