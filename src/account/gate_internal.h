@@ -65,6 +65,14 @@ struct rt_ticket {
     rt_ticket *next; /* in the writer's queue */
 };
 
+typedef struct rt_stored { /* an answer for the table `answers`, on its way to the writer */
+    struct rt_stored *next;
+    char id[65], request[65];
+    bool keep, stream;
+    size_t size;
+    char body[];
+} rt_stored;
+
 typedef struct id_map { /* id -> entry, open addressing; an entry begins with its id */
     void **places;
     size_t capacity, count;
@@ -103,6 +111,8 @@ struct rt_gate {
     pthread_cond_t queue_filled;
     rt_ticket *first, *last;
     size_t queued;
+    rt_stored *stored;
+    size_t stored_bytes;
     bool closing, lift_expired;
     atomic_bool failing; /* the last group could not be written: nothing is admitted */
     rt_db *writer_db;
@@ -121,6 +131,9 @@ const rt_limits *rt_gate_account_limits(const account_entry *account);
 rt_status rt_gate_writer_start(rt_gate *gate, rt_error *err);
 void rt_gate_writer_stop(rt_gate *gate);
 void rt_gate_queue(rt_gate *gate, rt_ticket *ticket);
+
+/* stored.c; in the writer's thread */
+void rt_stored_write(rt_gate *gate);
 
 /* gate_shared.c; PostgreSQL only. */
 rt_status rt_shared_register(rt_gate *gate, rt_error *err);

@@ -51,7 +51,7 @@ static void wait_seconds(rt_gate *gate, time_t seconds)
 static size_t take_group(rt_gate *gate, rt_ticket **group)
 {
     size_t count = 0;
-    if (!gate->first && !gate->closing && !gate->lift_expired)
+    if (!gate->first && !gate->stored && !gate->closing && !gate->lift_expired)
         wait_seconds(gate, SWEEP_S);
     while (gate->first && count < GROUP_MAX) {
         group[count++] = gate->first;
@@ -130,13 +130,14 @@ static void *write_all(void *context)
     while (group) {
         (void)pthread_mutex_lock(&gate->queue_mutex);
         const size_t count = take_group(gate, group);
-        const bool closing = gate->closing, lift = gate->lift_expired;
+        const bool closing = gate->closing && !gate->stored, lift = gate->lift_expired;
         gate->lift_expired = false;
         (void)pthread_mutex_unlock(&gate->queue_mutex);
         if (count > 0)
             write_group(gate, group, count, &batch);
         else if (closing)
             break;
+        rt_stored_write(gate);
         rt_error err = {0};
         if (lift && rt_desk_lift_expired(gate->desk, &err) != RT_OK)
             rt_log(RT_LOG_WARNING, "%s", err.text);

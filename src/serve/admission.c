@@ -5,6 +5,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "account/stored.h"
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/size.h"
@@ -193,6 +194,54 @@ static void replay(rt_call *call, const rt_kept_answer *entry)
                   entry->body.data ? entry->body.data : "", entry->body.size);
 }
 
+static bool conflict(rt_call *call, const char *message)
+{
+    rt_fault fault = {0};
+    (void)rt_fault_set(&fault, 409, "conflict_error", "idempotency_conflict", "%s", message);
+    fault.no_retry = true;
+    rt_call_fault(call, &fault);
+    return false;
+}
+
+static const char still_running[] = "the first request with this Idempotency-Key is still running",
+                  other_request[] = "this Idempotency-Key was used for another request";
+
+/* A key that this process does not know: a server before it, or beside it, may.  false: answered. */
+static bool ask_database(rt_call *call, rt_kept_answer *entry)
+{
+    rt_serve *serve = call->serve;
+    rt_text body = {0};
+    bool stream;
+    switch (rt_gate_stored_begin(serve->options.gate, entry->id, entry->request,
+                                 serve->options.request_timeout_s, &body, &stream)) {
+    case RT_STORED_NEW:
+        call->kept = entry;
+        return true;
+    case RT_STORED_DONE:
+        rt_kept_fill(&serve->kept, entry, &body, stream);
+        replay(call, entry);
+        return false;
+    case RT_STORED_RUNNING:
+        rt_kept_end(&serve->kept, entry, false);
+        return conflict(call, still_running);
+    case RT_STORED_CONFLICT:
+        break;
+    }
+    rt_kept_end(&serve->kept, entry, false);
+    return conflict(call, other_request);
+}
+
+void rt_call_idempotency_end(rt_call *call)
+{
+    rt_serve *serve = call->serve;
+    const bool keep = rt_http_status(call->x) == 200 && call->delivered;
+    rt_http_record(call->x, NULL);
+    if (call->caller)
+        rt_gate_stored_end(serve->options.gate, call->kept->id, call->kept->request,
+                           keep ? &call->kept->body : NULL, call->kept->stream);
+    rt_kept_end(&serve->kept, call->kept, keep);
+}
+
 bool rt_call_idempotency(rt_call *call)
 {
     const char *key = rt_http_request_field(call->x, "idempotency-key");
@@ -210,6 +259,8 @@ bool rt_call_idempotency(rt_call *call)
                           request->head->path, request->body, request->body_size, rt_clock_seconds(),
                           &entry)) {
     case RT_KEPT_NEW:
+        if (call->caller)
+            return ask_database(call, entry);
         call->kept = entry;
         return true;
     case RT_KEPT_FULL: /* too many run at once to remember: the request is served without the promise */
@@ -218,15 +269,9 @@ bool rt_call_idempotency(rt_call *call)
         replay(call, entry);
         return false;
     case RT_KEPT_RUNNING:
-        (void)rt_fault_set(&fault, 409, "conflict_error", "idempotency_conflict",
-                           "the first request with this Idempotency-Key is still running");
-        break;
+        return conflict(call, still_running);
     case RT_KEPT_CONFLICT:
-        (void)rt_fault_set(&fault, 409, "conflict_error", "idempotency_conflict",
-                           "this Idempotency-Key was used for another request");
         break;
     }
-    fault.no_retry = true;
-    rt_call_fault(call, &fault);
-    return false;
+    return conflict(call, other_request);
 }

@@ -77,6 +77,14 @@ rt_kept_state rt_kept_begin(rt_kept_answers *answers, const char *account, const
     return RT_KEPT_NEW;
 }
 
+void rt_kept_fill(rt_kept_answers *answers, rt_kept_answer *entry, rt_text *body, bool stream)
+{
+    entry->body = *body;
+    *body = (rt_text){0};
+    entry->stream = stream;
+    rt_kept_end(answers, entry, true);
+}
+
 void rt_kept_end(rt_kept_answers *answers, rt_kept_answer *entry, bool keep)
 {
     if (keep && !entry->body.failed) {

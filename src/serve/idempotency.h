@@ -34,6 +34,8 @@ typedef enum rt_kept_state {
 /* NEW: *entry is this request's, to be ended with rt_kept_end.  DONE: *entry holds the answer. */
 rt_kept_state rt_kept_begin(rt_kept_answers *answers, const char *account, const char *key, const char *path,
                             const char *body, size_t body_size, double now, rt_kept_answer **entry);
+/* NEW becomes DONE with an answer that was kept elsewhere; takes the text. */
+void rt_kept_fill(rt_kept_answers *answers, rt_kept_answer *entry, rt_text *body, bool stream);
 void rt_kept_end(rt_kept_answers *answers, rt_kept_answer *entry, bool keep);
 void rt_kept_deinit(rt_kept_answers *answers);
 

@@ -250,10 +250,8 @@ void rt_service_finished(void *context, rt_http_exchange *x)
     rt_log_call(call ? call : &none);
     if (!call)
         return;
-    if (call->kept) {
-        rt_http_record(x, NULL);
-        rt_kept_end(&serve->kept, call->kept, rt_http_status(x) == 200 && call->delivered);
-    }
+    if (call->kept)
+        rt_call_idempotency_end(call);
     rt_caller_release(call->caller);
     json_decref(call->body);
     rt_request_deinit(&call->request);

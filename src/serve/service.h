@@ -123,6 +123,7 @@ void rt_call_note_refused(rt_call *call, const rt_fault *fault);
 void rt_call_settle(rt_call *call, int http, bool wait);
 rt_call *rt_serve_take_settled(rt_serve *serve);
 bool rt_call_idempotency(rt_call *call); /* false: answered */
+void rt_call_idempotency_end(rt_call *call); /* of a call that has ended, with call->kept */
 
 /* own.c */
 void rt_run_own(rt_call *call);
