@@ -5,8 +5,8 @@
  * meters                what a key or an account has used in this day, month and ever; with PostgreSQL also
  * the level of its buckets and what is reserved reservations, servers PostgreSQL: what is under way, by
  * server, so that a dead server's can be given back ledger, sums, prompts one row a request; sums by hour and
- * day of the same rows; what is kept of prompts; answers: by Idempotency-Key, for a day (stored.h); cases, appeals, audit states, objections, and the chained
- * trail
+ * day of the same rows; what is kept of prompts; answers: by Idempotency-Key, for a day (stored.h); cases,
+ * appeals, audit states, objections, and the chained trail
  *
  * Times are Unix milliseconds in `at` columns and Unix seconds elsewhere; money is nano-USD. */
 #include <stdlib.h>
@@ -79,7 +79,8 @@ static const char *const migrations[] = {
     "ALTER TABLE ledger ADD COLUMN mark_h BIGINT NOT NULL DEFAULT 0;"
     "ALTER TABLE ledger ADD COLUMN mark_own DOUBLE PRECISION NOT NULL DEFAULT 0;"
     "ALTER TABLE ledger ADD COLUMN marked BIGINT NOT NULL DEFAULT 0;",
-    "CREATE TABLE answers (id TEXT PRIMARY KEY, request TEXT NOT NULL, done BIGINT NOT NULL, stream BIGINT NOT NULL,"
+    "CREATE TABLE answers (id TEXT PRIMARY KEY, request TEXT NOT NULL, done BIGINT NOT NULL, stream BIGINT "
+    "NOT NULL,"
     " sealed @BLOB@, bytes BIGINT NOT NULL, expires BIGINT NOT NULL);"
     "CREATE INDEX answers_expires ON answers (expires, done, bytes);",
 };

@@ -48,8 +48,8 @@ static rt_status look(found *f, int64_t now_s, rt_error *err)
     const rt_sql_value values[] = {rt_sql_text(f->id), rt_sql_int(now_s)};
     f->state = RT_STORED_NEW;
     return rt_db_run(f->gate->db,
-                     "SELECT request, done, stream, sealed FROM answers WHERE id = $1 AND expires > $2", values,
-                     2, take_row, f, NULL, err);
+                     "SELECT request, done, stream, sealed FROM answers WHERE id = $1 AND expires > $2",
+                     values, 2, take_row, f, NULL, err);
 }
 
 /* Several servers: who puts the row in has the key. */
@@ -60,7 +60,8 @@ static rt_status claim(const found *f, int64_t now_s, double hold_s, bool *mine,
     int64_t changed = 0;
     const rt_status status = rt_db_run(
         f->gate->db,
-        "INSERT INTO answers (id, request, done, stream, sealed, bytes, expires) VALUES ($1, $2, 0, 0, NULL, 0, "
+        "INSERT INTO answers (id, request, done, stream, sealed, bytes, expires) VALUES ($1, $2, 0, 0, NULL, "
+        "0, "
         "$3) ON CONFLICT (id) DO UPDATE SET request = $2, done = 0, stream = 0, sealed = NULL, bytes = 0, "
         "expires = $3 WHERE answers.expires <= $4",
         values, 4, NULL, NULL, &changed, err);
@@ -124,8 +125,8 @@ static rt_status put(rt_gate *gate, const rt_stored *item, int64_t now_s, rt_err
 {
     const rt_sql_value id[] = {rt_sql_text(item->id), rt_sql_text(item->request)};
     if (!item->keep)
-        return rt_db_run(gate->writer_db, "DELETE FROM answers WHERE id = $1 AND request = $2 AND done = 0", id,
-                         2, NULL, NULL, NULL, err);
+        return rt_db_run(gate->writer_db, "DELETE FROM answers WHERE id = $1 AND request = $2 AND done = 0",
+                         id, 2, NULL, NULL, NULL, err);
     unsigned char *sealed = malloc(item->size + RT_SEAL_OVERHEAD);
     if (!sealed)
         return rt_error_set(err, RT_NO_MEMORY, "no memory to seal an answer");
@@ -136,12 +137,13 @@ static rt_status put(rt_gate *gate, const rt_stored *item, int64_t now_s, rt_err
                                    rt_sql_blob(sealed, item->size + RT_SEAL_OVERHEAD),
                                    rt_sql_int((int64_t)item->size),
                                    rt_sql_int(now_s + RT_STORED_HOURS * 3600)};
-    const rt_status status = rt_db_run(
-        gate->writer_db,
-        "INSERT INTO answers (id, request, done, stream, sealed, bytes, expires) VALUES ($1, $2, 1, $3, $4, $5, "
-        "$6) ON CONFLICT (id) DO UPDATE SET request = $2, done = 1, stream = $3, sealed = $4, bytes = $5, expires "
-        "= $6",
-        values, 6, NULL, NULL, NULL, err);
+    const rt_status status = rt_db_run(gate->writer_db,
+                                       "INSERT INTO answers (id, request, done, stream, sealed, bytes, "
+                                       "expires) VALUES ($1, $2, 1, $3, $4, $5, "
+                                       "$6) ON CONFLICT (id) DO UPDATE SET request = $2, done = 1, stream = "
+                                       "$3, sealed = $4, bytes = $5, expires "
+                                       "= $6",
+                                       values, 6, NULL, NULL, NULL, err);
     free(sealed);
     return status;
 }
@@ -152,21 +154,21 @@ static rt_status make_room(rt_gate *gate, int64_t now_s, rt_error *err)
     const rt_sql_value now = rt_sql_int(now_s);
     int64_t bytes = 0, oldest = 0;
     bool any;
-    if (rt_db_run(gate->writer_db, "DELETE FROM answers WHERE expires <= $1", &now, 1, NULL, NULL, NULL, err) !=
-        RT_OK)
+    if (rt_db_run(gate->writer_db, "DELETE FROM answers WHERE expires <= $1", &now, 1, NULL, NULL, NULL,
+                  err) != RT_OK)
         return err->status;
     for (;;) {
-        if (rt_db_get_int(gate->writer_db, "SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM answers", NULL, 0,
-                          &bytes, &any, err) != RT_OK)
+        if (rt_db_get_int(gate->writer_db, "SELECT CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM answers",
+                          NULL, 0, &bytes, &any, err) != RT_OK)
             return err->status;
         if (bytes <= RT_STORED_ALL_MAX)
             return RT_OK;
-        if (rt_db_get_int(gate->writer_db, "SELECT MIN(expires) FROM answers WHERE done = 1", NULL, 0, &oldest,
-                          &any, err) != RT_OK)
+        if (rt_db_get_int(gate->writer_db, "SELECT MIN(expires) FROM answers WHERE done = 1", NULL, 0,
+                          &oldest, &any, err) != RT_OK)
             return err->status;
         const rt_sql_value until = rt_sql_int(oldest);
-        if (rt_db_run(gate->writer_db, "DELETE FROM answers WHERE done = 1 AND expires <= $1", &until, 1, NULL,
-                      NULL, NULL, err) != RT_OK)
+        if (rt_db_run(gate->writer_db, "DELETE FROM answers WHERE done = 1 AND expires <= $1", &until, 1,
+                      NULL, NULL, NULL, err) != RT_OK)
             return err->status;
     }
 }

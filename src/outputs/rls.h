@@ -11,7 +11,9 @@
 #include <stdbool.h>
 
 #include "model/tokenizer.h"
+#include "base/text.h"
 #include "outputs/sparse.h"
+#include "outputs/store.h"
 
 enum { RT_RLS_VERSION = 1, RT_RLS_HEADER_BYTES = 256 };
 
@@ -37,6 +39,9 @@ rt_status rt_rls_header_check(const rt_rls_header *header, rt_error *err);
  * one was used, and the teacher's hash (hex; NULL: not known). */
 void rt_rls_header_identify(rt_rls_header *header, const rt_tokenizer *tokenizer, bool with_template,
                             const char *teacher_hash);
+/* Appends a whole .rls file of these documents, its index at the end. */
+rt_status rt_rls_to_memory(rt_text *out, const rt_rls_header *header, const rt_store_document *docs, size_t n,
+                           rt_error *err);
 /* The largest error of a log-probability `logq` under a code width, in nats (docs/rls.md). */
 double rt_rls_code_error(unsigned code_bits, double logq);
 

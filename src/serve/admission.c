@@ -190,7 +190,11 @@ static void replay(rt_call *call, const rt_kept_answer *entry)
     call->noted = true;
     rt_call_headers(call->serve, call->x);
     rt_call_limit_headers(call);
-    rt_http_reply(call->x, 200, entry->stream ? "text/event-stream; charset=utf-8" : "application/json",
+    const bool binary = entry->body.size > 5 && memcmp(entry->body.data, "RTRLS", 5) == 0; /* of a score */
+    rt_http_reply(call->x, 200,
+                  entry->stream ? "text/event-stream; charset=utf-8"
+                  : binary      ? "application/octet-stream"
+                                : "application/json",
                   entry->body.data ? entry->body.data : "", entry->body.size);
 }
 

@@ -272,14 +272,17 @@ static void deliver(rt_call *call)
         rt_call_fault(call, &call->fault);
     } else {
         rt_text out = {0};
-        if (call->scores)
+        rt_error err = {0};
+        if (call->binary)
+            out.failed = rt_compose_score_binary(call, &out, &err) != RT_OK || out.failed;
+        else if (call->scores)
             rt_compose_score(call, &out);
         else
             rt_compose_whole(&call->reply, &out);
         if (call->kept)
             rt_http_record(call->x, &call->kept->body);
-        call->delivered = true;
-        rt_call_json(call, 200, &out);
+        call->delivered = !out.failed;
+        rt_call_reply(call, 200, call->binary ? "application/octet-stream" : "application/json", &out);
         rt_text_deinit(&out);
     }
     rt_job_free(job);

@@ -112,6 +112,11 @@ void rt_call_fault(rt_call *call, const rt_fault *fault)
 
 void rt_call_json(rt_call *call, int status, const rt_text *body)
 {
+    rt_call_reply(call, status, "application/json", body);
+}
+
+void rt_call_reply(rt_call *call, int status, const char *type, const rt_text *body)
+{
     if (body->failed) {
         rt_fault fault;
         (void)rt_fault_set(&fault, 503, "server_error", "overloaded", "there is no memory for the answer");
@@ -120,7 +125,7 @@ void rt_call_json(rt_call *call, int status, const rt_text *body)
     }
     rt_call_headers(call->serve, call->x);
     rt_call_limit_headers(call);
-    rt_http_reply(call->x, status, "application/json", body->data, body->size);
+    rt_http_reply(call->x, status, type, body->data, body->size);
 }
 
 /* ---- finding the way ---- */

@@ -53,8 +53,8 @@ struct rt_call { /* a request from its head to its last byte */
     int top_logprobs;
     rt_marking_use mark; /* what stood at the answer, for log and ledger; the job's own is taken back */
     bool marked;         /* an answer has tokens that could carry it */
-    bool scores, tail, noted, delivered, revoked; /* noted: in the ledger; delivered: whole */
-    rt_fault fault;                               /* instead of a whole answer; status 0: none */
+    bool scores, binary, tail, noted, delivered, revoked; /* noted: in the ledger; delivered: whole */
+    rt_fault fault;                                       /* instead of a whole answer; status 0: none */
     rt_call *next_settled;
     rt_kept_answer *kept;   /* the entry of its Idempotency-Key */
     rt_relay *relay;        /* gateway: on its way to an upstream, or its answer's end waits for the row */
@@ -87,6 +87,7 @@ struct rt_serve {
 
 /* route.c: answers */
 void rt_call_json(rt_call *call, int status, const rt_text *body);
+void rt_call_reply(rt_call *call, int status, const char *type, const rt_text *body);
 void rt_call_fault(rt_call *call, const rt_fault *fault);
 void rt_fault_write(const rt_fault *fault, rt_text *out); /* the JSON body */
 void rt_call_headers(rt_serve *serve, rt_http_exchange *x);
@@ -122,7 +123,7 @@ void rt_call_note_refused(rt_call *call, const rt_fault *fault);
 /* wait: rt_serve_take_settled returns the call when its row is on the disk. */
 void rt_call_settle(rt_call *call, int http, bool wait);
 rt_call *rt_serve_take_settled(rt_serve *serve);
-bool rt_call_idempotency(rt_call *call); /* false: answered */
+bool rt_call_idempotency(rt_call *call);     /* false: answered */
 void rt_call_idempotency_end(rt_call *call); /* of a call that has ended, with call->kept */
 
 /* own.c */
@@ -147,6 +148,7 @@ void rt_call_give_up(rt_call *call, const rt_fault *fault);
 /* score.c */
 void rt_run_score(rt_call *call);
 void rt_compose_score(rt_call *call, rt_text *out);
+rt_status rt_compose_score_binary(const rt_call *call, rt_text *out, rt_error *err);
 
 /* tokens.c, operations.c */
 void rt_run_models(rt_call *call);

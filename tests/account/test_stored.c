@@ -63,8 +63,8 @@ static void answers_outlive_a_server(backend kind)
     gate = open_gate(where, &test_clock);
     assert_int_equal(begin(gate, id_of_key, request_1, &body, &stream), RT_STORED_NEW);
     rt_gate_close(gate);
-    assert_int_equal(query_int(where, "SELECT COUNT(*) FROM answers WHERE CAST(sealed AS TEXT) LIKE '%account%'"),
-                     0);
+    assert_int_equal(
+        query_int(where, "SELECT COUNT(*) FROM answers WHERE CAST(sealed AS TEXT) LIKE '%account%'"), 0);
 }
 
 static void answers_outlive_a_server_on_sqlite(void **state)
