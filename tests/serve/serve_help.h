@@ -108,8 +108,8 @@ __attribute__((unused)) static char *talk(const running *r, const char *data, si
     return out.data ? out.data : strdup("");
 }
 
-__attribute__((unused)) static char *request(const running *r, const char *method, const char *path, const char *headers,
-                     const char *body)
+__attribute__((unused)) static char *request(const running *r, const char *method, const char *path,
+                                             const char *headers, const char *body)
 {
     rt_text text = {0};
     rt_text_printf(&text, "%s %s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n%s", method, path,
@@ -141,14 +141,16 @@ __attribute__((unused)) static json_t *post(const running *r, const char *path, 
     return json;
 }
 
-__attribute__((unused)) static const char *string_at(const json_t *json, const char *a, size_t index, const char *b, const char *c)
+__attribute__((unused)) static const char *string_at(const json_t *json, const char *a, size_t index,
+                                                     const char *b, const char *c)
 {
     const json_t *one = json_array_get(json_object_get(json, a), index);
     one = json_object_get(one, b);
     return json_string_value(c ? json_object_get(one, c) : one);
 }
 
-__attribute__((unused)) static void expect_fault(const char *path, const char *body, int status, const char *code, const char *param)
+__attribute__((unused)) static void expect_fault(const char *path, const char *body, int status,
+                                                 const char *code, const char *param)
 {
     int got;
     json_t *json = post(&shared, path, body, &got);

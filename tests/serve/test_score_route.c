@@ -1,5 +1,5 @@
-/* tests/serve/test_score_route.c - POST /v1/retort/score: its two forms say the same, and the binary one is a .rls
- * file. */
+/* tests/serve/test_score_route.c - POST /v1/retort/score: its two forms say the same, and the binary one is a
+ * .rls file. */
 #include "serve_help.h"
 
 #include <math.h>
@@ -14,7 +14,8 @@ static char *post_bytes(const char *body, const char **data, size_t *size, int *
     char buffer[4096];
     ssize_t n;
     rt_text_printf(&text,
-                   "POST " SCORE " HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
+                   "POST " SCORE
+                   " HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n"
                    "Content-Length: %zu\r\n\r\n%s",
                    strlen(body), body);
     const int fd = dial(&shared);
@@ -32,23 +33,24 @@ static char *post_bytes(const char *body, const char **data, size_t *size, int *
     return out.data;
 }
 
-static const char body_of[] =
-    "{\"tokens\":[[1,5,9,2,7,30],[3,3,3],[8]],\"top_k\":%d,\"format\":\"%s\"}";
+static const char body_of[] = "{\"tokens\":[[1,5,9,2,7,30],[3,3,3],[8]],\"top_k\":%d,\"format\":\"%s\"}";
 
 /* Entry of the JSON's list that has the id; NAN: not there. */
 static double logprob_of(const json_t *position, uint32_t id)
 {
     size_t i;
     const json_t *one;
-    json_array_foreach(json_object_get(position, "ids"), i, one)
-        if ((uint32_t)json_integer_value(one) == id)
-            return json_number_value(json_array_get(json_object_get(position, "logprobs"), i));
+    json_array_foreach(
+        json_object_get(position, "ids"), i,
+        one) if ((uint32_t)json_integer_value(one) ==
+                 id) return json_number_value(json_array_get(json_object_get(position, "logprobs"), i));
     return NAN;
 }
 
 static void compare_document(const rt_store_document *doc, const rt_rls_header *header, const json_t *one)
 {
-    const json_t *tokens = json_object_get(one, "token_logprobs"), *positions = json_object_get(one, "positions");
+    const json_t *tokens = json_object_get(one, "token_logprobs"),
+                 *positions = json_object_get(one, "positions");
     assert_int_equal(doc->n_tokens, json_array_size(tokens));
     assert_int_equal(doc->rows.n_rows, doc->n_tokens - 1);
     for (size_t at = 1; at < doc->n_tokens; at++) {
@@ -93,7 +95,8 @@ static void the_binary_form_is_a_file_of_the_same_figures(void **state)
         assert_non_null(strstr(answer, "Content-Type: application/octet-stream"));
         assert_int_equal(rls_header_read(&header, (const unsigned char *)data, size, &err), RT_OK);
         assert_int_equal(header.topk, k);
-        assert_int_equal(rls_index_load(&index, (const unsigned char *)data, size, true, NULL, NULL, &err), RT_OK);
+        assert_int_equal(rls_index_load(&index, (const unsigned char *)data, size, true, NULL, NULL, &err),
+                         RT_OK);
         assert_true(index.complete && index.n_damaged == 0);
         assert_int_equal(index.n, 3);
         for (size_t i = 0; i < index.n; i++) {
@@ -135,8 +138,10 @@ static void one_sequence_scores_as_it_does_in_a_batch(void **state)
     json_t *second = json_array_get(json_object_get(both, "data"), 1),
            *first = json_array_get(json_object_get(alone, "data"), 0);
     assert_true(json_equal(json_object_get(second, "positions"), json_object_get(first, "positions")));
-    assert_true(json_equal(json_object_get(second, "token_logprobs"), json_object_get(first, "token_logprobs")));
-    assert_int_equal(json_integer_value(json_object_get(json_object_get(both, "usage"), "prompt_tokens")), 11);
+    assert_true(
+        json_equal(json_object_get(second, "token_logprobs"), json_object_get(first, "token_logprobs")));
+    assert_int_equal(json_integer_value(json_object_get(json_object_get(both, "usage"), "prompt_tokens")),
+                     11);
     json_decref(both);
     json_decref(alone);
 }
