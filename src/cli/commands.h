@@ -17,10 +17,10 @@
     X(export, "between Hugging Face folders and GGUF, with quantisation")                                    \
     X(watermark, "keys of watermarks, and marks in text")                                                    \
     X(evidence, "was this model trained on that one's outputs? plan, run, calibrate, report")                \
-    X(watermark, "keys of watermarks, and marks in text")                                                    \
     X(bench, "speed beside the machine's limits")                                                            \
     X(verify, "this build against reference vectors")                                                        \
     X(eval, "how near students are to their teacher, on held-out text")                                      \
+    X(task, "problems whose answers can be checked: accuracy, and right answers as training text")           \
     X(guard, "accounts that collect training data: found, linked, explained")                                \
     X(report, "a run as one HTML page with plots")                                                           \
     X(account, "accounts of the server: make, limit, suspend, reinstate")                                    \

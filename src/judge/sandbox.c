@@ -152,7 +152,7 @@ static const struct {
     {__NR_open, 1, O_ACCMODE | O_CREAT | O_TRUNC | (__O_TMPFILE & ~O_DIRECTORY), O_RDONLY},
 #endif
     {__NR_clone, 0, CLONE_THREAD, CLONE_THREAD}, /* threads, no processes */
-    {__NR_tgkill, 0, UINT32_MAX, OWN_PID},       /* abort() */
+    {__NR_tgkill, 0, UINT32_MAX, OWN_PID},       /* its own end by SIGABRT */
     {__NR_prlimit64, 2, UINT32_MAX, 0},          /* asking for limits */
 };
 

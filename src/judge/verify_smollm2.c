@@ -9,6 +9,7 @@
 #include "base/size.h"
 #include "judge/verify.h"
 #include "model/session.h"
+#include "tensor/row.h"
 
 enum { TOP = 20, TEXTS_MAX = 1000, GREEDY_JSON_MAX = 64 << 20 };
 
@@ -69,16 +70,6 @@ typedef struct text_errors {
     double lse_max, lse_mean, top_max, overlap, nll, rms_max;
 } text_errors;
 
-static double log_sum_exp(const float *z, size_t n)
-{
-    double top = -INFINITY, sum = 0;
-    for (size_t i = 0; i < n; i++)
-        top = fmax(top, (double)z[i]);
-    for (size_t i = 0; i < n; i++)
-        sum += exp((double)z[i] - top);
-    return top + log(sum);
-}
-
 /* How many of the reference's top ids are among our TOP largest. */
 static double overlap_of(const float *z, size_t n, const rt_weight *top_id, size_t row)
 {
@@ -106,7 +97,7 @@ static rt_status compare_rows(text_check *c, const int32_t *ids, size_t n, text_
     double loss = 0;
     for (size_t t = 0; t < n; t++) {
         rt_logits(c->model, c->pass, &t, 1, c->logits);
-        const double ours = log_sum_exp(c->logits, vocab), off = fabs(ours - (double)f32_at(lse, t));
+        const double ours = rt_log_sum_exp(c->logits, vocab), off = fabs(ours - (double)f32_at(lse, t));
         e->lse_max = fmax(e->lse_max, off);
         e->lse_mean += off / (double)n;
         for (size_t k = 0; k < TOP; k++) {

@@ -13,6 +13,7 @@
 
 #include "base/size.h"
 #include "model/pass.h"
+#include "tensor/row.h"
 
 enum { ROW_STEP = 32, GROUPS = 8 };
 
@@ -198,16 +199,6 @@ static void kept_row(const chunk *c, size_t index, float *z, float *dz, unsigned
         memcpy(z, dz, vocab * sizeof *z);
 }
 
-static double log_softmax_at(const float *z, size_t id, size_t n)
-{
-    double top = (double)z[0], sum = 0;
-    for (size_t i = 1; i < n; i++)
-        top = fmax(top, (double)z[i]);
-    for (size_t i = 0; i < n; i++)
-        sum += exp((double)z[i] - top);
-    return (double)z[id] - top - log(sum);
-}
-
 /* A row of the student's own samples: the sampled token alone; the gradient over the logits, in the
  * activation type.  kl_reverse is the one-sample estimate log p_old - log q. */
 static void policy_row(const chunk *c, size_t index, float *z, const float *zt, float *dz, void *work)
@@ -216,7 +207,8 @@ static void policy_row(const chunk *c, size_t index, float *z, const float *zt, 
     const rt_model *model = head->student;
     const size_t vocab = model->config.n_vocab, row = c->first + index;
     const size_t label = (size_t)c->rows->labels[row];
-    const double logq = log_softmax_at(zt, label, head->shared), old = (double)c->rows->logp_old[row];
+    const double logq = (double)zt[label] - rt_log_sum_exp(zt, head->shared),
+                 old = (double)c->rows->logp_old[row];
     rt_loss_stats *stats = &c->stats[row];
     (void)rt_policy_row(c->rows->policy, z, label, head->shared, old, logq - old, c->rows->scales[row], dz,
                         stats, work);

@@ -9,6 +9,7 @@
 #include "base/rng.h"
 #include "base/size.h"
 #include "model/generate.h"
+#include "tensor/row.h"
 
 enum { SCORE_ROWS = 64, STREAM_CHANCE = 0x6f776e };
 
@@ -175,12 +176,7 @@ static rt_status score_set(rt_own *own, const rt_trainer *t, rt_error *err)
             for (size_t i = 0; i < count; i++) {
                 const float *z = logits + i * vocab;
                 const int32_t id = own->docs.ids[begin + at + i + 1];
-                double top = (double)z[0], sum = 0;
-                for (size_t v = 1; v < vocab; v++)
-                    top = fmax(top, (double)z[v]);
-                for (size_t v = 0; v < vocab; v++)
-                    sum += exp((double)z[v] - top);
-                own->logp_old[begin + at + i + 1] = (float)((double)z[id] - top - log(sum));
+                own->logp_old[begin + at + i + 1] = (float)((double)z[id] - rt_log_sum_exp(z, vocab));
             }
         }
     }

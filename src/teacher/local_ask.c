@@ -13,6 +13,7 @@
 #include "model/sampler.h"
 #include "model/session.h"
 #include "teacher/local_internal.h"
+#include "tensor/row.h"
 
 enum { STOPS_MAX = 16, TOP_MAX = 20, ANSWER_TOKENS = 1024 };
 
@@ -220,17 +221,6 @@ static void find_top(ask_slot *s, const float *logits, size_t n, double lse)
     }
 }
 
-static double log_sum_exp(const float *x, size_t n)
-{
-    float most = x[0];
-    for (size_t i = 1; i < n; i++)
-        most = x[i] > most ? x[i] : most;
-    double sum = 0;
-    for (size_t i = 0; i < n; i++)
-        sum += exp((double)x[i] - (double)most);
-    return (double)most + log(sum);
-}
-
 static void sample_task(void *context, size_t index, unsigned thread)
 {
     asking *a = context;
@@ -240,7 +230,7 @@ static void sample_task(void *context, size_t index, unsigned thread)
     double lse = 0;
     if (s->logprobs) { /* of the raw distribution: penalties change the row */
         memcpy(raw, logits, vocab * sizeof *raw);
-        lse = log_sum_exp(raw, vocab);
+        lse = rt_log_sum_exp(raw, vocab);
         find_top(s, raw, vocab, lse);
     }
     s->chosen = rt_sample(a->samplers[thread], &s->sampling, logits, s->ids.ids, s->ids.count, s->stream,

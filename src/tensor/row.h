@@ -64,5 +64,7 @@ typedef struct rt_row_ops {
 } rt_row_ops;
 
 const rt_row_ops *rt_row_ops_get(void); /* the table of rt_cpu_level() */
+/* log sum e^x_i in double, for places that are not hot.  -inf where all are. */
+double rt_log_sum_exp(const float *x, size_t n);
 
 #endif

@@ -147,11 +147,12 @@ rows_as_collect_writes_them_train() {
 
 the_recipes_of_the_repository_run() {
     make_store
-    for recipe in white-box offline on-policy; do
+    for recipe in white-box offline on-policy reasoning; do
         retort distill "$source_dir/recipes/$recipe.yaml" --print-recipe >/dev/null
         extra=(data.train=text.jsonl student.n_layers=2)
         [ "$recipe" = offline ] && extra=(teacher.store=store student.n_layers=2)
         [ "$recipe" = on-policy ] && extra=(data.train=text.jsonl "student.model=$teacher" on_policy.tokens_max=16)
+        [ "$recipe" = reasoning ] && extra=(data.train=text.jsonl "student.model=$teacher" "teacher.model=''")
         expect_status 0 retort distill "$source_dir/recipes/$recipe.yaml" --run "run-$recipe" --quiet "teacher.model=$teacher" \
             data.tokens_max=128 train.batch_tokens=256 train.steps=3 'output.types=[]' "${extra[@]}"
         [ -s "run-$recipe/student/model.safetensors" ]

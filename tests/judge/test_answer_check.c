@@ -1,5 +1,5 @@
-/* tests/judge/test_answer_check.c - rows of each data set's shape become problems; right and wrong answers in the
- * ways in which models say them; programs that pass, fail, cheat and hang. */
+/* tests/judge/test_answer_check.c - rows of each data set's shape become problems; right and wrong answers in
+ * the ways in which models say them; programs that pass, fail, cheat and hang. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,0 +1,116 @@
+#!/usr/bin/env bash
+# `retort task`: problems answered by a model, as prompts, and checked; right answers become training text.
+# shellcheck source=testlib.sh disable=SC2154
+. "$(dirname "$0")/../testlib.sh"
+
+teacher=$source_dir/data/teacher-small.gguf
+
+make_problems() {
+    for i in 1 2 3 4; do
+        printf '{"question": "What is %d and %d?", "answer": "They are\\n#### %d"}\n' "$i" "$i" $((2 * i))
+    done >sums.jsonl
+}
+
+# row QUESTION COMPLETION [FINISH]
+row() { jq -nc --arg q "$1" --arg a "$2" --arg f "${3:-stop}" '{prompt: $q, completion: $a, finish_reason: $f, completion_tokens: ($a | length)}'; }
+
+a_model_answers_in_words_and_by_likelihood() {
+    make_problems
+    expect_status 0 retort task run sums.jsonl --model "$teacher" --tokens-max 12 --samples 3 --temperature 1 --out said.jsonl --json
+    expect_equal 12 "$(jq -s length said.jsonl)"
+    expect_equal 12 "$(jq '.answers' <<<"$out")"
+    expect_equal "number" "$(jq -r .kind <<<"$out")"
+    # the figures are those of the rows that were written, and a check of these says the same
+    expect_equal "$(jq -s '[.[] | select(.verdict == "right")] | length' said.jsonl)" "$(jq .right <<<"$out")"
+    first=$out
+    expect_status 0 retort task check sums.jsonl said.jsonl --json
+    expect_equal "$(jq -S 'del(.kind, .seconds, .tokens)' <<<"$first")" "$(jq -S 'del(.harvest)' <<<"$out")"
+    printf '{"query": "The sky is", "choices": ["blue", "a table", "seven"], "gold": 0}\n{"ctx": "He", "endings": ["ran.", "sat."], "label": 1}\n' >choices.jsonl
+    expect_status 0 retort task run choices.jsonl --model "$teacher" --json --out chosen.jsonl
+    expect_equal 2 "$(jq .answers <<<"$out")"
+    expect_equal 3 "$(jq -s '.[0].log_p | length' chosen.jsonl)"
+    # likelihoods are the same with any number of threads, and finite
+    expect_status 0 retort task run choices.jsonl --model "$teacher" --out again.jsonl --threads 1
+    cmp chosen.jsonl again.jsonl
+}
+
+right_answers_become_training_text() {
+    make_problems
+    {
+        row "What is 1 and 1?" "They are 2 in all. #### 2"
+        row "What is 1 and 1?" "#### 2"
+        row "What is 1 and 1?" "#### 2"
+        row "What is 2 and 2?" "<think>2 + 2</think>It is 4."
+        row "What is 3 and 3?" "#### 7"
+        row "What is 4 and 4?" "#### 8" length
+        row "What is love?" "#### 2"
+    } >said.jsonl
+    expect_status 0 retort task check sums.jsonl said.jsonl --keep shortest --out train.jsonl --json
+    expect_equal "5 2 1 1 1" "$(jq -r '"\(.right) \(.harvest.kept) \(.harvest.cut) \(.harvest.twice) \(.harvest["beyond the number a problem"])"' <<<"$out")"
+    expect_equal '#### 2' "$(jq -rs '.[0].completion' train.jsonl)"
+    expect_equal '<think>2 + 2</think>It is 4.' "$(jq -rs '.[1].completion' train.jsonl)"
+    # what was kept trains a student
+    cat >recipe.yaml <<YAML
+teacher: {model: $teacher}
+student: {n_layers: 1}
+data: {train: [train.jsonl], tokens_max: 64}
+loss: [ce]
+train: {batch_tokens: 64, steps: 2}
+output: {types: []}
+YAML
+    expect_status 0 retort distill recipe.yaml --run run --quiet
+    # rows as collect writes them, the thought apart
+    jq -nc '{request: {messages: [{role: "user", content: "What is 3 and 3?"}]}, text: "So 6.", reasoning: "3 + 3", finish_reason: "stop",
+        usage: {completion_tokens: 9}}' >said.jsonl
+    expect_status 0 retort task check sums.jsonl said.jsonl --out train.jsonl
+    expect_equal "$(printf '<think>\n3 + 3\n</think>\n\nSo 6.')" "$(jq -r .completion train.jsonl)"
+}
+
+problems_of_a_test_set_are_left_out() {
+    words="one two three four five six seven eight nine ten eleven twelve thirteen"
+    jq -nc --arg q "Say $words now." '{question: $q, answer: "#### 1"}' >train-set.jsonl
+    jq -nc '{question: "Something else entirely?", answer: "#### 1"}' >>train-set.jsonl
+    jq -nc --arg q "$words, then?" '{question: $q, answer: "#### 2"}' >test-set.jsonl
+    {
+        row "Say $words now." "#### 1"
+        row "Something else entirely?" "#### 1"
+    } >said.jsonl
+    expect_status 0 retort task check train-set.jsonl said.jsonl --against test-set.jsonl --out kept.jsonl --json
+    expect_equal 1 "$(jq '.harvest["problems like those of --against"]' <<<"$out")"
+    expect_equal "Something else entirely?" "$(jq -r .prompt kept.jsonl)"
+}
+
+prompts_go_out_and_answers_find_back() {
+    make_problems
+    expect_status 0 retort task prompts sums.jsonl --samples 2 --instruction 'End with #### N.' --out prompts.jsonl
+    expect_equal 8 "$(wc -l <prompts.jsonl)"
+    expect_status 0 retort generate "$teacher" --prompts prompts.jsonl --out said.jsonl --tokens-max 8 --temperature 1
+    expect_status 0 retort task check sums.jsonl said.jsonl --instruction 'End with #### N.' --json
+    expect_equal 8 "$(jq .answers <<<"$out")"
+}
+
+what_cannot_be_is_one_sentence() {
+    make_problems
+    printf '{"question": "q"}\n' >bad.jsonl
+    expect_status 2 retort task run bad.jsonl --model "$teacher"
+    expect_text "bad.jsonl:1" "$err"
+    expect_status 2 retort task run sums.jsonl --model "$teacher" --samples 4
+    expect_text "give --temperature" "$err"
+    row "What is love?" "x" >said.jsonl
+    expect_status 2 retort task check sums.jsonl said.jsonl
+    expect_text "another --instruction" "$err"
+    printf '{"completion": "x"}\n' >said.jsonl
+    expect_status 2 retort task check sums.jsonl said.jsonl
+    expect_text "said.jsonl:1" "$err"
+    printf '{"query": "q", "choices": ["a", "b"], "gold": 0}\n' >choices.jsonl
+    expect_status 2 retort task prompts choices.jsonl
+    expect_text "task run" "$err"
+    cat sums.jsonl choices.jsonl >mixed.jsonl
+    expect_status 2 retort task run mixed.jsonl --model "$teacher"
+    expect_text "mixed.jsonl:5" "$err"
+    expect_status 2 retort task chek
+    expect_text "check" "$err"
+}
+
+run_tests a_model_answers_in_words_and_by_likelihood right_answers_become_training_text \
+    problems_of_a_test_set_are_left_out prompts_go_out_and_answers_find_back what_cannot_be_is_one_sentence
