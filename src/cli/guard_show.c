@@ -5,10 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/json.h"
 #include "cli/guard.h"
-#include "guard/cluster.h"
 #include "guard/result.h"
+#include "guard/view.h"
 
 #define RUN_OPTIONS(run)                                                                                     \
     {CLI_STRING, "FILE", &(run).path, "the recorded traffic"},                                               \
@@ -16,36 +15,6 @@
     {                                                                                                        \
         CLI_STRING, "--reference FILE", &(run).reference_path, "another reference than the built-in one"     \
     }
-
-/* Every feature with its part in the score: an appeal can be judged by it. */
-static json_t *explanation(const guard_run *run, const rt_guard_account *account)
-{
-    const rt_guard_reference *reference = rt_guard_reference_of(run->guard);
-    float features[RT_GUARD_FEATURES], parts[RT_GUARD_FEATURES];
-    char name[96];
-    rt_guard_measure(account, features);
-    const float score = rt_guard_contributions(reference, features, parts);
-    const int use_class = rt_guard_use_class(account);
-    json_t *json = rt_guard_result(run->guard, account), *list = json_array();
-    double sum = 0;
-    for (size_t f = 0; f < rt_guard_feature_count(); f++) {
-        (void)snprintf(name, sizeof name, "%s.%s", rt_guard_feature_signal(f)->name,
-                       rt_guard_feature_name(f));
-        const double percentile = (double)rt_guard_percentile(&reference->terms[f], use_class, features[f]);
-        json_array_append_new(list,
-                              json_pack("{s:s, s:f, s:f, s:f}", "signal", name, "value", (double)features[f],
-                                        "percentile", percentile, "contribution", (double)parts[f]));
-        sum += (double)parts[f];
-    }
-    json_object_set_new(json, "use_class", json_string(rt_guard_class_names[use_class]));
-    json_object_set_new(json, "score_now", json_real((double)score));
-    json_object_set_new(json, "base", json_real((double)score - sum));
-    json_object_set_new(json, "reference",
-                        json_sprintf("%016llx", (unsigned long long)rt_guard_reference_digest(reference)));
-    json_object_set_new(json, "rung", json_string(rt_rung_name(guard_run_rung(run, run->policy, account))));
-    json_object_set_new(json, "signals", list);
-    return json;
-}
 
 static void print_explanation(const json_t *json)
 {
@@ -98,7 +67,9 @@ int guard_explain(int argc, char **argv)
         (void)rt_error_set(&err, RT_INVALID, "guard explain: no account \"%.63s\" in %.160s", name, run.path);
         code = cli_fail(&err);
     } else {
-        json_t *told = explanation(&run, account);
+        json_t *told = rt_guard_view_explain(run.guard, account);
+        (void)json_object_set_new(told, "rung",
+                                  json_string(rt_rung_name(guard_run_rung(&run, run.policy, account))));
         if (json)
             code = cli_print_json(told);
         else {
@@ -108,19 +79,6 @@ int guard_explain(int argc, char **argv)
     }
     guard_run_close(&run);
     return code;
-}
-
-static json_t *cluster_json(const rt_guard *guard, const rt_guard_cluster *cluster)
-{
-    json_t *members = json_array();
-    for (size_t i = 0; i < rt_guard_count(guard); i++) {
-        const rt_guard_account *account = rt_guard_account_at(guard, i);
-        if (account->cluster == cluster->id)
-            json_array_append_new(members, rt_json_text(account->name, strlen(account->name)));
-    }
-    return json_pack("{s:I, s:I, s:f, s:b, s:o}", "cluster", (json_int_t)cluster->id, "size",
-                     (json_int_t)cluster->size, "p", (double)cluster->p, "accused", cluster->accused,
-                     "members", members);
 }
 
 int guard_clusters(int argc, char **argv)
@@ -145,10 +103,9 @@ int guard_clusters(int argc, char **argv)
         rt_guard_clusters_list(&clusters, &count, run.guard, &err) != RT_OK)
         code = cli_fail(&err);
     else if (json) {
-        json_t *list = json_array();
-        for (size_t i = 0; i < count; i++)
-            json_array_append_new(list, cluster_json(run.guard, &clusters[i]));
-        code = cli_print_json(list);
+        json_t *told = rt_guard_view_clusters(run.guard);
+        code = cli_print_json(json_incref(json_object_get(told, "clusters")));
+        json_decref(told);
     } else {
         printf("cluster\taccounts\tp\taccused\n");
         for (size_t i = 0; i < count; i++)

@@ -114,6 +114,7 @@ static rt_status event_of(rt_guard_event *event, const json_t *row, const char *
         text_of(&event->pay_hash, row, "pay_hash", where, err) != RT_OK ||
         text_of(&event->model, row, "model", where, err) != RT_OK ||
         text_of(&event->prompt, row, "prompt", where, err) != RT_OK ||
+        text_of(&event->request, row, "request", where, err) != RT_OK ||
         params_of(event, row, where, err) != RT_OK)
         return err->status;
     event->prompt_tokens = (uint32_t)prompt_tokens;

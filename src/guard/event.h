@@ -25,6 +25,7 @@ enum {
 typedef struct rt_guard_event {
     double ts; /* seconds, UTC, of the request's arrival */
     rt_guard_span account, ip, asn, user_agent, pay_hash, model, prompt;
+    rt_guard_span request; /* its id; empty where there is none */
     double created;      /* seconds, UTC: when the account was made; 0 where it is not known */
     float temperature;   /* 1 where it is not given */
     uint32_t n;          /* answers asked for, at least 1 */

@@ -412,6 +412,11 @@ rt_status rt_guard_observe(rt_guard *guard, const rt_guard_event *event, rt_guar
                                   .e = rt_guard_e(account),
                                   .requests = rt_guard_requests(account),
                                   .flagged_at = account->flagged_at};
+    for (int k = 0; k < RT_GUARD_WANTS; k++)
+        if (elicited.want[k] > verdict->want_probability) {
+            verdict->want = k;
+            verdict->want_probability = elicited.want[k];
+        }
     return RT_OK;
 }
 

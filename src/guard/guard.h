@@ -43,6 +43,8 @@ typedef struct rt_guard_verdict {
     double e;            /* its e-value */
     uint32_t requests;   /* the account's so far */
     uint32_t flagged_at; /* 0: not yet */
+    int want;            /* what this request wants most (rt_guard_want), and with which probability */
+    float want_probability;
 } rt_guard_verdict;
 
 rt_status rt_guard_open(rt_guard **out, const rt_guard_options *options, rt_error *err);

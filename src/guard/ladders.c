@@ -13,8 +13,9 @@ struct rt_ladders {
     const rt_guard_policy *policy;
     rt_ladders_calls calls;
     rt_ladder_entry *entries;
-    size_t capacity;
+    size_t capacity, n_histories;
 };
+enum { HISTORIES_MAX = 10000 };
 
 rt_status rt_ladders_open(rt_ladders **out, rt_guard *guard, const rt_guard_policy *policy,
                           const rt_ladders_calls *calls, rt_error *err)
@@ -32,8 +33,33 @@ void rt_ladders_close(rt_ladders *l)
 {
     if (!l)
         return;
+    for (size_t i = 0; i < l->capacity; i++)
+        free(l->entries[i].history);
     free(l->entries);
     free(l);
+}
+
+static void forget(rt_ladders *l, rt_ladder_entry *entry)
+{
+    l->n_histories -= entry->history != NULL;
+    free(entry->history);
+    entry->history = NULL;
+}
+
+/* A history begins with the first suspicion; an account that nothing speaks against any more makes room where it
+ * is short. */
+static void remember(rt_ladders *l, const rt_guard_account *account, rt_ladder_entry *entry,
+                     const rt_ladder_evidence *evidence)
+{
+    const bool suspected = entry->state.rung || evidence->p <= l->policy->p[RT_RUNG_OBSERVE];
+    if (entry->history && !suspected && l->n_histories == HISTORIES_MAX)
+        forget(l, entry);
+    if (!entry->history && suspected && l->n_histories < HISTORIES_MAX) {
+        entry->history = calloc(1, sizeof *entry->history);
+        l->n_histories += entry->history != NULL;
+    }
+    if (entry->history)
+        rt_guard_history_point(entry->history, l->guard, account, evidence->now);
 }
 
 rt_ladder_entry *rt_ladders_entry(rt_ladders *l, const rt_guard_account *account)
@@ -49,6 +75,7 @@ rt_ladder_entry *rt_ladders_entry(rt_ladders *l, const rt_guard_account *account
     }
     rt_ladder_entry *entry = &l->entries[account->index];
     if (strcmp(entry->name, account->name) != 0) { /* another account was here before */
+        forget(l, entry);
         *entry = (rt_ladder_entry){0};
         (void)snprintf(entry->name, sizeof entry->name, "%s", account->name);
     }
@@ -76,6 +103,7 @@ static void decide(rt_ladders *l, const rt_guard_account *account, double now)
             l->calls.decided(l->calls.context, account, entry, &lifted);
     }
     const rt_ladder_evidence evidence = rt_ladder_evidence_of(l->guard, account, now);
+    remember(l, account, entry, &evidence);
     const rt_ladder_step step = rt_ladder_decide(l->policy, &entry->state, &evidence);
     if (step.from == step.to && !step.proposed)
         return;
@@ -111,9 +139,12 @@ rt_status rt_ladders_feed(rt_ladders *l, const rt_guard_event *event, rt_guard_v
     if (rt_guard_observe(l->guard, event, verdict, err) != RT_OK)
         return err->status;
     (void)snprintf(name, sizeof name, "%.*s", (int)event->account.size, event->account.data);
-    const rt_guard_account *account = verdict->checked ? rt_guard_find(l->guard, name) : NULL;
-    if (account)
+    const rt_guard_account *account = rt_guard_find(l->guard, name);
+    if (account && verdict->checked)
         decide(l, account, event->ts);
+    const rt_ladder_entry *entry = account ? rt_ladders_find(l, account) : NULL;
+    if (entry && entry->history)
+        rt_guard_history_request(entry->history, event, verdict, l->policy->exemplars);
     return RT_OK;
 }
 
@@ -122,12 +153,15 @@ json_t *rt_ladders_json(const rt_ladders *l)
     json_t *list = json_array();
     for (size_t i = 0; i < l->capacity; i++) {
         const rt_ladder_entry *e = &l->entries[i];
-        if (e->name[0] && (e->state.rung || e->state.returning))
-            (void)json_array_append_new(
-                list, json_pack("{s:s, s:s, s:b, s:b, s:b, s:f, s:f, s:f}", "account", e->name, "rung",
-                                rt_rung_name((rt_rung)e->state.rung), "proposed", e->state.proposed,
-                                "returning", e->state.returning, "answered", e->answered, "p", e->state.p,
-                                "e", e->state.e, "until", e->state.until));
+        if (!e->name[0] || !(e->state.rung || e->state.returning || e->history))
+            continue;
+        json_t *row = json_pack("{s:s, s:s, s:b, s:b, s:b, s:f, s:f, s:f}", "account", e->name, "rung",
+                                rt_rung_name((rt_rung)e->state.rung), "proposed", e->state.proposed, "returning",
+                                e->state.returning, "answered", e->answered, "p", e->state.p, "e", e->state.e,
+                                "until", e->state.until);
+        if (e->history)
+            (void)json_object_set_new(row, "history", rt_guard_history_json(e->history));
+        (void)json_array_append_new(list, row);
     }
     return list;
 }
@@ -161,6 +195,13 @@ rt_status rt_ladders_restore(rt_ladders *l, const json_t *list, const char *wher
                               .e = json_number_value(json_object_get(row, "e")),
                               .until = json_number_value(json_object_get(row, "until"))};
         entry->answered = json_is_true(json_object_get(row, "answered"));
+        const json_t *history = json_object_get(row, "history");
+        if (history && !entry->history && l->n_histories < HISTORIES_MAX) {
+            entry->history = calloc(1, sizeof *entry->history);
+            l->n_histories += entry->history != NULL;
+        }
+        if (history && entry->history)
+            rt_guard_history_restore(entry->history, history);
     }
     return RT_OK;
 }

@@ -3,12 +3,14 @@
 #ifndef RT_GUARD_LADDERS_H
 #define RT_GUARD_LADDERS_H
 
+#include "guard/history.h"
 #include "guard/ladder.h"
 
 typedef struct rt_ladder_entry { /* of the guard's account of the same index */
     char name[RT_GUARD_ACCOUNT_BYTES_MAX + 1];
     rt_ladder_state state;
     bool answered; /* the challenge */
+    rt_guard_history *history; /* NULL: it has never been worth looking at */
 } rt_ladder_entry;
 
 typedef struct rt_ladders_calls {

@@ -61,6 +61,8 @@ static const rt_field fields[] = {
     {"ladder.sweep_hours", RT_FIELD_REAL, AT(sweep_hours), "6", "accounts are linked so often", NULL, 0.001,
      168},
     {"ladder.dry_run", RT_FIELD_BOOL, AT(dry_run), "no", "decide and record, change nothing", NULL, 0, 0},
+    {"exemplars.keep", RT_FIELD_COUNT, AT(exemplars), "8",
+     "ids of a suspected account's most telling requests that are kept for a review", NULL, 0, 20},
     {"exposure.top_logprobs", RT_FIELD_COUNT, AT(exposure_top), "20",
      "most alternatives a token, for everybody", NULL, 0, 20},
     {"exposure.bias_with_logprobs", RT_FIELD_BOOL, AT(exposure_bias), "no",
