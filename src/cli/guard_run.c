@@ -3,6 +3,7 @@
 
 #include "base/file.h"
 #include "cli/guard.h"
+#include "guard/state.h"
 
 static rt_status find_key(uint64_t *key, const guard_run *run, rt_error *err)
 {
@@ -27,12 +28,12 @@ rt_status guard_run_open(guard_run *run, rt_error *err)
         (run->reference_path &&
          rt_guard_reference_read(&run->reference, run->reference_path, err) != RT_OK) ||
         open_guard(run, err) != RT_OK ||
-        (run->state && rt_path_exists(run->state) && rt_guard_load(run->guard, run->state, err) != RT_OK))
+        (run->state && rt_guard_state_load(run->guard, run->ladders, run->state, err) != RT_OK))
         return err->status;
     const rt_guard_replay_options how = {
         .ladders = run->ladders, .skip_bad = run->skip_bad, .sweep_at_end = true};
     if (rt_guard_replay(run->guard, run->path, &how, &run->counts, err) != RT_OK ||
-        (run->state && rt_guard_save(run->guard, run->state, err) != RT_OK))
+        (run->state && rt_guard_state_save(run->guard, run->ladders, run->state, err) != RT_OK))
         return err->status;
     if (run->counts.bad_rows)
         (void)fprintf(stderr, "retort: %zu malformed rows were passed over\n", run->counts.bad_rows);

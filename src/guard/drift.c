@@ -73,10 +73,11 @@ static json_t *sentence(const char *class_name, const rt_guard_drift_figure *f)
         return json_sprintf("%s: the reference fits: distance from uniform %.3f, up to %.3f is expected.",
                             class_name, f->distance, f->allowed);
     return json_sprintf(
-        "%s: the reference does not fit any more: %.1f%% of the accounts have p under 5%%, and the "
-        "distance from uniform is %.3f where %.3f is allowed; renew it from reviewed traffic with "
-        "'retort guard calibrate'.",
-        class_name, 100 * (f->excess + 0.05), f->distance, f->allowed);
+        "%s: the reference does not fit any more: accounts look %s suspect than its own (%.1f%% have p "
+        "under 5%%), so there are %s false alarms than promised; distance from uniform %.3f where %.3f "
+        "is allowed. Renew it from reviewed traffic: 'retort guard calibrate'.",
+        class_name, f->excess > 0 ? "more" : "less", 100 * (f->excess + 0.05),
+        f->excess > 0 ? "more" : "fewer", f->distance, f->allowed);
 }
 
 static json_t *weeks_json(const rt_guard_drift *drift, int use_class, size_t n_benign)

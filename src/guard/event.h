@@ -26,10 +26,10 @@ typedef struct rt_guard_event {
     double ts; /* seconds, UTC, of the request's arrival */
     rt_guard_span account, ip, asn, user_agent, pay_hash, model, prompt;
     rt_guard_span request; /* its id; empty where there is none */
-    double created;      /* seconds, UTC: when the account was made; 0 where it is not known */
-    float temperature;   /* 1 where it is not given */
-    uint32_t n;          /* answers asked for, at least 1 */
-    uint32_t max_tokens; /* 0 where it is not given */
+    double created;        /* seconds, UTC: when the account was made; 0 where it is not known */
+    float temperature;     /* 1 where it is not given */
+    uint32_t n;            /* answers asked for, at least 1 */
+    uint32_t max_tokens;   /* 0 where it is not given */
     uint32_t top_logprobs;
     bool logprobs, stream;
     uint32_t bias_ids[RT_GUARD_BIAS_IDS_MAX]; /* token ids with a logit_bias */

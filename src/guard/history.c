@@ -54,14 +54,17 @@ void rt_guard_history_request(rt_guard_history *history, const rt_guard_event *e
                                .probability = verdict->want_probability,
                                .want = (int8_t)(verdict->want_probability > 0.5F ? verdict->want : -1),
                                .top_logprobs = event->top_logprobs};
-    (void)snprintf(one->request, sizeof one->request, "%.*s", (int)(event->request.size < RT_GUARD_REQUEST_BYTES ? event->request.size : RT_GUARD_REQUEST_BYTES),
-                   event->request.data);
+    (void)snprintf(
+        one->request, sizeof one->request, "%.*s",
+        (int)(event->request.size < RT_GUARD_REQUEST_BYTES ? event->request.size : RT_GUARD_REQUEST_BYTES),
+        event->request.data);
 }
 
 static json_t *exemplar_json(const rt_guard_exemplar *one)
 {
-    return json_pack("{s:o, s:f, s:s?, s:f, s:I}", "request", rt_json_text(one->request, strlen(one->request)), "ts",
-                     one->ts, "wants", one->want >= 0 ? rt_guard_want_names[one->want] : NULL, "probability",
+    return json_pack("{s:o, s:f, s:s?, s:f, s:I}", "request",
+                     rt_json_text(one->request, strlen(one->request)), "ts", one->ts, "wants",
+                     one->want >= 0 ? rt_guard_want_names[one->want] : NULL, "probability",
                      (double)one->probability, "top_logprobs", (json_int_t)one->top_logprobs);
 }
 
@@ -70,9 +73,9 @@ static json_t *point_json(const rt_guard_point *point)
     json_t *parts = json_array();
     for (size_t s = 0; s < rt_guard_signal_count && s < RT_GUARD_PARTS; s++)
         (void)json_array_append_new(parts, json_real((double)point->parts[s]));
-    return json_pack("{s:f, s:I, s:f, s:f, s:f, s:o}", "ts", point->ts, "requests", (json_int_t)point->requests,
-                     "score", (double)point->score, "p", (double)point->p, "log_e",
-                     fmax(-1e6, (double)point->log_e), "parts", parts);
+    return json_pack("{s:f, s:I, s:f, s:f, s:f, s:o}", "ts", point->ts, "requests",
+                     (json_int_t)point->requests, "score", (double)point->score, "p", (double)point->p,
+                     "log_e", fmax(-1e6, (double)point->log_e), "parts", parts);
 }
 
 json_t *rt_guard_history_json(const rt_guard_history *history)

@@ -1,8 +1,8 @@
 /* guard/history.h - how a suspected account came to be suspected: for those who review it, and for an appeal.
  *
- * Kept for accounts that reach the ladder's first rung, from then on: a point at each check, with every signal's
- * part in the score, and the ids of the requests that look most like collecting.  No text is kept; a prompt is
- * shown only where the account database keeps it. */
+ * Kept for accounts that reach the ladder's first rung, from then on: a point at each check, with every
+ * signal's part in the score, and the ids of the requests that look most like collecting.  No text is kept; a
+ * prompt is shown only where the account database keeps it. */
 #ifndef RT_GUARD_HISTORY_H
 #define RT_GUARD_HISTORY_H
 
@@ -39,8 +39,8 @@ void rt_guard_history_point(rt_guard_history *history, const rt_guard *guard, co
 void rt_guard_history_request(rt_guard_history *history, const rt_guard_event *event,
                               const rt_guard_verdict *verdict, size_t keep);
 
-/* {signals: [names], points: [{ts, requests, score, p, e, parts}], exemplars: [{request, ts, wants, probability,
- * top_logprobs}]} and back; what is not well-formed is passed over. */
+/* {signals: [names], points: [{ts, requests, score, p, e, parts}], exemplars: [{request, ts, wants,
+ * probability, top_logprobs}]} and back; what is not well-formed is passed over. */
 json_t *rt_guard_history_json(const rt_guard_history *history);
 void rt_guard_history_restore(rt_guard_history *history, const json_t *json);
 

@@ -46,8 +46,8 @@ static void forget(rt_ladders *l, rt_ladder_entry *entry)
     entry->history = NULL;
 }
 
-/* A history begins with the first suspicion; an account that nothing speaks against any more makes room where it
- * is short. */
+/* A history begins with the first suspicion; an account that nothing speaks against any more makes room where
+ * it is short. */
 static void remember(rt_ladders *l, const rt_guard_account *account, rt_ladder_entry *entry,
                      const rt_ladder_evidence *evidence)
 {
@@ -155,10 +155,10 @@ json_t *rt_ladders_json(const rt_ladders *l)
         const rt_ladder_entry *e = &l->entries[i];
         if (!e->name[0] || !(e->state.rung || e->state.returning || e->history))
             continue;
-        json_t *row = json_pack("{s:s, s:s, s:b, s:b, s:b, s:f, s:f, s:f}", "account", e->name, "rung",
-                                rt_rung_name((rt_rung)e->state.rung), "proposed", e->state.proposed, "returning",
-                                e->state.returning, "answered", e->answered, "p", e->state.p, "e", e->state.e,
-                                "until", e->state.until);
+        json_t *row = json_pack("{s:s, s:s, s:b, s:b, s:b, s:f, s:f, s:f, s:s}", "account", e->name, "rung",
+                                rt_rung_name((rt_rung)e->state.rung), "proposed", e->state.proposed,
+                                "returning", e->state.returning, "answered", e->answered, "p", e->state.p,
+                                "e", e->state.e, "until", e->state.until, "case", e->case_id);
         if (e->history)
             (void)json_object_set_new(row, "history", rt_guard_history_json(e->history));
         (void)json_array_append_new(list, row);
@@ -195,6 +195,8 @@ rt_status rt_ladders_restore(rt_ladders *l, const json_t *list, const char *wher
                               .e = json_number_value(json_object_get(row, "e")),
                               .until = json_number_value(json_object_get(row, "until"))};
         entry->answered = json_is_true(json_object_get(row, "answered"));
+        const char *case_id = json_string_value(json_object_get(row, "case"));
+        (void)snprintf(entry->case_id, sizeof entry->case_id, "%s", case_id ? case_id : "");
         const json_t *history = json_object_get(row, "history");
         if (history && !entry->history && l->n_histories < HISTORIES_MAX) {
             entry->history = calloc(1, sizeof *entry->history);

@@ -9,7 +9,8 @@
 typedef struct rt_ladder_entry { /* of the guard's account of the same index */
     char name[RT_GUARD_ACCOUNT_BYTES_MAX + 1];
     rt_ladder_state state;
-    bool answered; /* the challenge */
+    bool answered;             /* the challenge */
+    char case_id[40];          /* opened by the last decision; empty: none */
     rt_guard_history *history; /* NULL: it has never been worth looking at */
 } rt_ladder_entry;
 
@@ -17,7 +18,7 @@ typedef struct rt_ladders_calls {
     /* Has a person put the account back since the ladder last acted?  NULL: never. */
     bool (*lifted)(void *context, const rt_ladder_entry *entry);
     /* A decision: the account's rung has changed, or a suspension is proposed.  May be NULL. */
-    void (*decided)(void *context, const rt_guard_account *account, const rt_ladder_entry *entry,
+    void (*decided)(void *context, const rt_guard_account *account, rt_ladder_entry *entry,
                     const rt_ladder_step *step);
     void *context;
 } rt_ladders_calls;

@@ -43,7 +43,7 @@ typedef struct rt_guard_policy {
     double expire_hours; /* without stronger evidence a rung lapses to the one below */
     size_t exposure_top; /* always on: most alternatives a token for anybody */
     bool exposure_bias;  /* always on: may log-probabilities be asked for together with logit_bias? */
-    size_t exemplars; /* ids of an account's most telling requests that are kept */
+    size_t exemplars;    /* ids of an account's most telling requests that are kept */
     bool dry_run;        /* decide and record, change nothing */
     const char *slow_message, *challenge_message, *suspend_message; /* what the account is told */
 } rt_guard_policy;

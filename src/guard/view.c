@@ -1,4 +1,5 @@
-/* guard/view.c - see view.h: accounts and what to review; view_more.c has clusters, calibration and what-if. */
+/* guard/view.c - see view.h: accounts and what to review; view_more.c has clusters, calibration and what-if.
+ */
 #include "guard/view.h"
 
 #include <math.h>
@@ -17,15 +18,21 @@ json_t *rt_guard_view_row(const rt_guard *guard, const rt_ladders *ladders, cons
         return NULL;
     (void)json_object_set_new(row, "confirmed", json_boolean(account->confirmed != 0));
     (void)json_object_set_new(row, "weeks", json_integer(account->path.blocks + 1));
-    (void)json_object_set_new(row, "use_class", json_string(rt_guard_class_names[rt_guard_use_class(account)]));
+    (void)json_object_set_new(row, "use_class",
+                              json_string(rt_guard_class_names[rt_guard_use_class(account)]));
     (void)json_object_set_new(row, "last", json_real(account->last_ts));
     if (!ladders)
         return row;
-    (void)json_object_set_new(row, "rung", json_string(rt_rung_name(entry ? (rt_rung)entry->state.rung : RT_RUNG_NONE)));
+    (void)json_object_set_new(row, "rung",
+                              json_string(rt_rung_name(entry ? (rt_rung)entry->state.rung : RT_RUNG_NONE)));
     (void)json_object_set_new(row, "proposed", json_boolean(entry && entry->state.proposed));
     (void)json_object_set_new(row, "answered", json_boolean(entry && entry->answered));
     (void)json_object_set_new(row, "until",
                               entry && entry->state.rung ? json_real(entry->state.until) : json_null());
+    json_t *exemplars = json_array();
+    for (size_t i = 0; entry && entry->history && i < entry->history->n_exemplars; i++)
+        (void)json_array_append_new(exemplars, json_string(entry->history->exemplars[i].request));
+    (void)json_object_set_new(row, "exemplars", exemplars);
     return row;
 }
 
@@ -40,11 +47,12 @@ json_t *rt_guard_view_explain(const rt_guard *guard, const rt_guard_account *acc
     json_t *json = rt_guard_result(guard, account), *list = json_array();
     double sum = 0;
     for (size_t f = 0; f < rt_guard_feature_count(); f++) {
-        (void)snprintf(name, sizeof name, "%s.%s", rt_guard_feature_signal(f)->name, rt_guard_feature_name(f));
+        (void)snprintf(name, sizeof name, "%s.%s", rt_guard_feature_signal(f)->name,
+                       rt_guard_feature_name(f));
         const double percentile = (double)rt_guard_percentile(&reference->terms[f], use_class, features[f]);
         (void)json_array_append_new(list, json_pack("{s:s, s:f, s:f, s:f}", "signal", name, "value",
-                                                    (double)features[f], "percentile", percentile, "contribution",
-                                                    (double)parts[f]));
+                                                    (double)features[f], "percentile", percentile,
+                                                    "contribution", (double)parts[f]));
         sum += (double)parts[f];
     }
     (void)json_object_set_new(json, "use_class", json_string(rt_guard_class_names[use_class]));
@@ -56,9 +64,11 @@ json_t *rt_guard_view_explain(const rt_guard *guard, const rt_guard_account *acc
     return json;
 }
 
-json_t *rt_guard_view_account(const rt_guard *guard, const rt_ladders *ladders, const rt_guard_account *account)
+json_t *rt_guard_view_account(const rt_guard *guard, const rt_ladders *ladders,
+                              const rt_guard_account *account)
 {
-    json_t *json = rt_guard_view_row(guard, ladders, account), *explained = rt_guard_view_explain(guard, account);
+    json_t *json = rt_guard_view_row(guard, ladders, account),
+           *explained = rt_guard_view_explain(guard, account);
     const rt_ladder_entry *entry = ladders ? rt_ladders_find(ladders, account) : NULL;
     (void)json_object_update_missing(json, explained);
     json_decref(explained);
@@ -103,8 +113,8 @@ static int by_usefulness(const void *a, const void *b)
     return strcmp(x->account->name, y->account->name);
 }
 
-/* Benjamini and Hochberg's list at rate q.  A list for people to look at, so dependence between accounts is let
- * pass. */
+/* Benjamini and Hochberg's list at rate q.  A list for people to look at, so dependence between accounts is
+ * let pass. */
 static size_t listed(const rt_guard_account *const *accounts, size_t n, double q)
 {
     size_t size = 0;
@@ -114,7 +124,10 @@ static size_t listed(const rt_guard_account *const *accounts, size_t n, double q
     return size;
 }
 
-static bool is_accused_cluster(const rt_guard_account *account) { return account->cluster && account->lift_p < 1; }
+static bool is_accused_cluster(const rt_guard_account *account)
+{
+    return account->cluster && account->lift_p < 1;
+}
 
 /* One item for an accused cluster, one for each other account. */
 static void take(item *items, size_t *n, const rt_guard_account *account, bool waiting, bool listed_only)
@@ -136,24 +149,28 @@ static json_t *item_json(const rt_guard *guard, const rt_ladders *ladders, const
 {
     json_t *rows = json_array();
     char why[160];
-    for (size_t k = 0; i->cluster && k < rt_guard_count(guard) && json_array_size(rows) < RT_GUARD_VIEW_MEMBERS_MAX; k++)
+    for (size_t k = 0;
+         i->cluster && k < rt_guard_count(guard) && json_array_size(rows) < RT_GUARD_VIEW_MEMBERS_MAX; k++)
         if (rt_guard_account_at(guard, k)->cluster == i->cluster)
-            (void)json_array_append_new(rows, rt_guard_view_row(guard, ladders, rt_guard_account_at(guard, k)));
+            (void)json_array_append_new(rows,
+                                        rt_guard_view_row(guard, ladders, rt_guard_account_at(guard, k)));
     if (!i->cluster)
         (void)json_array_append_new(rows, rt_guard_view_row(guard, ladders, i->account));
     if (i->waiting)
-        (void)snprintf(why, sizeof why, "a decision is waited for: suspension is proposed, or a challenge was answered");
+        (void)snprintf(why, sizeof why,
+                       "a decision is waited for: suspension is proposed, or a challenge was answered");
     else if (i->listed)
-        (void)snprintf(why, sizeof why, "its p-value stands out among all accounts; nothing has been done yet");
+        (void)snprintf(why, sizeof why,
+                       "its p-value stands out among all accounts; nothing has been done yet");
     else if (i->cluster)
         (void)snprintf(why, sizeof why, "one decision covers %u linked accounts", i->covers);
     else
         (void)snprintf(why, sizeof why, "on the ladder by its own evidence");
-    return json_pack("{s:s, s:o, s:s, s:b, s:b, s:I, s:f, s:f, s:o}", "kind", i->cluster ? "cluster" : "account", "id",
-                     i->cluster ? json_integer(i->cluster)
-                                : rt_json_text(i->account->name, strlen(i->account->name)),
-                     "why", why, "waiting", i->waiting, "listed_only", i->listed, "covers", (json_int_t)i->covers, "e",
-                     fmin(1e30, rt_guard_e(i->account)), "p", (double)rt_guard_final_p(i->account), "accounts", rows);
+    return json_pack(
+        "{s:s, s:o, s:s, s:b, s:b, s:I, s:f, s:f, s:o}", "kind", i->cluster ? "cluster" : "account", "id",
+        i->cluster ? json_integer(i->cluster) : rt_json_text(i->account->name, strlen(i->account->name)),
+        "why", why, "waiting", i->waiting, "listed_only", i->listed, "covers", (json_int_t)i->covers, "e",
+        fmin(1e30, rt_guard_e(i->account)), "p", (double)rt_guard_final_p(i->account), "accounts", rows);
 }
 
 json_t *rt_guard_view_review(const rt_guard *guard, const rt_ladders *ladders, double q)
@@ -173,7 +190,8 @@ json_t *rt_guard_view_review(const rt_guard *guard, const rt_ladders *ladders, d
             const rt_ladder_entry *entry = ladders ? rt_ladders_find(ladders, accounts[i]) : NULL;
             const bool on_ladder = entry && entry->state.rung > RT_RUNG_OBSERVE;
             if (i < size || on_ladder)
-                take(items, &count, accounts[i], entry && (entry->state.proposed || entry->answered), !on_ladder);
+                take(items, &count, accounts[i], entry && (entry->state.proposed || entry->answered),
+                     !on_ladder);
         }
         if (count)
             qsort(items, count, sizeof *items, by_usefulness);
@@ -182,6 +200,6 @@ json_t *rt_guard_view_review(const rt_guard *guard, const rt_ladders *ladders, d
     }
     free(accounts);
     free(items);
-    return json_pack("{s:o, s:I, s:I, s:f, s:I}", "items", list, "total", (json_int_t)count, "listed", (json_int_t)size,
-                     "false_share", q, "accounts", (json_int_t)n);
+    return json_pack("{s:o, s:I, s:I, s:f, s:I}", "items", list, "total", (json_int_t)count, "listed",
+                     (json_int_t)size, "false_share", q, "accounts", (json_int_t)n);
 }

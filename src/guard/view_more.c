@@ -7,7 +7,10 @@
 #include "guard/result.h"
 #include "guard/view.h"
 
-static json_t *name_of(const rt_guard_account *account) { return rt_json_text(account->name, strlen(account->name)); }
+static json_t *name_of(const rt_guard_account *account)
+{
+    return rt_json_text(account->name, strlen(account->name));
+}
 
 static json_t *cluster_json(const rt_guard *guard, const rt_guard_cluster *cluster)
 {
@@ -23,8 +26,9 @@ static json_t *cluster_json(const rt_guard *guard, const rt_guard_cluster *clust
         confirmed |= (account->confirmed & 2U) != 0;
     }
     return json_pack("{s:I, s:I, s:f, s:b, s:b, s:f, s:o}", "cluster", (json_int_t)cluster->id, "size",
-                     (json_int_t)cluster->size, "p", (double)cluster->p, "accused", cluster->accused, "confirmed",
-                     confirmed, "e", sum / fmax(1, (double)json_array_size(members)), "members", members);
+                     (json_int_t)cluster->size, "p", (double)cluster->p, "accused", cluster->accused,
+                     "confirmed", confirmed, "e", sum / fmax(1, (double)json_array_size(members)), "members",
+                     members);
 }
 
 json_t *rt_guard_view_clusters(const rt_guard *guard)
@@ -43,11 +47,11 @@ json_t *rt_guard_view_clusters(const rt_guard *guard)
 
 static json_t *link_json(size_t a, size_t b, const rt_guard_link *link)
 {
-    return json_pack("{s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "a", (json_int_t)a, "b", (json_int_t)b,
-                     "total", (double)link->total, "address", (double)link->address, "payer", (double)link->payer,
-                     "created", (double)link->created, "client", (double)link->client, "content", (double)link->content,
-                     "wrappers", (double)link->wrappers, "overlap", (double)link->overlap, "presence",
-                     (double)link->presence);
+    return json_pack("{s:I, s:I, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "a", (json_int_t)a, "b",
+                     (json_int_t)b, "total", (double)link->total, "address", (double)link->address, "payer",
+                     (double)link->payer, "created", (double)link->created, "client", (double)link->client,
+                     "content", (double)link->content, "wrappers", (double)link->wrappers, "overlap",
+                     (double)link->overlap, "presence", (double)link->presence);
 }
 
 /* Links between members, by their places among them. */
@@ -88,9 +92,10 @@ json_t *rt_guard_view_cluster(const rt_guard *guard, const rt_ladders *ladders, 
         json_decref(rows);
         return NULL;
     }
-    return json_pack("{s:I, s:I, s:f, s:b, s:b, s:o, s:o, s:f}", "cluster", (json_int_t)id, "size", (json_int_t)size, "p",
-                     (double)first->cluster_p, "accused", first->lift_p < 1, "confirmed", (first->confirmed & 2U) != 0,
-                     "members", rows, "links", links_json(guard, members, n), "edge_min", RT_GUARD_EDGE_MIN);
+    return json_pack("{s:I, s:I, s:f, s:b, s:b, s:o, s:o, s:f}", "cluster", (json_int_t)id, "size",
+                     (json_int_t)size, "p", (double)first->cluster_p, "accused", first->lift_p < 1,
+                     "confirmed", (first->confirmed & 2U) != 0, "members", rows, "links",
+                     links_json(guard, members, n), "edge_min", RT_GUARD_EDGE_MIN);
 }
 
 /* ---- calibration */
@@ -104,8 +109,8 @@ static json_t *rung_support(const rt_guard_reference *reference, const rt_guard_
         const rt_evalue_path none = {0};
         /* the most that one week of an account alone can give */
         const double most = exp(rt_evalue_log(&none, rt_evalue_bet(least, least)));
-        (void)json_array_append_new(classes, json_pack("{s:s, s:f, s:b}", "class", rt_guard_class_names[k], "best",
-                                                       accuses ? 1 / most : least, "supported",
+        (void)json_array_append_new(classes, json_pack("{s:s, s:f, s:b}", "class", rt_guard_class_names[k],
+                                                       "best", accuses ? 1 / most : least, "supported",
                                                        (accuses ? 1 / most : least) <= policy->p[r]));
     }
     return json_pack("{s:s, s:f, s:s, s:o}", "rung", rt_rung_name((rt_rung)r), "p", policy->p[r], "reads",
@@ -121,8 +126,8 @@ json_t *rt_guard_view_calibration(const rt_guard *guard, const rt_guard_policy *
             (void)json_array_append_new(rungs, rung_support(reference, policy, r));
     (void)json_object_set_new(json, "rungs", rungs);
     (void)json_object_set_new(json, "habit", json_real((double)reference->habit));
-    (void)json_object_set_new(json, "reference",
-                              json_sprintf("%016llx", (unsigned long long)rt_guard_reference_digest(reference)));
+    (void)json_object_set_new(
+        json, "reference", json_sprintf("%016llx", (unsigned long long)rt_guard_reference_digest(reference)));
     (void)json_object_set_new(json, "accounts", json_integer((json_int_t)rt_guard_count(guard)));
     (void)json_object_set_new(json, "evicted", json_integer((json_int_t)rt_guard_evicted(guard)));
     return json;
@@ -130,8 +135,8 @@ json_t *rt_guard_view_calibration(const rt_guard *guard, const rt_guard_policy *
 
 /* ---- what-if */
 
-rt_rung rt_guard_rung_of(const rt_guard *guard, const rt_guard_policy *policy, const rt_guard_account *account,
-                         bool *proposed)
+rt_rung rt_guard_rung_of(const rt_guard *guard, const rt_guard_policy *policy,
+                         const rt_guard_account *account, bool *proposed)
 {
     rt_ladder_state state = {0};
     const rt_ladder_evidence evidence = rt_ladder_evidence_of(guard, account, account->last_ts);
@@ -160,16 +165,15 @@ json_t *rt_guard_view_what_if(const rt_guard *guard, const rt_guard_policy *now,
         if (old == other && proposed[0] == proposed[1])
             continue;
         if (changes++ < RT_GUARD_VIEW_LIST_MAX)
-            (void)json_array_append_new(changed,
-                                        json_pack("{s:o, s:s, s:s, s:f, s:f}", "account", name_of(account), "now",
-                                                  rung_text(old, proposed[0]), "then", rung_text(other, proposed[1]), "p",
-                                                  (double)rt_guard_block_p(account), "e",
-                                                  fmin(1e30, rt_guard_e(account))));
+            (void)json_array_append_new(
+                changed, json_pack("{s:o, s:s, s:s, s:f, s:f}", "account", name_of(account), "now",
+                                   rung_text(old, proposed[0]), "then", rung_text(other, proposed[1]), "p",
+                                   (double)rt_guard_block_p(account), "e", fmin(1e30, rt_guard_e(account))));
     }
     for (size_t r = 0; r <= RT_RUNG_COUNT; r++)
-        (void)json_array_append_new(rungs,
-                                    json_pack("{s:s, s:I, s:I}", "rung",
-                                              r == RT_RUNG_COUNT ? "suspension proposed" : rt_rung_name((rt_rung)r), "now",
-                                              (json_int_t)counts[0][r], "then", (json_int_t)counts[1][r]));
+        (void)json_array_append_new(
+            rungs, json_pack("{s:s, s:I, s:I}", "rung",
+                             r == RT_RUNG_COUNT ? "suspension proposed" : rt_rung_name((rt_rung)r), "now",
+                             (json_int_t)counts[0][r], "then", (json_int_t)counts[1][r]));
     return json_pack("{s:o, s:o, s:I}", "rungs", rungs, "accounts", changed, "changed", (json_int_t)changes);
 }

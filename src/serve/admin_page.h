@@ -5,8 +5,10 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-extern const unsigned char rt_asset_admin_html[], rt_asset_admin_css[], rt_asset_admin_js[];
-extern const size_t rt_asset_admin_html_size, rt_asset_admin_css_size, rt_asset_admin_js_size;
+extern const unsigned char rt_asset_admin_html[], rt_asset_admin_css[], rt_asset_admin_js[],
+    rt_asset_guard_js[], rt_asset_drawing_js[];
+extern const size_t rt_asset_admin_html_size, rt_asset_admin_css_size, rt_asset_admin_js_size,
+    rt_asset_guard_js_size, rt_asset_drawing_js_size;
 
 typedef struct rt_page_file {
     const char *type;

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "serve/admin_page.h"
 #include "serve/fields.h"
+#include "serve/guard_desk.h"
 #include "serve/service.h"
 
 static void answer(rt_serve *serve, rt_http_exchange *x, rt_desk_reply *reply)
@@ -220,6 +221,9 @@ static rt_desk_reply admin_work(rt_errand *errand, rt_desk *desk)
     const rt_http_head *head = rt_http_request_of(call->x)->head;
     if (strcmp(call->method, "GET") == 0 && strcmp(head->path, "/admin/v1/guard") == 0)
         return guard_view(call->serve); /* the guard may be judging, and write while it does */
+    if (rt_guard_desk_is(head->path))
+        return rt_guard_desk_call(call->serve->options.watch, call->method, head->path, head->query,
+                                  call->body);
     return rt_admin_call(desk, rt_http_user(call->x), call->method, head->path, head->query, call->body);
 }
 
@@ -255,7 +259,9 @@ void rt_admin_body(void *context, rt_http_exchange *x)
     admin_errand *call = calloc(1, sizeof *call);
     if (call)
         *call = (admin_errand){{.work = admin_work, .done = admin_done}, serve, x, method, body};
-    if (call && rt_clerks_send(serve->clerks, strcmp(method, "GET") == 0 ? RT_CLERK_READS : RT_CLERK_CHANGES,
+    if (call && rt_clerks_send(serve->clerks,
+                               strcmp(method, "GET") == 0 || rt_guard_desk_is(head->path) ? RT_CLERK_READS
+                                                                                          : RT_CLERK_CHANGES,
                                &call->errand))
         return;
     free(call);

@@ -15,11 +15,12 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/json.h"
-#include "guard/ladders.h"
 #include "guard/replay.h"
 #include "guard/result.h"
+#include "guard/state.h"
+#include "guard/view.h"
 
-enum { QUEUE_MAX = 8192, SAVE_S = 60, LADDER_BYTES_MAX = 256 << 20 };
+enum { QUEUE_MAX = 8192, SAVE_S = 60 };
 static const size_t queue_bytes_max = (size_t)64 << 20;
 
 typedef struct queued {
@@ -87,6 +88,7 @@ static rt_watch_rules rules_of_rung(const rt_guard_policy *policy, const rt_ladd
         rules.no_logprobs = policy->logprobs_top == 0;
     }
     rules.no_reasoning = entry->state.rung >= RT_RUNG_REASONING && policy->p[RT_RUNG_REASONING] > 0;
+    (void)snprintf(rules.case_id, sizeof rules.case_id, "%s", entry->case_id);
     rules.challenged =
         entry->state.rung >= RT_RUNG_CHALLENGE && policy->p[RT_RUNG_CHALLENGE] > 0 && !entry->answered;
     return rules;
@@ -175,7 +177,8 @@ static bool has_state(const json_t *account, const char *state)
 static bool was_lifted(void *context, const rt_ladder_entry *entry)
 {
     const rt_watch *w = context;
-    if (w->policy->dry_run)
+    if (w->policy->dry_run ||
+        !*entry->case_id) /* it was never acted upon: a replay's state, or the database failed */
         return false;
     json_t *account = account_now(w, entry->name);
     const bool lifted = account && has_state(account, "active");
@@ -211,6 +214,7 @@ static void write_reason(rt_text *out, const rt_watch *w, const rt_guard_account
     rt_text_printf(out, "%s%s after %u requests: p %.2g", rt_rung_name(step->to),
                    step->proposed ? ", suspension proposed" : "", rt_guard_requests(account),
                    (double)rt_guard_block_p(account));
+    rt_text_printf(out, ", e %.3g over %u weeks", rt_guard_e(account), account->path.blocks + 1);
     if (account->cluster)
         rt_text_printf(out, ", cluster %u with p %.2g", account->cluster, (double)account->cluster_p);
     for (size_t i = 0; i < n; i++)
@@ -220,7 +224,16 @@ static void write_reason(rt_text *out, const rt_watch *w, const rt_guard_account
                        (double)reasons[i].percentile);
 }
 
-static void act(rt_watch *w, const rt_guard_account *account, const rt_ladder_entry *entry,
+/* Ids of requests that an appeal can be judged by. */
+static json_t *exemplars_of(const rt_ladder_entry *entry)
+{
+    json_t *ids = json_array();
+    for (size_t i = 0; entry->history && i < entry->history->n_exemplars; i++)
+        (void)json_array_append_new(ids, json_string(entry->history->exemplars[i].request));
+    return ids;
+}
+
+static void act(rt_watch *w, const rt_guard_account *account, rt_ladder_entry *entry,
                 const rt_ladder_step *step)
 {
     const rt_guard_policy *policy = w->policy;
@@ -242,11 +255,13 @@ static void act(rt_watch *w, const rt_guard_account *account, const rt_ladder_en
         tail = "/reinstate";
         body = json_pack("{s:s}", "note", "the rung has lapsed without stronger evidence");
     } else {
-        body = json_pack("{s:s, s:s, s:[]}", "reason", reason.data ? reason.data : rt_rung_name(step->to),
-                         "public_reason", told, "evidence");
+        body = json_pack("{s:s, s:s, s:o}", "reason", reason.data ? reason.data : rt_rung_name(step->to),
+                         "public_reason", told, "evidence", exemplars_of(entry));
     }
     rt_text_deinit(&reason);
     const rt_desk_reply reply = desk_call(w, "POST", entry->name, tail, body);
+    const char *opened = json_string_value(json_object_get(reply.body, "case"));
+    (void)snprintf(entry->case_id, sizeof entry->case_id, "%s", opened ? opened : "");
     json_decref(reply.body);
     (void)pthread_mutex_lock(&w->queue_lock);
     w->counts.decisions++;
@@ -254,7 +269,7 @@ static void act(rt_watch *w, const rt_guard_account *account, const rt_ladder_en
     (void)pthread_mutex_unlock(&w->queue_lock);
 }
 
-static void decided(void *context, const rt_guard_account *account, const rt_ladder_entry *entry,
+static void decided(void *context, const rt_guard_account *account, rt_ladder_entry *entry,
                     const rt_ladder_step *step)
 {
     rt_watch *w = context;
@@ -280,8 +295,8 @@ static void log_event(rt_watch *w, const rt_guard_event *e)
         const char *key;
         rt_guard_span span;
     } texts[] = {
-        {"account", e->account},   {"ip", e->ip},       {"asn", e->asn},      {"user_agent", e->user_agent},
-        {"pay_hash", e->pay_hash}, {"model", e->model}, {"prompt", e->prompt}};
+        {"account", e->account},   {"ip", e->ip},       {"asn", e->asn},       {"user_agent", e->user_agent},
+        {"pay_hash", e->pay_hash}, {"model", e->model}, {"prompt", e->prompt}, {"request", e->request}};
     (void)json_object_set_new(row, "ts", json_real(e->ts));
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         put_span(row, texts[i].key, texts[i].span);
@@ -341,39 +356,15 @@ static void judge(rt_watch *w, rt_guard_event *event)
     (void)pthread_mutex_unlock(&w->queue_lock);
 }
 
-static char *ladder_path(const rt_watch *w)
-{
-    rt_text path = {0};
-    rt_text_printf(&path, "%s.ladder", w->options.state_path);
-    return path.failed ? NULL : path.data;
-}
-
-static rt_status save_ladder(const rt_watch *w, const char *path, rt_error *err)
-{
-    json_t *list = rt_ladders_json(w->ladders);
-    char *text = json_dumps(list, JSON_INDENT(1) | JSON_REAL_PRECISION(17));
-    json_decref(list);
-    const rt_status status = text ? rt_file_write(path, text, strlen(text), err)
-                                  : rt_error_set(err, RT_NO_MEMORY, "%.200s: no memory to write it", path);
-    free(text);
-    return status;
-}
-
 static rt_status save(rt_watch *w, rt_error *err)
 {
     if (!w->options.state_path)
         return RT_OK;
-    char *path = ladder_path(w);
-    if (!path)
-        return rt_error_set(err, RT_NO_MEMORY, "no memory to save the guard's state");
     (void)pthread_mutex_lock(&w->guard_lock);
-    rt_status status = rt_guard_save(w->guard, w->options.state_path, err);
-    if (status == RT_OK)
-        status = save_ladder(w, path, err);
+    const rt_status status = rt_guard_state_save(w->guard, w->ladders, w->options.state_path, err);
     if (w->log)
         (void)fflush(w->log);
     (void)pthread_mutex_unlock(&w->guard_lock);
-    free(path);
     w->saved_s = rt_clock_seconds();
     return status;
 }
@@ -445,14 +436,14 @@ static void *watch_thread(void *context)
 static size_t texts_size(const rt_guard_event *e)
 {
     return e->account.size + e->ip.size + e->asn.size + e->user_agent.size + e->pay_hash.size +
-           e->model.size + e->prompt.size;
+           e->model.size + e->prompt.size + e->request.size;
 }
 
 static void copy_texts(queued *item)
 {
     rt_guard_event *e = &item->event;
-    rt_guard_span *spans[] = {&e->account,  &e->ip,    &e->asn,   &e->user_agent,
-                              &e->pay_hash, &e->model, &e->prompt};
+    rt_guard_span *spans[] = {&e->account,  &e->ip,    &e->asn,    &e->user_agent,
+                              &e->pay_hash, &e->model, &e->prompt, &e->request};
     char *at = item->texts;
     for (size_t i = 0; i < sizeof spans / sizeof *spans; i++) {
         if (spans[i]->size)
@@ -498,7 +489,15 @@ void rt_watch_answered(rt_watch *w, const char *account)
     (void)pthread_mutex_unlock(&w->guard_lock);
 }
 
-/* ---- lists ---- */
+/* ---- views ---- */
+
+json_t *rt_watch_view(rt_watch *w, rt_watch_look look, void *context)
+{
+    (void)pthread_mutex_lock(&w->guard_lock);
+    json_t *seen = look(context, w->guard, w->ladders);
+    (void)pthread_mutex_unlock(&w->guard_lock);
+    return seen;
+}
 
 static int by_p(const void *a, const void *b)
 {
@@ -507,33 +506,27 @@ static int by_p(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-json_t *rt_watch_list(rt_watch *w)
+static json_t *look_list(void *context, const rt_guard *guard, const rt_ladders *ladders)
 {
+    (void)context;
     json_t *list = json_array();
-    (void)pthread_mutex_lock(&w->guard_lock);
-    const size_t count = rt_guard_count(w->guard);
-    const rt_guard_account **found = calloc(count + 1, sizeof(rt_guard_account *));
+    const size_t count = rt_guard_count(guard);
+    const rt_guard_account **found = calloc(count + 1, sizeof *found);
     size_t n = 0;
     for (size_t i = 0; found && i < count; i++) {
-        const rt_guard_account *account = rt_guard_account_at(w->guard, i);
-        const rt_ladder_entry *entry = rt_ladders_find(w->ladders, account);
+        const rt_ladder_entry *entry = rt_ladders_find(ladders, rt_guard_account_at(guard, i));
         if (entry && entry->state.rung)
-            found[n++] = account;
+            found[n++] = rt_guard_account_at(guard, i);
     }
-    if (found)
-        qsort(found, n, sizeof(rt_guard_account *), by_p);
-    for (size_t i = 0; i < n; i++) {
-        const rt_ladder_entry *entry = rt_ladders_find(w->ladders, found[i]);
-        json_t *row = rt_guard_result(w->guard, found[i]);
-        (void)json_object_set_new(row, "rung", json_string(rt_rung_name((rt_rung)entry->state.rung)));
-        (void)json_object_set_new(row, "proposed", json_boolean(entry->state.proposed));
-        (void)json_object_set_new(row, "answered", json_boolean(entry->answered));
-        (void)json_array_append_new(list, row);
-    }
+    if (n)
+        qsort(found, n, sizeof *found, by_p);
+    for (size_t i = 0; i < n && i < RT_GUARD_VIEW_LIST_MAX; i++)
+        (void)json_array_append_new(list, rt_guard_view_row(guard, ladders, found[i]));
     free(found);
-    (void)pthread_mutex_unlock(&w->guard_lock);
     return list;
 }
+
+json_t *rt_watch_list(rt_watch *w) { return rt_watch_view(w, look_list, NULL); }
 
 rt_watch_counts rt_watch_counts_of(rt_watch *w)
 {
@@ -547,20 +540,10 @@ rt_watch_counts rt_watch_counts_of(rt_watch *w)
 
 static rt_status restore(rt_watch *w, rt_error *err)
 {
-    if (!w->options.state_path || !rt_path_exists(w->options.state_path))
+    if (!w->options.state_path)
         return RT_OK;
-    if (rt_guard_load(w->guard, w->options.state_path, err) != RT_OK)
-        return err->status;
-    char *path = ladder_path(w);
-    json_t *list = NULL;
-    rt_status status = path ? RT_OK : rt_error_set(err, RT_NO_MEMORY, "no memory for the guard's state");
-    if (status == RT_OK && rt_path_exists(path))
-        status = rt_json_read(&list, path, LADDER_BYTES_MAX, err);
-    if (status == RT_OK && list)
-        status = rt_ladders_restore(w->ladders, list, path, err);
+    const rt_status status = rt_guard_state_load(w->guard, w->ladders, w->options.state_path, err);
     publish_all(w);
-    json_decref(list);
-    free(path);
     return status;
 }
 

@@ -9,7 +9,7 @@
 #define RT_SERVE_WATCH_H
 
 #include "account/admin.h"
-#include "guard/ladder.h"
+#include "guard/ladders.h"
 
 typedef struct rt_watch rt_watch;
 
@@ -35,6 +35,7 @@ typedef struct rt_watch_rules {
     size_t top_logprobs; /* most alternatives a token */
     bool no_logprobs, no_reasoning, challenged;
     bool no_bias_with_logprobs;
+    char case_id[40];   /* of the challenge; empty where there is none */
     bool own_mark;      /* its answers carry its own key's watermark */
     double twins_share; /* of its requests; 0: it is not suspected enough */
 } rt_watch_rules;
@@ -49,6 +50,10 @@ void rt_watch_answered(rt_watch *watch, const char *account);
 /* Accounts on any rung, the strongest evidence first: {account, rung, proposed, ...} with the fields of
  * rt_guard_result.  The caller owns it. */
 json_t *rt_watch_list(rt_watch *watch);
+
+/* From any thread: calls `look` while nothing is judged, returns what it made. */
+typedef json_t *(*rt_watch_look)(void *context, const rt_guard *guard, const rt_ladders *ladders);
+json_t *rt_watch_view(rt_watch *watch, rt_watch_look look, void *context);
 
 typedef struct rt_watch_counts {
     uint64_t judged, dropped, decisions, failed; /* failed: decisions that the database did not take */

@@ -119,8 +119,9 @@ bool rt_call_watch_allows(rt_call *call, rt_fault *fault)
     const bool logprobs = asked.logprobs || json_is_integer(prompt_logprobs);
     const uint32_t top = asked.top_logprobs > prompt_top ? asked.top_logprobs : prompt_top;
     if (rules.challenged) {
-        (void)rt_fault_set(fault, 403, "permission_error", "account_challenged", "%s",
-                           rt_watch_policy(watch)->challenge_message);
+        (void)rt_fault_set(fault, 403, "permission_error", "account_challenged", "%s%s%s",
+                           rt_watch_policy(watch)->challenge_message, *rules.case_id ? " Case " : "",
+                           rules.case_id);
         fault->no_retry = true;
         return false;
     }
@@ -155,6 +156,7 @@ void rt_call_watch(const rt_call *call)
                             .pay_hash = span(NULL),
                             .model = span(json_string_value(json_object_get(call->body, "model"))),
                             .prompt = {prompt.data ? prompt.data : "", prompt.size},
+                            .request = span(request->id),
                             .prompt_tokens = (uint32_t)call->prompt_tokens,
                             .completion_tokens = (uint32_t)call->output_tokens};
     read_parameters(&event, call->body, json_object_get(call->body, "messages") != NULL);

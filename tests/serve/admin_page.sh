@@ -16,7 +16,7 @@ an_operator_logs_in_lists_suspends_restores_and_leaves() {
             -d '{"prompt": "Once upon a time", "max_tokens": 8}' "$url/completions"
         expect_text '"choices"' "$(cat answer.json)"
     done
-    timeout 300 python3 "$source_dir/tests/serve/browser.py" "$admin" "$operator" "Honest Ltd" "$PWD" >steps.txt || {
+    timeout 300 python3 -B "$source_dir/tests/serve/browser.py" "$admin" "$operator" "Honest Ltd" "$PWD" >steps.txt || {
         cat steps.txt
         return 1
     }

@@ -3,9 +3,10 @@
 'use strict'
 ;(function () {
   const IDLE_MS = 15 * 60 * 1000, LIVE_MS = 2000, SAMPLES = 60, HOUR = 3600, DAY = 86400
-  const VIEWS = ['accounts', 'account', 'review', 'requests', 'appeals', 'trail']
+  const VIEWS = ['accounts', 'account', 'review', 'clusters', 'cluster', 'calibration', 'whatif', 'requests', 'appeals', 'trail']
+  const GUARD_VIEWS = ['review', 'clusters', 'calibration', 'whatif']
   const $ = id => document.getElementById(id)
-  let key = null, timer = null, idle = null, view = 'accounts', rates = [], last = null
+  let guarded = false, key = null, timer = null, idle = null, view = 'accounts', rates = [], last = null
 
   // ---- elements ----
   function make(tag, options, ...children) {
@@ -107,7 +108,8 @@
     wake()
     await look()
     await show('accounts')
-    if ((await call('GET', '/live')).guard) document.querySelector('[data-view=review]').hidden = false
+    guarded = (await call('GET', '/live')).guard
+    for (const name of GUARD_VIEWS) document.querySelector(`[data-view=${name}]`).hidden = !guarded
     timer = setInterval(() => look().catch(error => say(error.message)), LIVE_MS)
   }
   function leave(why) {
@@ -200,6 +202,7 @@
     make('h2', { text: 'Requests and tokens a day, last 30' }), make('div', { class: 'row' },
       spark(series(usage.data, from, DAY, 30, u => u.requests), 'requests a day'),
       spark(series(usage.data, from, DAY, 30, u => u.input_tokens + u.output_tokens), 'tokens a day')),
+    ...(guarded ? await pages.accountPart(id) : []),
     make('h2', { text: 'Keys' }), table(['key', 'name', 'last used', 'state'], keys.data.map(k =>
       [make('code', { text: k.key }), k.name, when(k.last_used), k.revoked ? 'revoked' : k.expires ? 'until ' + when(k.expires) : 'valid']), 'None.'),
     make('h2', { text: 'Cases' }), table(['case', 'opened', 'action', 'reason', 'outcome'], cases.data.map(c =>
@@ -229,8 +232,9 @@
     const given = await ask(`Suspend ${a.name || a.id}?`, 'Suspend', [['reason', 'Reason, for the record', true],
       ['public', 'What the account is told', true]])
     if (!given) return
-    await call('POST', `/accounts/${encodeURIComponent(a.id)}/suspend`,
-      { reason: given.reason, public_reason: given.public, evidence: [] })
+    const known = guarded ? await call('GET', '/guard/accounts/' + encodeURIComponent(a.id)).catch(() => null) : null
+    const evidence = known && known.history ? known.history.exemplars.map(x => x.request) : []
+    await call('POST', `/accounts/${encodeURIComponent(a.id)}/suspend`, { reason: given.reason, public_reason: given.public, evidence })
     await showAccount(a.id)
   }
   async function reinstate(a) {
@@ -266,29 +270,8 @@
       [when(r.at), r.actor, r.action, r.subject, make('code', { text: JSON.stringify(r.detail) })]), 'Empty.'))
   }
 
-  // ---- the guard: what a person should look at, the strongest evidence first ----
-  function reasonList(reasons) {
-    return make('ul', {}, ...reasons.map(r => make('li', { text:
-      `${r.signal} ${r.value}: more than ${r.percentile}% of benign accounts of its kind, adds ${r.contribution}` })))
-  }
-  async function showReview() {
-    const guard = await call('GET', '/guard')
-    const cards = guard.data.map(a => {
-      const buttons = make('div', { class: 'row' },
-        make('button', { type: 'button', class: 'danger', text: 'Suspend …', click: act(() => suspend({ id: a.account })) }),
-        make('button', { type: 'button', text: 'Restore …', click: act(() => reinstate({ id: a.account })) }))
-      return make('div', { class: 'card' }, make('div', { class: 'row' }, accountLink(a.account, a.account),
-        make('span', { class: 'state throttled', text: a.rung + (a.proposed ? ', suspension proposed' : '') }),
-        make('span', { class: 'soft', text: `p ${a.p}, ${a.requests} requests` + (a.cluster ? `, cluster ${a.cluster} (p ${a.cluster_p})` : '') +
-          (a.answered ? ', has said what it is for' : '') })), reasonList(a.reasons), buttons)
-    })
-    const proposed = guard.data.filter(a => a.proposed).length
-    $('review-count').textContent = proposed ? `(${proposed})` : ''
-    fill($('review'), make('h2', { text: 'Accounts on the ladder' }), make('p', { class: 'soft', text:
-      `${number(guard.judged)} requests judged, ${guard.dropped} not, ${guard.decisions} decisions${guard.dry_run ? ' (dry run: nothing is changed)' : ''}. ` +
-      'p is the share of benign accounts that look at least so suspect in their worst moment.' }),
-    ...(cards.length ? cards : [make('p', { class: 'empty', text: 'None.' })]))
-  }
+  // ---- the guard's pages ----
+  const pages = window.retortGuardPages({ make, fill, table, facts, number, when, call, act, ask, accountLink, suspend, reinstate, select, show, showAccount, section: $ })
   // ---- views ----
   function select(name) {
     view = name
@@ -299,7 +282,10 @@
     select(name)
     if (name === 'accounts') await showAccounts()
     else if (name === 'requests') await look()
-    else if (name === 'review') await showReview()
+    else if (name === 'review') await pages.showReview()
+    else if (name === 'clusters') await pages.showClusters()
+    else if (name === 'calibration') await pages.showCalibration()
+    else if (name === 'whatif') pages.showWhatIf()
     else if (name === 'appeals') await showAppeals()
     else await showTrail()
   }
