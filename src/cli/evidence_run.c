@@ -363,7 +363,7 @@ int evidence_run(int argc, char **argv)
     if (status == RT_OK && out)
         status = rt_json_write(out, record, &err);
     int exit_status = 0;
-    if (status == RT_STOPPED)
+    if (status == RT_STOPPED && cli_interrupted())
         (void)cli_stopped(&err, work ? "the same command goes on" : "the same command begins again");
     if (status != RT_OK)
         exit_status = cli_fail(&err);

@@ -12,6 +12,7 @@
 
 #include "base/size.h"
 #include "evidence/saddle.h"
+#include "tensor/mark.h"
 
 enum { OCTAVES = 64, ORDER = 8, FIRST = 4096, ENTRIES_MAX = 1 << 30 };
 static const double theta_end = 2000;
@@ -308,8 +309,7 @@ rt_status rt_reading_test(const rt_reading *r, const rt_scorer *scorer, rt_readi
     uint64_t *seeds = malloc((r->n_contexts + 1) * sizeof *seeds);
     if (!seeds)
         return full(r, err);
-    for (size_t c = 0; c < r->n_contexts; c++)
-        seeds[c] = rt_prf_seed(mark->key, r->contexts + c * r->h, r->h);
+    rt_mark_ops_get()->seeds(seeds, mark->key, r->contexts, r->h, r->h, r->n_contexts);
     const rt_unit unit = rt_scorer_unit(scorer);
     double squares = 0, most = 0;
     for (size_t i = 0; i < r->n; i++) {

@@ -6,10 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/size.h"
 #include "evidence/hf_kgw.h"
 #include "evidence/hf_synthid.h"
 #include "evidence/saddle.h"
 #include "evidence/tails.h"
+#include "tensor/mark.h"
 
 struct rt_scorer {
     rt_watermark mark;
@@ -140,13 +142,27 @@ void rt_scorer_set_key(rt_scorer *s, const uint8_t key[RT_PRF_KEY_BYTES])
     memcpy(s->mark.key, key, RT_PRF_KEY_BYTES);
 }
 
+enum { CHUNK = 512 };
+
+/* x of pairs [from, from + n), n <= CHUNK. */
+static void draw_chunk(const rt_scorer *s, const rt_pairs *pairs, size_t from, size_t n, uint64_t x[CHUNK])
+{
+    const size_t h = s->mark.h;
+    const int32_t *grams = rt_pairs_get(pairs, from);
+    rt_mark_ops_get()->seeds(x, s->mark.key, grams, h + 1, h, n);
+    rt_mark_ops_get()->mix_each(x, grams + h, h + 1, n);
+}
+
 static size_t count_green(const rt_scorer *s, const rt_pairs *pairs)
 {
-    const size_t n = rt_pairs_count(pairs), h = s->mark.h;
+    const size_t n = rt_pairs_count(pairs);
+    uint64_t x[CHUNK];
     size_t green = 0;
-    for (size_t i = 0; i < n; i++) {
-        const int32_t *gram = rt_pairs_get(pairs, i);
-        green += rt_prf_x(rt_prf_seed(s->mark.key, gram, h), gram[h]) < s->limit;
+    for (size_t from = 0; from < n; from += CHUNK) {
+        const size_t m = rt_size_min(n - from, CHUNK);
+        draw_chunk(s, pairs, from, m, x);
+        for (size_t i = 0; i < m; i++)
+            green += x[i] < s->limit;
     }
     return green;
 }
@@ -193,46 +209,33 @@ static size_t count_hf_green(rt_scorer *s, const rt_pairs *pairs, rt_error *err)
 
 static double sum_gumbel(const rt_scorer *s, const rt_pairs *pairs)
 {
-    const size_t n = rt_pairs_count(pairs), h = s->mark.h;
+    const size_t n = rt_pairs_count(pairs);
+    uint64_t x[CHUNK];
     double sum = 0;
-    for (size_t i = 0; i < n; i++) {
-        const int32_t *gram = rt_pairs_get(pairs, i);
-        sum -= log1p(-rt_prf_u(rt_prf_x(rt_prf_seed(s->mark.key, gram, h), gram[h])));
+    for (size_t from = 0; from < n; from += CHUNK) {
+        const size_t m = rt_size_min(n - from, CHUNK);
+        draw_chunk(s, pairs, from, m, x);
+        for (size_t i = 0; i < m; i++)
+            sum -= log1p(-rt_prf_u(x[i]));
     }
     return sum;
 }
 
-/* Bit j of a byte to byte j of a word. */
-static uint64_t spread(uint64_t byte)
-{
-    const uint64_t copies = byte * 0x0101010101010101ull & 0x8040201008040201ull;
-    return ((copies + 0x7F7F7F7F7F7F7F7Full) | copies) >> 7 & 0x0101010101010101ull;
-}
-
-/* Adds the eight sums of a word of bytes to the counts of its layers. */
-static void flush(uint64_t sums[8], uint32_t counts[RT_PRF_LAYERS_MAX])
-{
-    for (size_t l = 0; l < RT_PRF_LAYERS_MAX; l++)
-        counts[l] += (uint32_t)(sums[l / 8] >> (8 * (l % 8))) & 255;
-    memset(sums, 0, 8 * sizeof *sums);
-}
-
 static void count_layers(const rt_scorer *s, const rt_pairs *pairs, rt_score *out)
 {
-    const size_t n = rt_pairs_count(pairs), h = rt_pairs_context(pairs), bytes = (out->layers + 7) / 8;
+    const size_t n = rt_pairs_count(pairs), h = rt_pairs_context(pairs);
     uint32_t counts[RT_PRF_LAYERS_MAX] = {0};
-    uint64_t sums[8] = {0};
-    for (size_t i = 0; i < n; i++) {
-        const int32_t *gram = rt_pairs_get(pairs, i);
-        const uint64_t x = s->mark.scheme == RT_SCHEME_TOURNAMENT
-                               ? rt_prf_x(rt_prf_seed(s->mark.key, gram, h), gram[h])
-                               : rt_hf_synthid_bits(&s->synthid, rt_hf_synthid_hash(gram, h + 1));
-        for (size_t b = 0; b < bytes; b++)
-            sums[b] += spread(x >> (8 * b) & 255);
-        if (i % 255 == 254)
-            flush(sums, counts);
+    uint64_t x[CHUNK];
+    for (size_t from = 0; from < n; from += CHUNK) {
+        const size_t m = rt_size_min(n - from, CHUNK);
+        if (s->mark.scheme == RT_SCHEME_TOURNAMENT)
+            draw_chunk(s, pairs, from, m, x);
+        else
+            for (size_t i = 0; i < m; i++)
+                x[i] =
+                    rt_hf_synthid_bits(&s->synthid, rt_hf_synthid_hash(rt_pairs_get(pairs, from + i), h + 1));
+        rt_mark_ops_get()->count_bits(counts, x, m);
     }
-    flush(sums, counts);
     for (size_t l = 0; l < out->layers; l++) {
         out->per_layer[l] = counts[l];
         out->ones += counts[l];

@@ -139,6 +139,7 @@ a_server_that_scores_given_text_reads_as_its_file_does() {
     expect_text "--work" "$err"
     expect_status 0 retort evidence run api.json --work work --json
     expect_equal true "$(jq -n --argjson a "$file" --argjson b "$out" '[range(2) | ($a.results[.].z - $b.results[.].z) | fabs < 0.5] | all')"
+    trap - EXIT
     kill "$server_pid" && { wait "$server_pid" 2>/dev/null || true; }
     local before=$out
     expect_status 0 retort evidence run api.json --work work --json # nothing is asked again
