@@ -50,18 +50,24 @@ bool rt_call_authenticate(rt_call *call, rt_fault *fault)
     return false;
 }
 
-static void put_limit(rt_http_exchange *x, const char *what, int64_t limit, int64_t left, double reset_s)
+typedef struct limit_names { /* of headers */
+    const char *limit, *left, *reset;
+} limit_names;
+static const limit_names of_requests = {"x-ratelimit-limit-requests", "x-ratelimit-remaining-requests",
+                                        "x-ratelimit-reset-requests"},
+                         of_tokens = {"x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens",
+                                      "x-ratelimit-reset-tokens"};
+
+static void put_limit(rt_http_exchange *x, const limit_names *names, int64_t limit, int64_t left,
+                      double reset_s)
 {
-    char name[48], value[32];
-    (void)snprintf(name, sizeof name, "x-ratelimit-limit-%s", what);
+    char value[32];
     (void)snprintf(value, sizeof value, "%lld", (long long)limit);
-    rt_http_header(x, name, value);
-    (void)snprintf(name, sizeof name, "x-ratelimit-remaining-%s", what);
+    rt_http_header(x, names->limit, value);
     (void)snprintf(value, sizeof value, "%lld", (long long)(left > 0 ? left : 0));
-    rt_http_header(x, name, value);
-    (void)snprintf(name, sizeof name, "x-ratelimit-reset-%s", what);
+    rt_http_header(x, names->left, value);
     rt_duration_text(value, reset_s);
-    rt_http_header(x, name, value);
+    rt_http_header(x, names->reset, value);
 }
 
 void rt_call_limit_headers(const rt_call *call)
@@ -70,9 +76,9 @@ void rt_call_limit_headers(const rt_call *call)
         return;
     const rt_limit_view view = rt_gate_limits(call->serve->options.gate, call->caller);
     if (view.has_requests)
-        put_limit(call->x, "requests", view.limit_requests, view.remaining_requests, view.reset_requests_s);
+        put_limit(call->x, &of_requests, view.limit_requests, view.remaining_requests, view.reset_requests_s);
     if (view.has_tokens)
-        put_limit(call->x, "tokens", view.limit_tokens, view.remaining_tokens, view.reset_tokens_s);
+        put_limit(call->x, &of_tokens, view.limit_tokens, view.remaining_tokens, view.reset_tokens_s);
 }
 
 /* An answer whose length the request does not name is as long as the account's limits let it be. */

@@ -60,6 +60,8 @@ static int want_timer(CURLM *multi, long ms, void *context)
     const struct timeval wait = {.tv_sec = ms / 1000, .tv_usec = ms % 1000 * 1000};
     if (ms < 0)
         (void)evtimer_del(g->timer);
+    else if (ms == 0) /* before the loop waits again; libcurl must not be called from its own callback */
+        event_active(g->timer, EV_TIMEOUT, 0);
     else
         (void)event_add(g->timer, &wait);
     return 0;

@@ -1,7 +1,5 @@
-/* serve/http.c - see http.h.  Connections: reading requests, timers, closing.
- *
- * A connection carries one request at a time; bytes of the next one wait in its input buffer, which is
- * bounded.  Reading goes on during an answer, because that is how a client that has gone is noticed. */
+/* serve/http.c - see http.h.  The server: listening, accepting, being woken.  Connections are in http_conn.c.
+ */
 #include "serve/http.h"
 
 #include <arpa/inet.h>
@@ -23,289 +21,13 @@
 #include "base/size.h"
 #include "serve/http_internal.h"
 
-enum {
-    INPUT_BYTES_MAX = 64 << 10,
-    DESCRIPTORS_KEPT = 512,
-    ACCEPT_REST_US = 100000,
-    LINGER_S = 2,
-    LISTEN_BACKLOG = 1024,
-    BODY_PROGRESS_BYTES = 1024
-};
+enum { DESCRIPTORS_KEPT = 512, ACCEPT_REST_US = 100000, LISTEN_BACKLOG = 1024 };
 
 rt_http_options rt_http_options_default(void)
 {
     return (rt_http_options){.limits = rt_http_limits_default(),
                              .timeouts = {.head_s = 10, .body_s = 10, .keep_alive_s = 75, .write_s = 30},
                              .connections_max = 16384};
-}
-
-static void set_timer(rt_http_conn *conn, int seconds)
-{
-    (void)evtimer_add(conn->timer, &(struct timeval){.tv_sec = seconds});
-}
-
-void rt_http_conn_close(rt_http_conn *conn)
-{
-    rt_http_server *server = conn->server;
-    rt_http_exchange *x = conn->exchange;
-    if (conn->prev)
-        conn->prev->next = conn->next;
-    else
-        server->conns = conn->next;
-    if (conn->next)
-        conn->next->prev = conn->prev;
-    server->n_conns--;
-    bufferevent_free(conn->bev);
-    event_free(conn->timer);
-    conn->exchange = NULL;
-    conn->dead = true;
-    if (conn->depth == 0)
-        free(conn);
-    if (!x)
-        return;
-    x->conn = NULL;
-    if (x->reading || !x->head_read) /* no handler holds it yet: there is nobody to answer */
-        rt_http_exchange_finish(x);
-    else
-        x->handler->gone(x->handler->context, x);
-}
-
-/* ---- an exchange begins ---- */
-
-static void make_id(char out[40])
-{
-    unsigned char random[16];
-    randombytes_buf(random, sizeof random);
-    memcpy(out, "req_", 4);
-    (void)sodium_bin2hex(out + 4, 36, random, sizeof random);
-}
-
-static rt_http_exchange *exchange_new(rt_http_conn *conn)
-{
-    rt_http_exchange *x = calloc(1, sizeof *x);
-    if (!x)
-        return NULL;
-    x->server = conn->server;
-    x->handler = conn->handler;
-    x->conn = conn;
-    x->request.head = &x->head;
-    x->request.body = "";
-    x->request.begun_s = rt_clock_seconds();
-    x->body.size_max = conn->server->options.limits.body_bytes_max + 1;
-    memcpy(x->request.address, conn->address, sizeof conn->address);
-    make_id(x->request.id);
-    conn->exchange = x;
-    conn->server->n_exchanges++;
-    return x;
-}
-
-static void answer_fault(rt_http_exchange *x, const rt_http_fault *fault)
-{
-    x->keep_alive = false;
-    x->handler->fault(x->handler->context, x, fault);
-}
-
-static void body_complete(rt_http_conn *conn)
-{
-    rt_http_exchange *x = conn->exchange;
-    (void)evtimer_del(conn->timer);
-    conn->state = CONN_BUSY;
-    x->reading = false;
-    x->request.body = x->body.data ? x->body.data : "";
-    x->request.body_size = x->body.size;
-    x->handler->body(x->handler->context, x);
-}
-
-/* The head is whole: framing is settled, the handler looks at it, and the body may come. */
-static void head_complete(rt_http_conn *conn)
-{
-    rt_http_exchange *x = conn->exchange;
-    const rt_http_limits *limits = &conn->server->options.limits;
-    x->head_read = true;
-    rt_forwarded_address(x->request.address, &x->head, conn->server->options.trusted,
-                         conn->server->options.n_trusted);
-    x->keep_alive = x->head.keep_alive;
-    x->reading = x->head.chunked || (x->head.has_length && x->head.length > 0);
-    conn->state = CONN_BODY;
-    conn->body_left = x->head.chunked ? 0 : x->head.length;
-    conn->body_mark = 0;
-    conn->chunks = (rt_http_chunks){0};
-    if (!x->handler->head(x->handler->context, x))
-        return; /* answered; the connection may be gone */
-    if (x->head.has_length && x->head.length > limits->body_bytes_max) {
-        answer_fault(x, &(rt_http_fault){413, "body_too_large", "the body is too large"});
-        return;
-    }
-    if (!x->reading) {
-        body_complete(conn);
-        return;
-    }
-    if (x->head.expect_continue)
-        (void)bufferevent_write(conn->bev, "HTTP/1.1 100 Continue\r\n\r\n", 25);
-    set_timer(conn, conn->server->options.timeouts.body_s);
-}
-
-/* Looks for a whole head; true when something was done and there may be more to do. */
-static bool read_head(rt_http_conn *conn, struct evbuffer *in)
-{
-    const rt_http_limits *limits = &conn->server->options.limits;
-    if (conn->state == CONN_IDLE) { /* blank lines before a request are allowed for (RFC 9112, 2.2) */
-        unsigned char two[2];
-        while (evbuffer_copyout(in, two, 2) == 2 && two[0] == '\r' && two[1] == '\n')
-            (void)evbuffer_drain(in, 2);
-        if (evbuffer_get_length(in) == 0)
-            return false;
-        conn->state = CONN_HEAD;
-        conn->scanned = 0;
-        set_timer(conn, conn->server->options.timeouts.head_s);
-        if (!exchange_new(conn)) {
-            rt_http_conn_close(conn);
-            return false;
-        }
-    }
-    rt_http_exchange *x = conn->exchange;
-    rt_http_fault fault = {0};
-    const size_t size = rt_size_min(evbuffer_get_length(in), limits->head_bytes_max + 2);
-    const char *data = (const char *)evbuffer_pullup(in, (ev_ssize_t)size);
-    const size_t end = data ? rt_http_head_end(data, size, &conn->scanned, limits, &fault) : 0;
-    if (!fault.status && end == 0)
-        return false;
-    if (!fault.status) {
-        x->head_data = malloc(end + 1);
-        if (!x->head_data) {
-            rt_http_conn_close(conn);
-            return false;
-        }
-        (void)evbuffer_remove(in, x->head_data, end);
-        x->head_data[end] = '\0';
-        if (rt_http_head_parse(&x->head, x->head_data, end, limits, &fault)) {
-            head_complete(conn);
-            return true;
-        }
-        x->head.method = NULL;
-    }
-    answer_fault(x, &fault);
-    return true;
-}
-
-static bool read_body(rt_http_conn *conn, struct evbuffer *in)
-{
-    rt_http_exchange *x = conn->exchange;
-    rt_http_fault fault = {0};
-    bool done = false;
-    const size_t had = x->body.size;
-    while (!done && !fault.status && evbuffer_get_length(in) > 0) {
-        const size_t n = evbuffer_get_contiguous_space(in);
-        const char *data = (const char *)evbuffer_pullup(in, (ev_ssize_t)n);
-        size_t used;
-        if (x->head.chunked) {
-            used = rt_http_chunks_feed(&conn->chunks, data, n, conn->server->options.limits.body_bytes_max,
-                                       &x->body, &done, &fault);
-        } else {
-            used = (size_t)(conn->body_left < n ? conn->body_left : n);
-            rt_text_append(&x->body, data, used);
-            conn->body_left -= used;
-            done = conn->body_left == 0;
-        }
-        (void)evbuffer_drain(in, used);
-    }
-    if (!fault.status && x->body.failed)
-        fault = (rt_http_fault){503, "overloaded", "there is no memory for the request's body"};
-    if (fault.status)
-        answer_fault(x, &fault);
-    else if (done)
-        body_complete(conn);
-    else if (x->body.size >= conn->body_mark + BODY_PROGRESS_BYTES) {
-        conn->body_mark = x->body.size;
-        set_timer(conn, conn->server->options.timeouts.body_s);
-    }
-    return fault.status || done || x->body.size > had;
-}
-
-/* ---- events of a connection ---- */
-
-/* The loop over what has come, until a request has to be waited for or the connection is closed by what an
- * answer leads to. */
-static void advance(rt_http_conn *conn)
-{
-    conn->depth++;
-    for (bool more = true; more && !conn->dead;) {
-        struct evbuffer *in = bufferevent_get_input(conn->bev);
-        if (conn->state == CONN_LINGER || conn->state == CONN_FLUSH) {
-            (void)evbuffer_drain(in, evbuffer_get_length(in));
-            break;
-        }
-        if (conn->state == CONN_BUSY)
-            break;
-        more = conn->state == CONN_BODY ? read_body(conn, in) : read_head(conn, in);
-    }
-    if (--conn->depth == 0 && conn->dead)
-        free(conn);
-}
-
-static void on_read(struct bufferevent *bev, void *context)
-{
-    (void)bev;
-    advance(context);
-}
-
-static void begin_linger(rt_http_conn *conn)
-{
-    conn->state = CONN_LINGER;
-    (void)shutdown(bufferevent_getfd(conn->bev), SHUT_WR);
-    set_timer(conn, LINGER_S);
-}
-
-static void on_written(struct bufferevent *bev, void *context)
-{
-    rt_http_conn *conn = context;
-    if (evbuffer_get_length(bufferevent_get_output(bev)) > 0)
-        return;
-    if (conn->state == CONN_FLUSH)
-        begin_linger(conn);
-    else if (conn->state == CONN_BUSY && conn->exchange && !conn->exchange->reading)
-        conn->handler->drained(conn->handler->context, conn->exchange);
-}
-
-static void on_event(struct bufferevent *bev, short what, void *context)
-{
-    (void)bev;
-    rt_http_conn *conn = context;
-    if ((what & BEV_EVENT_EOF) && !(what & BEV_EVENT_ERROR) && conn->state == CONN_FLUSH) {
-        (void)bufferevent_disable(bev, EV_READ); /* the last answer is still on its way */
-        return;
-    }
-    if (what & (BEV_EVENT_EOF | BEV_EVENT_ERROR | BEV_EVENT_TIMEOUT))
-        rt_http_conn_close(conn);
-}
-
-static void on_timer(evutil_socket_t fd, short what, void *context)
-{
-    (void)fd;
-    (void)what;
-    rt_http_conn *conn = context;
-    if (conn->state == CONN_HEAD || conn->state == CONN_BODY)
-        answer_fault(conn->exchange,
-                     &(rt_http_fault){408, "request_timeout", "the request was too slow to arrive"});
-    else
-        rt_http_conn_close(conn);
-}
-
-void rt_http_conn_answered(rt_http_conn *conn, bool keep_alive)
-{
-    struct evbuffer *out = bufferevent_get_output(conn->bev);
-    if (!keep_alive || conn->server->stopping) {
-        conn->state = CONN_FLUSH;
-        set_timer(conn, conn->server->options.timeouts.write_s);
-        if (evbuffer_get_length(out) == 0)
-            begin_linger(conn);
-        return;
-    }
-    conn->state = CONN_IDLE;
-    set_timer(conn, conn->server->options.timeouts.keep_alive_s);
-    /* a request that is already here is taken in the next round of the loop, not on this stack */
-    if (evbuffer_get_length(bufferevent_get_input(conn->bev)) > 0)
-        bufferevent_trigger(conn->bev, EV_READ, BEV_TRIG_DEFER_CALLBACKS | BEV_TRIG_IGNORE_WATERMARKS);
 }
 
 static void name_peer(char out[64], const struct sockaddr *address)
@@ -329,35 +51,14 @@ static void on_accept(struct evconnlistener *listener, evutil_socket_t fd, struc
     const struct listener_handler *door = context;
     rt_http_server *server = door->server;
     const int on = 1;
-    rt_http_conn *conn = server->n_conns < server->options.connections_max ? calloc(1, sizeof *conn) : NULL;
-    if (!conn) {
-        (void)close(fd);
-        return;
-    }
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    *conn = (rt_http_conn){.server = server, .handler = door->handler};
-    conn->bev = bufferevent_socket_new(server->base, fd, BEV_OPT_CLOSE_ON_FREE);
-    conn->timer = conn->bev ? evtimer_new(server->base, on_timer, conn) : NULL;
-    if (!conn->timer) {
-        if (conn->bev)
-            bufferevent_free(conn->bev);
-        else
-            (void)close(fd);
-        free(conn);
-        return;
-    }
-    name_peer(conn->address, address);
-    conn->next = server->conns;
-    if (server->conns)
-        server->conns->prev = conn;
-    server->conns = conn;
-    server->n_conns++;
-    bufferevent_setcb(conn->bev, on_read, on_written, on_event, conn);
-    bufferevent_setwatermark(conn->bev, EV_READ, 0, INPUT_BYTES_MAX);
-    (void)bufferevent_set_timeouts(conn->bev, NULL,
-                                   &(struct timeval){.tv_sec = server->options.timeouts.write_s});
-    set_timer(conn, server->options.timeouts.keep_alive_s);
-    (void)bufferevent_enable(conn->bev, EV_READ | EV_WRITE);
+    rt_http_conn *conn = server->n_conns < server->options.connections_max
+                             ? rt_http_conn_new(server, door->handler, fd)
+                             : NULL;
+    if (conn)
+        name_peer(conn->address, address);
+    else
+        (void)close(fd);
 }
 
 /* ---- the server ---- */
@@ -408,9 +109,13 @@ rt_status rt_http_server_open(rt_http_server **out, struct event_base *base, con
     (*out)->base = base;
     (*out)->options = *options;
     (*out)->options.connections_max = connections_possible(options->connections_max);
+    (*out)->random_used = sizeof(*out)->random;
+    LIST_INIT(&(*out)->conns);
+    LIST_INIT(&(*out)->unflushed);
     (*out)->accept_again = evtimer_new(base, on_accept_again, *out);
-    if (!(*out)->accept_again) {
-        free(*out);
+    (*out)->flusher = event_new(base, -1, 0, rt_http_flush_all, *out);
+    if (!(*out)->accept_again || !(*out)->flusher) {
+        rt_http_server_close(*out);
         *out = NULL;
         return rt_error_set(err, RT_NO_MEMORY, "no memory for the HTTP server");
     }
@@ -424,9 +129,13 @@ void rt_http_server_close(rt_http_server *server)
     for (size_t i = 0; i < server->n_listeners; i++)
         if (server->listeners[i])
             evconnlistener_free(server->listeners[i]);
-    while (server->conns)
-        rt_http_conn_close(server->conns);
-    event_free(server->accept_again);
+    while (!LIST_EMPTY(&server->conns))
+        rt_http_conn_close(LIST_FIRST(&server->conns));
+    if (server->accept_again)
+        event_free(server->accept_again);
+    if (server->flusher)
+        event_free(server->flusher);
+    rt_text_deinit(&server->line);
     free(server);
 }
 
@@ -481,8 +190,8 @@ void rt_http_stop_accepting(rt_http_server *server)
             evconnlistener_free(server->listeners[i]);
         server->listeners[i] = NULL;
     }
-    for (rt_http_conn *conn = server->conns, *next; conn; conn = next) {
-        next = conn->next;
+    for (rt_http_conn *conn = LIST_FIRST(&server->conns), *next; conn; conn = next) {
+        next = LIST_NEXT(conn, all);
         if (conn->state == CONN_IDLE)
             rt_http_conn_close(conn);
     }

@@ -55,15 +55,15 @@ int rt_http_status(const rt_http_exchange *x) { return x->conn ? x->status : 499
 size_t rt_http_bytes_sent(const rt_http_exchange *x) { return x->bytes_sent; }
 void rt_http_record(rt_http_exchange *x, rt_text *copy) { x->record = copy; }
 
-size_t rt_http_backlog(const rt_http_exchange *x)
-{
-    return x->conn ? evbuffer_get_length(bufferevent_get_output(x->conn->bev)) : 0;
-}
+size_t rt_http_backlog(const rt_http_exchange *x) { return x->conn ? evbuffer_get_length(x->conn->out) : 0; }
 
 void rt_http_header(rt_http_exchange *x, const char *name, const char *value)
 {
     assert(!x->begun && !strpbrk(value, "\r\n"));
-    rt_text_printf(&x->headers, "%s: %s\r\n", name, value);
+    rt_text_puts(&x->headers, name);
+    rt_text_append(&x->headers, ": ", 2);
+    rt_text_puts(&x->headers, value);
+    rt_text_append(&x->headers, "\r\n", 2);
 }
 
 void rt_http_exchange_finish(rt_http_exchange *x)
@@ -84,8 +84,18 @@ void rt_http_exchange_finish(rt_http_exchange *x)
 
 static void send_bytes(rt_http_exchange *x, const void *data, size_t size)
 {
-    if (x->conn && size)
-        (void)bufferevent_write(x->conn->bev, data, size);
+    if (x->conn)
+        rt_http_conn_write(x->conn, data, size);
+}
+
+static void put_number(rt_text *out, uint64_t number, unsigned base)
+{
+    char digits[24];
+    size_t at = sizeof digits;
+    do
+        digits[--at] = "0123456789abcdef"[number % base];
+    while ((number /= base) > 0);
+    rt_text_append(out, digits + at, sizeof digits - at);
 }
 
 /* The status line and headers; length SIZE_MAX: the body comes in pieces. */
@@ -103,22 +113,33 @@ static void send_head(rt_http_exchange *x, int status, const char *type, size_t 
         x->keep_alive = false;
     if (!x->conn)
         return;
-    struct evbuffer *out = bufferevent_get_output(x->conn->bev);
-    (void)evbuffer_add_printf(out, "HTTP/1.1 %d %s\r\nx-request-id: %s\r\n", status, reason(status),
-                              x->request.id);
-    if (type)
-        (void)evbuffer_add_printf(out, "Content-Type: %s\r\n", type);
-    if (x->chunked)
-        (void)evbuffer_add_printf(out, "Transfer-Encoding: chunked\r\n");
-    else if (length != SIZE_MAX && status != 204)
-        (void)evbuffer_add_printf(out, "Content-Length: %zu\r\n", length);
+    rt_text *line = &x->server->line;
+    rt_text_clear(line);
+    rt_text_puts(line, "HTTP/1.1 ");
+    put_number(line, (uint64_t)status, 10);
+    rt_text_puts(line, " ");
+    rt_text_puts(line, reason(status));
+    rt_text_puts(line, "\r\nx-request-id: ");
+    rt_text_puts(line, x->request.id);
+    if (type) {
+        rt_text_puts(line, "\r\nContent-Type: ");
+        rt_text_puts(line, type);
+    }
+    if (x->chunked) {
+        rt_text_puts(line, "\r\nTransfer-Encoding: chunked");
+    } else if (length != SIZE_MAX && status != 204) {
+        rt_text_puts(line, "\r\nContent-Length: ");
+        put_number(line, length, 10);
+    }
     if (!x->keep_alive)
-        (void)evbuffer_add_printf(out, "Connection: close\r\n");
+        rt_text_puts(line, "\r\nConnection: close");
     else if (x->head.minor == 0)
-        (void)evbuffer_add_printf(out, "Connection: keep-alive\r\n");
+        rt_text_puts(line, "\r\nConnection: keep-alive");
+    rt_text_puts(line, "\r\n");
     if (x->headers.size)
-        (void)evbuffer_add(out, x->headers.data, x->headers.size);
-    (void)evbuffer_add(out, "\r\n", 2);
+        rt_text_append(line, x->headers.data, x->headers.size);
+    rt_text_puts(line, "\r\n");
+    send_bytes(x, line->data, line->failed ? 0 : line->size);
 }
 
 void rt_http_reply(rt_http_exchange *x, int status, const char *type, const void *data, size_t size)
@@ -146,12 +167,16 @@ void rt_http_write(rt_http_exchange *x, const void *data, size_t size)
         rt_text_append(x->record, data, size);
     if (x->no_body || !x->conn)
         return;
-    struct evbuffer *out = bufferevent_get_output(x->conn->bev);
+    rt_text *line = &x->server->line;
+    rt_text_clear(line);
+    if (x->chunked) {
+        put_number(line, size, 16);
+        rt_text_puts(line, "\r\n");
+        send_bytes(x, line->data, line->size);
+    }
+    send_bytes(x, data, size);
     if (x->chunked)
-        (void)evbuffer_add_printf(out, "%zx\r\n", size);
-    (void)evbuffer_add(out, data, size);
-    if (x->chunked)
-        (void)evbuffer_add(out, "\r\n", 2);
+        send_bytes(x, "\r\n", 2);
     x->bytes_sent += size;
 }
 

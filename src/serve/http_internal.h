@@ -1,11 +1,12 @@
-/* serve/http_internal.h - connections and exchanges, for http.c and http_answer.c. */
+/* serve/http_internal.h - connections and exchanges, for http.c, http_conn.c and http_answer.c. */
 #ifndef RT_SERVE_HTTP_INTERNAL_H
 #define RT_SERVE_HTTP_INTERNAL_H
 
 #include <event2/buffer.h>
-#include <event2/bufferevent.h>
 #include <event2/event.h>
+#include <event2/event_struct.h>
 #include <event2/listener.h>
+#include <sys/queue.h>
 
 #include "serve/http.h"
 
@@ -22,8 +23,12 @@ typedef struct rt_http_conn rt_http_conn;
 struct rt_http_conn {
     rt_http_server *server;
     const rt_http_handler *handler;
-    struct bufferevent *bev;
-    struct event *timer;
+    int fd;
+    struct event readable, writable, timer;
+    double deadline_s,
+        timer_s;  /* when the state is given up, 0: never; when the event fires, 0: it is not set */
+    rt_text held; /* read and not used: of a head that is not whole, of the next request */
+    struct evbuffer *out;
     conn_state state;
     rt_http_exchange *exchange; /* NULL between requests */
     size_t scanned;             /* of a head that is not complete */
@@ -31,9 +36,9 @@ struct rt_http_conn {
     size_t body_mark; /* bytes of the body when the timer was last set */
     rt_http_chunks chunks;
     char address[64];
-    unsigned depth; /* calls of advance() on the stack: the record outlives a close in one */
-    bool dead;
-    rt_http_conn *prev, *next;
+    unsigned depth; /* calls of take() on the stack: the record outlives a close in one */
+    bool dead, broken, flushing;
+    LIST_ENTRY(rt_http_conn) all, unflushed;
 };
 
 struct rt_http_exchange {
@@ -62,13 +67,23 @@ struct rt_http_server {
     } handlers[4];
     struct event *accept_again;
     size_t n_listeners, n_conns, n_exchanges;
-    rt_http_conn *conns;
+    LIST_HEAD(, rt_http_conn)
+    conns, unflushed; /* unflushed: something was written in this round of the loop */
+    struct event *flusher;
     bool stopping;
+    unsigned char random[512];
+    size_t random_used;
+    rt_text line;         /* the head of the answer that is being written */
+    char input[64 << 10]; /* what was read last */
 };
 
-/* http.c: after an answer was handed to the connection. */
-void rt_http_conn_answered(rt_http_conn *conn, bool keep_alive);
+/* http_conn.c */
+rt_http_conn *rt_http_conn_new(rt_http_server *server, const rt_http_handler *handler, int fd);
 void rt_http_conn_close(rt_http_conn *conn);
+/* Goes out before the loop waits again, or with the end of the answer. */
+void rt_http_conn_write(rt_http_conn *conn, const void *data, size_t size);
+void rt_http_conn_answered(rt_http_conn *conn, bool keep_alive); /* the answer is written */
+void rt_http_flush_all(evutil_socket_t fd, short what, void *server);
 /* http_answer.c: ends the life of an exchange. */
 void rt_http_exchange_finish(rt_http_exchange *x);
 

@@ -86,25 +86,96 @@ static int64_t count_of(const json_t *object, const char *key, const char *other
     return json_is_integer(value) && json_integer_value(value) > 0 ? json_integer_value(value) : 0;
 }
 
+/* ---- a member of an object, found without making a tree of the whole: answers are long ---- */
+
+typedef struct span {
+    const char *data;
+    size_t size;
+} span;
+
+static size_t skip_blank(span text, size_t at)
+{
+    while (at < text.size && strchr(" \t\r\n", text.data[at]) && text.data[at])
+        at++;
+    return at;
+}
+
+/* at: the opening quote; the place after the closing one. */
+static size_t string_end(span text, size_t at)
+{
+    for (at++; at < text.size && text.data[at] != '"'; at++)
+        at += text.data[at] == '\\';
+    return at < text.size ? at + 1 : text.size;
+}
+
+static size_t value_end(span text, size_t at)
+{
+    size_t depth = 0;
+    while (at < text.size) {
+        const char c = text.data[at];
+        if (c == '"') {
+            at = string_end(text, at);
+        } else {
+            if (depth == 0 && (c == ',' || c == '}' || c == ']'))
+                return at;
+            depth += c == '{' || c == '[';
+            depth -= c == '}' || c == ']';
+            at++;
+        }
+        if (depth == 0 && (c == '"' || c == '}' || c == ']'))
+            return at;
+    }
+    return at;
+}
+
+/* The value of the last member of this name; size 0: there is none.  Strings and brackets are followed, and
+ * nothing else is checked. */
+static span member_of(span object, const char *key)
+{
+    span found = {0};
+    const size_t key_size = strlen(key);
+    size_t at = skip_blank(object, 0);
+    if (at >= object.size || object.data[at] != '{')
+        return found;
+    for (at = skip_blank(object, at + 1); at < object.size && object.data[at] == '"';) {
+        const size_t name = at + 1, end = string_end(object, at);
+        at = skip_blank(object, end);
+        if (at >= object.size || object.data[at] != ':')
+            break;
+        const size_t value = skip_blank(object, at + 1);
+        at = value_end(object, value);
+        if (end - name == key_size + 1 && memcmp(object.data + name, key, key_size) == 0)
+            found = (span){object.data + value, at - value};
+        at = skip_blank(object, at);
+        if (at >= object.size || object.data[at] != ',')
+            break;
+        at = skip_blank(object, at + 1);
+    }
+    return found;
+}
+
+static bool begins_with(span value, char c) { return value.size > 0 && value.data[0] == c; }
+
 void rt_usage_read(rt_sse_usage *usage, const char *data, size_t size, bool *only_usage)
 {
+    const span whole = {data, size};
+    span found = member_of(whole, "usage");
     *only_usage = false;
-    json_t *json = json_loadb(data, size, 0, NULL);
-    const json_t *found = json_object_get(json, "usage");
-    if (!json_is_object(found))
-        found = json_object_get(json_object_get(json, "response"), "usage");
-    if (json_is_object(found)) {
-        const json_t *details = json_object_get(found, "prompt_tokens_details");
-        if (!details)
-            details = json_object_get(found, "input_tokens_details");
-        *usage = (rt_sse_usage){.input = count_of(found, "prompt_tokens", "input_tokens"),
-                                .cached = count_of(details, "cached_tokens", "cached_tokens"),
-                                .output = count_of(found, "completion_tokens", "output_tokens"),
-                                .there = true};
-        const json_t *choices = json_object_get(json, "choices");
-        *only_usage = json_is_array(choices) && json_array_size(choices) == 0;
-    }
+    if (!begins_with(found, '{'))
+        found = member_of(member_of(whole, "response"), "usage");
+    json_t *json = begins_with(found, '{') ? json_loadb(found.data, found.size, 0, NULL) : NULL;
+    if (!json)
+        return;
+    const json_t *details = json_object_get(json, "prompt_tokens_details");
+    if (!details)
+        details = json_object_get(json, "input_tokens_details");
+    *usage = (rt_sse_usage){.input = count_of(json, "prompt_tokens", "input_tokens"),
+                            .cached = count_of(details, "cached_tokens", "cached_tokens"),
+                            .output = count_of(json, "completion_tokens", "output_tokens"),
+                            .there = true};
     json_decref(json);
+    const span choices = member_of(whole, "choices");
+    *only_usage = begins_with(choices, '[') && skip_blank(choices, 1) == choices.size - 1;
 }
 
 size_t rt_chunk_text_bytes(const char *data, size_t size)
