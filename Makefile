@@ -6,7 +6,7 @@
 #   make check       all tests, the parsers again under sanitizers, lint, a short demo
 #   make lint        layering, banned calls, format, headers alone; TIDY=1 adds clang-tidy and cppcheck
 #   make fmt         formats the C files
-#   make bench       speed beside the machine's measured limits: WHAT=train|prefill|decode|gemm|...
+#   make bench       speed beside the machine's measured limits: WHAT=train|prefill|decode|gemm|serve|...
 #   make fuzz        every parser under libFuzzer: SECONDS=60 each, TARGET=name for one
 #   make peers       comparison with PyTorch and llama.cpp, in a venv under build/
 #   make results     the objectives beside each other, three seeds: docs/results.md; about 35 minutes

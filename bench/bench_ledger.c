@@ -5,18 +5,21 @@
  * end)
  *
  * The rows are spread over 200 accounts and 30 days; they go through the group commit that the server uses.
- */
+ * Beside it stands what SQLite does with the same rows in the same groups when there is nothing else to
+ * write: no sums, no meters, no index. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+#include <sqlite3.h>
 
 #include "account/admin.h"
 #include "account/ledger.h"
 #include "base/clock.h"
 #include "base/rng.h"
 
-enum { GROUP = 2000, ACCOUNTS = 200, DAYS = 30 };
+enum { GROUP = 2000, ACCOUNTS = 200, DAYS = 30, PLAIN_ROWS = 200000 };
 
 /* In the order of time, as a ledger grows. */
 static void fill(rt_ledger_row *row, size_t index, size_t n_rows, int64_t first_s, rt_rng *rng)
@@ -30,7 +33,7 @@ static void fill(rt_ledger_row *row, size_t index, size_t n_rows, int64_t first_
                            .ttft_us = 12000,
                            .total_us = 900000,
                            .reserved = true};
-    row->used_draw = (rt_draw){row->input + row->output, row->cost, true};
+    row->used_draw = (rt_meter_draw){row->input + row->output, row->cost, true};
     (void)snprintf(row->request, sizeof row->request, "req_%016llx%016llx",
                    (unsigned long long)rt_rng_u64(rng), (unsigned long long)rt_rng_u64(rng));
     (void)snprintf(row->account, sizeof row->account, "acc_%020u", account);
@@ -62,6 +65,60 @@ static double insert_rows(rt_db *db, const rt_secrets *secrets, size_t n_rows, i
     }
     free(rows);
     return seconds;
+}
+
+/* SQLite's own limit; rows a second, 0 when it cannot be measured. */
+static double plain_inserts(const char *path, size_t n_rows, int64_t first_s)
+{
+    static const char setup[] =
+        "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA wal_autocheckpoint=4000;"
+        "CREATE TABLE plain (id INTEGER PRIMARY KEY, request, at, account, key_id, endpoint, model, http, "
+        "outcome, input, cached, output, cost, estimated, ttft_us, total_us, address, agent, user_hash)";
+    sqlite3 *db = NULL;
+    sqlite3_stmt *insert = NULL;
+    rt_rng rng = rt_rng_make(1, 1);
+    double seconds = 0;
+    bool good = sqlite3_open(path, &db) == SQLITE_OK &&
+                sqlite3_exec(db, setup, NULL, NULL, NULL) == SQLITE_OK &&
+                sqlite3_prepare_v2(db,
+                                   "INSERT INTO plain VALUES (NULL, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, "
+                                   "?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
+                                   -1, &insert, NULL) == SQLITE_OK;
+    for (size_t done = 0; good && done < n_rows; done += GROUP) {
+        const double start = rt_clock_seconds();
+        good = sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL) == SQLITE_OK;
+        for (size_t i = done; good && i < done + GROUP && i < n_rows; i++) {
+            rt_ledger_row row;
+            fill(&row, i, n_rows, first_s, &rng);
+            const char *texts[] = {row.request, row.account, row.key,   row.endpoint, row.model,
+                                   row.outcome, row.address, row.agent, row.user_hash};
+            static const int text_places[] = {1, 3, 4, 5, 6, 8, 16, 17, 18};
+            const int64_t numbers[] = {row.at_ms, row.http, row.input,   row.cached,  row.output,
+                                       row.cost,  0,        row.ttft_us, row.total_us};
+            static const int number_places[] = {2, 7, 9, 10, 11, 12, 13, 14, 15};
+            for (size_t k = 0; k < sizeof texts / sizeof texts[0]; k++)
+                (void)sqlite3_bind_text(insert, text_places[k], texts[k], -1, SQLITE_STATIC);
+            for (size_t k = 0; k < sizeof numbers / sizeof numbers[0]; k++)
+                (void)sqlite3_bind_int64(insert, number_places[k], numbers[k]);
+            good = sqlite3_step(insert) == SQLITE_DONE;
+            (void)sqlite3_reset(insert);
+        }
+        good = good && sqlite3_exec(db, "COMMIT", NULL, NULL, NULL) == SQLITE_OK;
+        seconds += rt_clock_seconds() - start;
+    }
+    (void)sqlite3_finalize(insert);
+    (void)sqlite3_close(db);
+    return good && seconds > 0 ? (double)n_rows / seconds : 0;
+}
+
+static void remove_database(const char *path)
+{
+    static const char *const ends[] = {"", "-wal", "-shm", ".secrets"};
+    char name[300];
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++) {
+        (void)snprintf(name, sizeof name, "%.250s%s", path, ends[i]);
+        (void)unlink(name);
+    }
 }
 
 static void ask(rt_desk *desk, const char *query)
@@ -108,11 +165,12 @@ int main(int argc, char **argv)
     }
     rt_desk_close(desk);
     rt_db_close(db);
-    if (!rt_db_url_is_shared(where))
-        for (size_t i = 0; i < 4; i++) {
-            static const char *const ends[] = {"", "-wal", "-shm", ".secrets"};
-            (void)snprintf(path, sizeof path, "%.250s%s", where, ends[i]);
-            (void)unlink(path);
-        }
+    if (!rt_db_url_is_shared(where)) {
+        remove_database(where);
+        (void)snprintf(path, sizeof path, "%.250s.plain", where);
+        const size_t some = n_rows < PLAIN_ROWS ? n_rows : PLAIN_ROWS;
+        (void)printf("SQLite alone, the same rows: %.0f rows/s\n", plain_inserts(path, some, first_s));
+        remove_database(path);
+    }
     return seconds >= 0 ? 0 : 1;
 }

@@ -73,18 +73,44 @@ static void read_key(const char *text, size_t size)
     free(copy);
 }
 
+static int64_t count_in(const json_t *object, const char *key, const char *other)
+{
+    const json_t *value = json_object_get(object, key);
+    value = value ? value : json_object_get(object, other);
+    return json_is_integer(value) && json_integer_value(value) > 0 ? json_integer_value(value) : 0;
+}
+
+/* The usage that is found without a tree is what a tree of the whole says; names may be written with escapes,
+ * which no server does: such texts are left out. */
+static void check_usage(const char *data, size_t size)
+{
+    rt_sse_usage usage = {0};
+    bool only;
+    rt_usage_read(&usage, data, size, &only);
+    check(usage.input >= 0 && usage.cached >= 0 && usage.output >= 0);
+    json_t *whole = memchr(data, '\\', size) ? NULL : json_loadb(data, size, 0, NULL);
+    const json_t *found = json_object_get(whole, "usage");
+    if (!json_is_object(found))
+        found = json_object_get(json_object_get(whole, "response"), "usage");
+    if (whole) {
+        check(usage.there == json_is_object(found));
+        check(usage.input == count_in(found, "prompt_tokens", "input_tokens"));
+        check(usage.output == count_in(found, "completion_tokens", "output_tokens"));
+        check(!only || json_array_size(json_object_get(whole, "choices")) == 0);
+    }
+    json_decref(whole);
+}
+
 static void count_event(void *context, const char *bytes, size_t size, bool whole)
 {
     size_t data_size;
-    bool only_usage;
-    rt_sse_usage usage = {0};
     *(size_t *)context += size;
     const char *data = whole ? rt_sse_data(bytes, size, &data_size) : NULL;
     if (!data)
         return;
     check(data >= bytes && data + data_size <= bytes + size);
-    rt_usage_read(&usage, data, data_size, &only_usage);
-    check(usage.input >= 0 && usage.output >= 0 && rt_chunk_text_bytes(data, data_size) <= data_size * 5);
+    check_usage(data, data_size);
+    check(rt_chunk_text_bytes(data, data_size) <= data_size * 5);
 }
 
 static void cut_events(const char *text, size_t size)
@@ -92,6 +118,7 @@ static void cut_events(const char *text, size_t size)
     rt_sse sse = {0};
     size_t seen = 0;
     const size_t half = size / 2;
+    check_usage(text, size);
     check(rt_sse_feed(&sse, text, half, count_event, &seen) &&
           rt_sse_feed(&sse, text + half, size - half, count_event, &seen));
     rt_sse_rest(&sse, count_event, &seen);

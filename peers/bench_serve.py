@@ -8,8 +8,9 @@ Each client sends one streamed completion after the other.  The lengths of promp
 ContextTokens, GeneratedTokens; without it from a fixed list with the medians of Azure's chat trace of 2023), cut to the
 given bounds.  End tokens are banned by logit_bias, so every server makes the same number of tokens; prompts differ, so
 none is cached.  llama-server comes from PyPI's xllamacpp (the same code as llama.cpp's program), with as many slots as
-clients.  Prints one JSON object a server: output tokens/s of all clients together, time to first token (median, p95), the server's CPU
-seconds, which a busy machine disturbs less.
+clients.  Prints JSON objects for each server: output tokens/s of all clients together, time to the first event with text (median,
+p95; an event that only names the role does not count), the server's CPU seconds, which a busy machine disturbs less.  `prompts` says
+whether they are "new", or "seen": asked a second time, after the others, where a server may have kept what it computed.
 The figures depend on the machine being quiet: quote ratios of runs made back to back.
 """
 import argparse, csv, http.client, io, json, os, random, socket, subprocess, sys, threading, time
@@ -37,8 +38,8 @@ def lengths(args):
             for r in rows[::step][:args.requests]]
 
 
-def requests_of(args):
-    rng = random.Random(7)
+def requests_of(args, seed):
+    rng = random.Random(seed)
     return [dict(model="m", prompt=" ".join(rng.choice(WORDS) for _ in range(n)), max_tokens=m, temperature=0, stream=True,
                  logit_bias={"0": -100, "2": -100}) for n, m in lengths(args)]
 
@@ -53,7 +54,7 @@ def ask(port, body):
         raise RuntimeError(r.read()[:300])
     first, count = None, 0
     for line in r:
-        if line.startswith(b"data: {"):
+        if line.startswith(b"data: {") and any(c.get("text") for c in json.loads(line[6:])["choices"]):
             first = first or time.perf_counter() - begun
             count += 1
     c.close()
@@ -136,16 +137,18 @@ def main():
     parser.add_argument("--prompt-max", type=int, default=512), parser.add_argument("--answer-max", type=int, default=128)
     parser.add_argument("--servers", nargs="*", default=["retort", "llama-server", "llama-cpp-python"])
     args = parser.parse_args()
-    bodies = requests_of(args)
+    bodies, others = requests_of(args, 7), requests_of(args, 8)[:6]
     for _ in range(args.rounds):
         for name in args.servers:
             port = free_port()
             process = subprocess.Popen(command(name, args, port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             try:
                 wait_for(port, process)
-                print(json.dumps(dict(server=name, **load(port, bodies, args.clients, process.pid))), flush=True)
+                rows = [("new", bodies, args.clients)]
                 if args.clients > 1:
-                    print(json.dumps(dict(server=name, **load(port, bodies[:6], 1, process.pid))), flush=True)
+                    rows += [("new", others, 1), ("seen", bodies[:6], 1)]
+                for prompts, some, clients in rows:
+                    print(json.dumps(dict(server=name, prompts=prompts, **load(port, some, clients, process.pid))), flush=True)
             finally:
                 process.kill()
                 process.wait()

@@ -175,7 +175,8 @@ void rt_usage_read(rt_sse_usage *usage, const char *data, size_t size, bool *onl
                             .there = true};
     json_decref(json);
     const span choices = member_of(whole, "choices");
-    *only_usage = begins_with(choices, '[') && skip_blank(choices, 1) == choices.size - 1;
+    *only_usage = begins_with(choices, '[') && choices.data[choices.size - 1] == ']' &&
+                  skip_blank(choices, 1) == choices.size - 1;
 }
 
 size_t rt_chunk_text_bytes(const char *data, size_t size)

@@ -308,6 +308,42 @@ static void events_are_cut_where_they_end_however_they_arrive(void **state)
     assert_int_equal(rt_chunk_text_bytes(event_2, sizeof event_2 - 1), 3);
 }
 
+static void usage_is_found_wherever_it_stands_in_an_answer(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        int64_t input, output, cached; /* input -1: none is there */
+        bool only;
+    } cases[] = {
+        {"{\"usage\":{\"prompt_tokens\":11,\"completion_tokens\":5}}", 11, 5, 0, false},
+        {" {\n \"choices\" : [ ] ,\n \"usage\" : {\"prompt_tokens\": 2, \"completion_tokens\": 3,"
+         " \"prompt_tokens_details\": {\"cached_tokens\": 1}}}",
+         2, 3, 1, true},
+        {"{\"choices\":[{\"text\":\"a } ] \\\" , \\\\\"}],\"usage\":{\"prompt_tokens\":4}}", 4, 0, 0, false},
+        {"{\"type\":\"x\",\"response\":{\"id\":\"r\",\"usage\":{\"input_tokens\":6,\"output_tokens\":7}}}", 6,
+         7, 0, false},
+        {"{\"usage\":{\"prompt_tokens\":1},\"usage\":{\"prompt_tokens\":9}}", 9, 0, 0, false},
+        {"{\"usage\":{\"prompt_tokens\":-5,\"completion_tokens\":\"7\"}}", 0, 0, 0, false},
+        {"{\"choices\":[{\"usage\":{\"prompt_tokens\":8}}],\"usage\":null}", -1, 0, 0, false},
+        {"{\"text\":\"\\\"usage\\\":{\\\"prompt_tokens\\\":8}\"}", -1, 0, 0, false},
+        {"{\"usage\":{\"prompt_tokens\":8", -1, 0, 0, false},
+        {"[{\"usage\":{\"prompt_tokens\":8}}]", -1, 0, 0, false},
+        {"{\"usage", -1, 0, 0, false},
+        {"", -1, 0, 0, false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        rt_sse_usage usage = {0};
+        bool only = true;
+        rt_usage_read(&usage, cases[i].text, strlen(cases[i].text), &only);
+        assert_int_equal(usage.there, cases[i].input >= 0);
+        assert_int_equal(usage.input, cases[i].input >= 0 ? cases[i].input : 0);
+        assert_int_equal(usage.output, cases[i].output);
+        assert_int_equal(usage.cached, cases[i].cached);
+        assert_int_equal(only, cases[i].only);
+    }
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -324,6 +360,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(weights_share_the_requests),
         cmocka_unit_test(named_models_are_listed_and_told_without_the_upstream),
         cmocka_unit_test(events_are_cut_where_they_end_however_they_arrive),
+        cmocka_unit_test(usage_is_found_wherever_it_stands_in_an_answer),
     };
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
