@@ -49,6 +49,13 @@ rt_status cli_case_rows(cli_case *c, cli_take_result take, void *context, rt_err
 rt_status cli_case_texts(cli_case *c, cli_take_result take, void *context, json_t **identity, rt_error *err);
 rt_status cli_case_weights(cli_case *c, cli_take_result take, void *context, rt_error *err);
 
+/* Of students with known doses [{dose, model, z, log10_p}]: {doses: [{dose, students, reached}], least_dose?:
+ * the one at which four of five have p <= 1e-5, models}. */
+json_t *cli_power_json(const json_t *dosed);
+/* How many times more expected z is from those students than from the controls of a calibrated test:
+ * densities smoothed by kernels, within 1/n and n for n models a side.  false: fewer than five on a side. */
+bool cli_likelihood_ratio(double *out, double z, const json_t *calibrated);
+
 bool cli_plan_has(const json_t *plan, rt_test test);
 const char *cli_plan_text(const json_t *plan, const char *name); /* NULL: not there */
 size_t cli_plan_count(const json_t *plan, const char *name, size_t otherwise);

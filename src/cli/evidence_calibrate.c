@@ -16,6 +16,7 @@ enum { QUANTILES = 101 };
 typedef struct settings {
     const char *plan, *key, *out, *work;
     cli_rest controls;
+    cli_list dosed;
     size_t keys, seed, threads;
     bool json;
 } settings;
@@ -77,6 +78,7 @@ typedef struct control {
     const char *name;
     json_t *lists;
     size_t index;
+    double dose; /* of a student that is none; 0: innocent */
 } control;
 
 /* Tests that count keep their p; a null of counts is spread over its step, so that it can be uniform. */
@@ -94,19 +96,21 @@ static rt_status keep(void *context, rt_result *result, bool counts, rt_error *e
     if (!list)
         (void)json_object_set_new(c->lists, word, list = json_array());
     rt_rng rng = rt_rng_make(c->s->seed, (uint32_t)(c->index * RT_TEST_COUNT + result->test));
-    const double p = result->test < RT_TEST_MARKS ? rt_result_spread(result, 1 - rt_rng_uniform(&rng))
-                                                  : pow(10, result->log10_p);
-    (void)json_array_append_new(list, json_pack("{s:s,s:f,s:f,s:f}", "model", c->name, "z", result->z,
-                                                "log10_p", result->log10_p, "p_spread", p));
+    json_t *one = json_pack("{s:s,s:f,s:f,s:f}", "model", c->name, "z", result->z, "log10_p",
+                            fmax(result->log10_p, -1e300), "p_spread",
+                            rt_result_spread(result, 1 - rt_rng_uniform(&rng)));
+    if (c->dose > 0)
+        (void)json_object_set_new(one, "dose", json_real(c->dose));
+    (void)json_array_append_new(list, one);
     return RT_OK;
 }
 
 /* The plan's tests on a control in the suspect's place: one p for each. */
-static rt_status one_control(const settings *s, size_t index, json_t *lists, rt_error *err)
+static rt_status one_control(const settings *s, const char *name, size_t index, double dose, json_t *lists,
+                             rt_error *err)
 {
-    const char *name = s->controls.items[index];
     cli_case c = {.threads = s->threads, .suspect_name = name, .work = s->work};
-    control k = {s, name, lists, index};
+    control k = {s, name, lists, index, dose};
     rt_status status = cli_case_open(&c, s->plan, s->key, err);
     if (status == RT_OK)
         status = cli_case_gather(&c, err);
@@ -144,6 +148,34 @@ static json_t *controls_json(json_t *list, bool *passed, rt_error *err)
     return o;
 }
 
+/* Students whose share of marked text is known, "0.1=MODEL": what dose would be found? */
+static rt_status dosed_students(const settings *s, json_t *tests, rt_error *err)
+{
+    json_t *lists = json_object(), *list;
+    const char *name;
+    rt_status status = RT_OK;
+    for (size_t i = 0; status == RT_OK && i < s->dosed.count; i++) {
+        char *end = NULL;
+        const double dose = strtod(s->dosed.items[i], &end);
+        if (!(dose > 0 && dose <= 1) || *end != '=' || !end[1])
+            status = rt_error_set(err, RT_INVALID, "--dosed '%.80s': is not DOSE=MODEL with a dose in (0, 1]",
+                                  s->dosed.items[i]);
+        if (status != RT_OK)
+            break;
+        (void)fprintf(stderr, "retort: student %zu of %zu: %s\n", i + 1, s->dosed.count, end + 1);
+        status = one_control(s, end + 1, CLI_LIST_MAX + i, dose, lists, err);
+    }
+    json_object_foreach(lists, name, list)
+    {
+        if (status == RT_OK && !json_object_get(tests, name))
+            (void)json_object_set_new(tests, name, json_pack("{s:b}", "passed", true));
+        if (status == RT_OK)
+            (void)json_object_set_new(json_object_get(tests, name), "power", cli_power_json(list));
+    }
+    json_decref(lists);
+    return status;
+}
+
 static rt_status calibrate(const settings *s, json_t *out, rt_error *err)
 {
     cli_case c = {.threads = s->threads, .work = s->work};
@@ -174,8 +206,10 @@ static rt_status calibrate(const settings *s, json_t *out, rt_error *err)
     for (size_t i = 0; status == RT_OK && i < s->controls.count; i++) {
         (void)fprintf(stderr, "retort: control %zu of %zu: %s\n", i + 1, s->controls.count,
                       s->controls.items[i]);
-        status = one_control(s, i, lists, err);
+        status = one_control(s, s->controls.items[i], i, 0, lists, err);
     }
+    if (status == RT_OK)
+        status = dosed_students(s, tests, err);
     const char *name;
     json_t *list;
     json_object_foreach(lists, name, list)
@@ -217,9 +251,13 @@ int evidence_calibrate(int argc, char **argv)
          "over its step for this check, and only for it. A test that fails is shown as not calibrated, and\n"
          "'evidence run' gives no p for it. Exit status 3 when one failed.\n\n"
          "Examples:\n  retort evidence calibrate plan.json --keys 1000 --out calibration.json\n"
-         "  retort evidence calibrate plan.json controls/*/student --out calibration.json --json"},
+         "  retort evidence calibrate plan.json controls/*/student --out calibration.json --json\n"
+         "  retort evidence calibrate plan.json c1/ c2/ --dosed 1=s1/ --dosed 0.1=s2/ --out "
+         "calibration.json"},
         {CLI_STRING | CLI_REQUIRED, "PLAN", &s.plan, "from 'retort evidence plan'"},
         {CLI_REST, "[CONTROL...]", &s.controls, "models that are certainly innocent"},
+        {CLI_LIST, "--dosed DOSE=MODEL", &s.dosed,
+         "a student with this share of marked text, 0.1=student/: what dose would be found?"},
         {CLI_STRING, "--key KEY", &s.key, "where the plan's key is, when not where the plan says"},
         {CLI_COUNT, "--keys N", &s.keys, "random keys (default 1000)"},
         {CLI_COUNT, "--seed N", &s.seed, "of the random keys (default 0)"},
@@ -253,6 +291,13 @@ int evidence_calibrate(int argc, char **argv)
             print_line(name, "random keys", json_object_get(test, "random_keys"));
         if (json_object_get(test, "controls"))
             print_line(name, "controls", json_object_get(test, "controls"));
+        const json_t *power = json_object_get(test, "power"), *dose;
+        size_t i;
+        json_array_foreach(json_object_get(power, "doses"), i, dose)(void)
+            printf("%-12s %-12s %.3g: %d of %d students at p <= 1e-5\n", name, "dose",
+                   json_number_value(json_object_get(dose, "dose")),
+                   (int)json_integer_value(json_object_get(dose, "reached")),
+                   (int)json_integer_value(json_object_get(dose, "students")));
     }
     int exit_status = s.json ? cli_print_json(json_incref(out)) : 0;
     json_decref(out);

@@ -66,6 +66,19 @@ static void add_power(json_t *o, const rt_result *result, const rt_watermark *ma
         (void)json_object_set_new(o, "share_of_dose_at_1e-5", json_real(z5 / result->z));
 }
 
+/* From the calibration's students: what dose would have been found, and a likelihood ratio. */
+static void add_expectation(const run *r, json_t *o, const rt_result *result)
+{
+    const json_t *test =
+        json_object_get(json_object_get(r->calibration, "tests"), rt_test_word(result->test));
+    const json_t *dose = json_object_get(json_object_get(test, "power"), "least_dose");
+    double ratio;
+    if (dose)
+        (void)json_object_set(o, "least_dose_at_1e-5", (json_t *)(uintptr_t)dose);
+    if (!result->descriptive && cli_likelihood_ratio(&ratio, result->z, test))
+        (void)json_object_set_new(o, "likelihood_ratio", json_real(ratio));
+}
+
 /* A result that failed its calibration is shown without p, and counts for nothing. */
 static void add_result(run *r, rt_result *result, bool counts)
 {
@@ -75,6 +88,7 @@ static void add_result(run *r, rt_result *result, bool counts)
                checked = !mark || result->check.keys == 0 || result->check.calibrated;
     if (mark)
         add_power(o, result, &r->c.key.mark);
+    add_expectation(r, o, result);
     if (passed == 0 || !checked) {
         (void)json_object_del(o, "p");
         (void)json_object_del(o, "log10_p");
@@ -170,6 +184,9 @@ static json_t *verdict(const run *r, rt_verdict_facts *f)
     (void)json_object_set_new(o, "combined_by",
                               json_string("Cauchy, which holds under any dependence of the tests"));
     (void)json_object_set_new(o, "tests_combined", json_integer((json_int_t)r->n_counted));
+    if (r->n_counted) /* holds whatever the tests have to do with each other, at a price */
+        (void)json_object_set_new(o, "log10_p_bonferroni",
+                                  json_real(fmax(rt_bonferroni(r->log10_p, r->n_counted), -1e300)));
     return o;
 }
 
@@ -239,6 +256,58 @@ static json_t *warnings_of(const run *r)
     return list;
 }
 
+static const json_t *result_of(const run *r, const char *test)
+{
+    size_t i;
+    const json_t *o;
+    json_array_foreach(r->results, i,
+                       o) if (strcmp(json_string_value(json_object_get(o, "test")), test) == 0) return o;
+    return NULL;
+}
+
+/* What this run has to say of another explanation; "" where it says nothing. */
+static void tested_here(const run *r, const char *id, char *out, size_t size)
+{
+    const char *test = strcmp(id, "ancestor") == 0 ? "weights" : strcmp(id, "same_model") == 0 ? "mmd" : "";
+    const json_t *result = test[0] ? result_of(r, test) : NULL, *p = json_object_get(result, "p");
+    size_t checked = 0, i;
+    const json_t *o;
+    out[0] = '\0';
+    json_array_foreach(r->results, i, o) checked +=
+        json_is_true(json_object_get(json_object_get(o, "key_check"), "calibrated"));
+    if (p)
+        (void)snprintf(out, size, "the %s test: p %.30s", test, json_string_value(p));
+    else if (strcmp(id, "ancestor") == 0 && r->c.reference.model)
+        (void)snprintf(out, size, "the pooled test takes the reference off; its weights were not compared");
+    else if (strcmp(id, "fault") == 0 && checked)
+        (void)snprintf(out, size, "random keys gave the right mean and spread in %zu tests", checked);
+    else if (strcmp(id, "many") == 0)
+        (void)snprintf(out, size, "%zu tests were combined, %zu accounts corrected for", r->n_counted,
+                       json_array_size(json_object_get(r->c.plan, "accounts")));
+    else if (strcmp(id, "retrieval") == 0 && cli_plan_text(r->c.plan, "logged") && r->c.surveyed)
+        (void)snprintf(out, size, "%zu of %zu answers repeat the log word for word; they were left out",
+                       r->c.survey.copies, r->c.survey.answers);
+    else if (strcmp(id, "retrieval") == 0 && r->c.suspect.model && r->c.gathered.read)
+        (void)snprintf(out, size, "the file was read: nothing can be fed to it");
+    else if (strcmp(id, "key") == 0)
+        (void)snprintf(out, size, "the key is no public one; its commitment is in the plan");
+    else if (strcmp(id, "second_hand") == 0 && (result_of(r, "twins") || result_of(r, "canaries")))
+        (void)snprintf(out, size, "rows that only one account was given were tested");
+}
+
+static json_t *alternatives_of(const run *r)
+{
+    json_t *list = rt_alternatives_json(r->c.has_key), *o;
+    size_t i;
+    json_array_foreach(list, i, o)
+    {
+        char text[200];
+        tested_here(r, json_string_value(json_object_get(o, "id")), text, sizeof text);
+        (void)json_object_set_new(o, "here", json_string(text[0] ? text : "not tested here"));
+    }
+    return list;
+}
+
 static json_t *record_of(run *r, double began, double seconds)
 {
     rt_verdict_facts facts;
@@ -266,7 +335,7 @@ static json_t *record_of(run *r, double began, double seconds)
     (void)json_object_set_new(record, "sampled_tokens", json_integer((json_int_t)r->c.gathered.sampled));
     (void)json_object_set_new(record, "verdict", verdict(r, &facts));
     if (facts.log10_p <= log10(0.05))
-        (void)json_object_set_new(record, "alternatives", rt_alternatives_json(r->c.has_key));
+        (void)json_object_set_new(record, "alternatives", alternatives_of(r));
     return record;
 }
 
@@ -307,10 +376,10 @@ static void print_record(const json_t *record)
         printf("%-12s %s: %d of %d answers claim it, %d of %d prompts (weak: lifts no verdict)\n", "identity",
                json_string_value(json_object_get(o, "name")), (int)whole(o, "k"), (int)whole(o, "n"),
                (int)whole(o, "prompts_claiming"), (int)whole(o, "prompts"));
-    json_array_foreach(json_object_get(record, "alternatives"), i, o)(void)
-        printf("%s%s (%s)\n", i ? "  " : "other explanations:\n  ",
-               json_string_value(json_object_get(o, "explanation")),
-               json_string_value(json_object_get(o, "tested_how")));
+    json_array_foreach(json_object_get(record, "alternatives"), i, o)(void) printf(
+        "%s%s (%s): %s\n", i ? "  " : "other explanations:\n  ",
+        json_string_value(json_object_get(o, "explanation")),
+        json_string_value(json_object_get(o, "tested_how")), json_string_value(json_object_get(o, "here")));
 }
 
 int evidence_run(int argc, char **argv)

@@ -299,7 +299,9 @@ static rt_status conclude_preference(rt_result *out, rows_run *r, size_t flips, 
         const double by_prompts = out->log10_p, by_models = rt_model_unit(suspect, means, readers);
         out->more = json_pack("{s:f,s:f,s:I}", "log10_p_prompts", by_prompts, "log10_p_models", by_models,
                               "readers", (json_int_t)readers);
-        out->log10_p = fmax(by_prompts, by_models);
+        out->log10_p = out->log10_p_above = fmax(by_prompts, by_models);
+        if (by_models >= by_prompts)
+            out->log10_p_above = log10(fmax(0, pow(10, by_models) - 1 / ((double)readers + 1)));
         if (readers > 0 && by_models > by_prompts)
             out->note = "the weaker of two units, models: p cannot be less than 1/(readers + 1)";
     }

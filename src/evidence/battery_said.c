@@ -412,6 +412,7 @@ rt_status rt_battery_nearer(rt_result *out, const rt_texts *suspect, const rt_te
         status = nearer_of(&each[k], NULL, &innocents[k], teacher, controls, n_controls, seed, err);
     if (status == RT_OK) {
         out->log10_p = rt_model_unit(out->statistic, each, n_innocents);
+        out->log10_p_above = log10(fmax(0, pow(10, out->log10_p) - 1 / ((double)n_innocents + 1)));
         out->z = rt_normal_upper_quantile(fmin(out->log10_p, -1e-16));
         out->more =
             json_pack("{s:f,s:f,s:I}", "lo", range[0], "hi", range[1], "innocents", (json_int_t)n_innocents);

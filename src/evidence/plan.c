@@ -285,31 +285,33 @@ json_t *rt_verdict_json(const rt_verdict_facts *f)
 json_t *rt_alternatives_json(bool marks)
 {
     static const struct {
-        const char *what, *tested;
+        const char *id, *what, *tested;
         bool marks;
     } list[] = {
-        {"T's answers lie on the web and the suspect read them there",
+        {"web", "T's answers lie on the web and the suspect read them there",
          "drop the contexts that carry the signal and stand in public text; keys for each account", false},
-        {"a third party's data set holds T's outputs, or the suspect comes from a model that was distilled "
+        {"second_hand",
+         "a third party's data set holds T's outputs, or the suspect comes from a model that was distilled "
          "from T",
          "keys for each account, canaries and twins name whose answers were used; nothing here tells how",
          false},
-        {"suspect and T share base weights or data", "the weight test; a reference in the pooled test",
+        {"ancestor", "suspect and T share base weights or data",
+         "the weight test; a reference in the pooled test", false},
+        {"direction", "T was trained on the suspect, or both on one source", "the order in time of both",
          false},
-        {"T was trained on the suspect, or both on one source", "the order in time of both", false},
-        {"the key leaked, was guessed or used twice, or somebody planted text with it",
+        {"key", "the key leaked, was guessed or used twice, or somebody planted text with it",
          "public demo keys are refused; the commitment's date; who had the key file", true},
-        {"the suspect is T under another name", "the two-sample test on completions", false},
-        {"a fault of de-duplication or tokenizer", "the random-key check of every test", true},
-        {"many tests, keys or suspects were looked at", "the plan's count of tests; corrected p-values",
-         false},
-        {"T's text reaches the suspect when it answers, by a system prompt or retrieval",
+        {"same_model", "the suspect is T under another name", "the two-sample test on completions", false},
+        {"fault", "a fault of de-duplication or tokenizer", "the random-key check of every test", true},
+        {"many", "many tests, keys or suspects were looked at",
+         "the plan's count of tests; corrected p-values", false},
+        {"retrieval", "T's text reaches the suspect when it answers, by a system prompt or retrieval",
          "ask again without them, or read the weights", false},
     };
     json_t *out = json_array();
     for (size_t i = 0; i < sizeof list / sizeof *list; i++)
         if (marks || !list[i].marks)
-            (void)json_array_append_new(
-                out, json_pack("{s:s,s:s}", "explanation", list[i].what, "tested_how", list[i].tested));
+            (void)json_array_append_new(out, json_pack("{s:s,s:s,s:s}", "id", list[i].id, "explanation",
+                                                       list[i].what, "tested_how", list[i].tested));
     return out;
 }

@@ -177,6 +177,41 @@ static void figure_p(rt_text *out, const json_t *results)
                               "conditions of the section before.");
 }
 
+/* What would have been found, in the best words that the record allows: a dose measured on students, a share
+ * of what was found, or a rise of the mean score. */
+static void power_line(rt_text *out, const json_t *r)
+{
+    char line[512];
+    const double dose = number_of(r, "least_dose_at_1e-5"), ratio = number_of(r, "likelihood_ratio"),
+                 share = number_of(r, "share_of_dose_at_1e-5"), rise = number_of(r, "least_rise_at_1e-5");
+    line[0] = '\0';
+    if (isfinite(dose))
+        (void)snprintf(
+            line, sizeof line,
+            "%.40s: of students with %.3g%% marked text, four of five were found at p = 1e-5; less may be "
+            "missed.",
+            text_of(r, "test"), 100 * dose);
+    else if (isfinite(share))
+        (void)snprintf(line, sizeof line, "%.40s: about %.3g%% of this dose would still have shown p = 1e-5.",
+                       text_of(r, "test"), 100 * share);
+    else if (isfinite(rise))
+        (void)snprintf(
+            line, sizeof line,
+            "%.40s: a mean score %.4g above chance would have shown p = 1e-5; less than that cannot be "
+            "told from nothing.",
+            text_of(r, "test"), rise);
+    if (line[0])
+        rt_page_paragraph(out, "", line);
+    if (isfinite(ratio)) {
+        (void)snprintf(
+            line, sizeof line,
+            "%.40s: such a figure is %.3g times more expected if the suspect is one of the students than if "
+            "it is one of the controls; the numbers of models allow no larger or smaller ratio than theirs.",
+            text_of(r, "test"), ratio);
+        rt_page_paragraph(out, "", line);
+    }
+}
+
 static void section_results(rt_text *out, const json_t *record)
 {
     static const char *const heads[] = {
@@ -208,24 +243,11 @@ static void section_results(rt_text *out, const json_t *record)
     json_array_foreach(results, i, r)
     {
         char line[512];
-        const double share = number_of(r, "share_of_dose_at_1e-5"), rise = number_of(r, "least_rise_at_1e-5");
         if (text_of(r, "note")[0]) {
             (void)snprintf(line, sizeof line, "%.40s: %.400s.", text_of(r, "test"), text_of(r, "note"));
             rt_page_paragraph(out, "", line);
         }
-        if (isfinite(share)) {
-            (void)snprintf(line, sizeof line,
-                           "%.40s: about %.3g%% of this dose would still have shown p = 1e-5.",
-                           text_of(r, "test"), 100 * share);
-            rt_page_paragraph(out, "", line);
-        } else if (isfinite(rise)) {
-            (void)snprintf(
-                line, sizeof line,
-                "%.40s: a mean score %.4g above chance would have shown p = 1e-5; less than that cannot be "
-                "told from nothing.",
-                text_of(r, "test"), rise);
-            rt_page_paragraph(out, "", line);
-        }
+        power_line(out, r);
     }
     rt_page_section_close(out);
 }
@@ -358,6 +380,34 @@ static void figure_qq(rt_text *out, const char *test, const char *kind, const js
     rt_page_figure_close(out, caption);
 }
 
+/* Students of known doses: how many of them each test found. */
+static void table_doses(rt_text *out, const json_t *tests)
+{
+    static const char *const heads[] = {"test", "share of marked text", "students", "found at p = 1e-5"};
+    const char *name;
+    json_t *test;
+    bool open = false;
+    json_object_foreach((json_t *)(uintptr_t)tests, name, test)
+    {
+        size_t i;
+        const json_t *dose;
+        json_array_foreach(json_object_get(json_object_get(test, "power"), "doses"), i, dose)
+        {
+            if (!open)
+                table_open(out, heads, 4);
+            open = true;
+            rt_text_puts(out, "<tr>");
+            cell(out, name);
+            cell_number(out, number_of(dose, "dose"), "%.3g");
+            cell_number(out, number_of(dose, "students"), "%.0f");
+            cell_number(out, number_of(dose, "reached"), "%.0f");
+            rt_text_puts(out, "</tr>\n");
+        }
+    }
+    if (open)
+        table_close(out);
+}
+
 static void section_calibration(rt_text *out, const json_t *record)
 {
     static const char *const heads[] = {"test",    "random keys", "mean z",
@@ -387,6 +437,7 @@ static void section_calibration(rt_text *out, const json_t *record)
             out, "No calibration file was given: random keys alone speak here, and no control students.");
     const char *name;
     json_t *test;
+    table_doses(out, tests);
     json_object_foreach((json_t *)(uintptr_t)tests, name, test)
     {
         figure_qq(out, name, "random keys", json_object_get(test, "random_keys"));
@@ -397,7 +448,7 @@ static void section_calibration(rt_text *out, const json_t *record)
 
 static void section_alternatives(rt_text *out, const json_t *record)
 {
-    static const char *const heads[] = {"another explanation", "tested how"};
+    static const char *const heads[] = {"another explanation", "tested how", "here"};
     const json_t *list = json_object_get(record, "alternatives"), *r;
     size_t i;
     rt_page_section_open(out, "alternatives", "What else could explain it");
@@ -406,12 +457,13 @@ static void section_alternatives(rt_text *out, const json_t *record)
             out, "Nothing was found that needs explaining; that nothing was found says little, see the "
                  "power of each test.");
     else {
-        table_open(out, heads, 2);
+        table_open(out, heads, 3);
         json_array_foreach(list, i, r)
         {
             rt_text_puts(out, "<tr>");
             cell(out, text_of(r, "explanation"));
             cell(out, text_of(r, "tested_how"));
+            cell(out, text_of(r, "here"));
             rt_text_puts(out, "</tr>\n");
         }
         table_close(out);

@@ -155,6 +155,8 @@ a_server_that_gives_text_and_listed_tokens_is_tested_on_its_answers() {
     expect_status 0 retort evidence run plan.json --work work --out record.json --json
     expect_equal true "$(jq '.results[] | select(.test == "closed") | .log10_p < -20' <<<"$out")"
     expect_equal true "$(jq '.results[] | select(.test == "difference") | .log10_p < -5' <<<"$out")"
+    expect_equal true "$(jq '[.alternatives[] | .id == "fault" and (.here | test("random keys"))] | any' <<<"$out")"
+    expect_equal true "$(jq '.verdict.log10_p_bonferroni >= .verdict.log10_p - 0.5' <<<"$out")"
     # the probabilities that it gives are those before the mark: nothing is in them
     expect_equal true "$(jq '.results[] | select(.test == "pooled") | .log10_p > -3' <<<"$out")"
     expect_equal true "$(jq '.endpoint.again.asked == 8 and .endpoint.tokens > 1000' <<<"$out")"
@@ -191,7 +193,18 @@ controls_calibrate_every_test() {
     expect_status 0 retort evidence calibrate plan.json "$model" "$model" --keys 200 --out calibration.json --json
     expect_equal '["hard","twins"]' "$(jq -c '.tests | keys' <<<"$out")"
     expect_equal true "$(jq '.tests.twins.controls.n == 2 and .tests.hard.random_keys.n == 200' <<<"$out")"
+    expect_status 2 retort evidence calibrate plan.json --dosed 2="$model" --keys 10
+    expect_text "is not DOSE=MODEL" "$err"
+    expect_status 0 retort evidence calibrate plan.json "$model" --dosed 1="$model" --dosed 0.1="$model" --keys 100 --json
+    expect_equal '[[1,1,0],[0.1,1,0]]' "$(jq -c '[.tests.twins.power.doses[] | [.dose, .students, .reached]]' <<<"$out")"
     jq '.tests.twins.passed = false' calibration.json >failed.json
+    # what was measured on students is said: a dose, and a likelihood ratio no larger than their number
+    jq '.tests.hard.power = {least_dose: 0.1, models: [range(6) | {z: (30 + .)}]} | .tests.hard.controls = {models: [range(8) | {z: (. / 8)}]}' \
+        calibration.json >dosed.json
+    expect_status 0 retort evidence run plan.json --calibration dosed.json --out dosed-record.json --json
+    expect_equal true "$(jq '.results[] | select(.test == "hard") | ."least_dose_at_1e-5" == 0.1 and .likelihood_ratio > 0.1 and .likelihood_ratio < 1' <<<"$out")"
+    expect_status 0 retort evidence report dosed-record.json --out dosed.html
+    expect_text "four of five were found" "$(cat dosed.html)"
     expect_status 0 retort evidence run plan.json --calibration failed.json --json
     expect_equal 'not calibrated here: no p is given' "$(jq -r '.results[] | select(.test == "twins") | .note' <<<"$out")"
     expect_equal false "$(jq '.results[] | select(.test == "twins") | has("p") or has("log10_p")' <<<"$out")"
