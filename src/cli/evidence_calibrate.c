@@ -93,6 +93,8 @@ static rt_status keep(void *context, rt_result *result, bool counts, rt_error *e
     result->more = NULL;
     if (result->descriptive || result->test == RT_TEST_MMD) /* "not the same model" is true of a control */
         return RT_OK;
+    if (c->dose > 0 && result->test >= RT_TEST_WEIGHTS) /* a dose of text says nothing of ancestry */
+        return RT_OK;
     if (!list)
         (void)json_object_set_new(c->lists, word, list = json_array());
     rt_rng rng = rt_rng_make(c->s->seed, (uint32_t)(c->index * RT_TEST_COUNT + result->test));

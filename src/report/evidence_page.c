@@ -8,6 +8,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "report/html.h"
 #include "report/page.h"
@@ -68,7 +69,7 @@ static void section_verdict(rt_text *out, const json_t *record, bool intact)
     rt_page_section_open(out, "verdict", "What may be said");
     if (!intact)
         alarm(out, "The plan was altered after it was hashed: what follows was not fixed before looking.");
-    (void)snprintf(line, sizeof line, "%.60s. Combined p %.40s over %d tests, by %.120s.",
+    (void)snprintf(line, sizeof line, "The words for it: %.60s. Combined p %.40s over %d tests, by %.120s.",
                    text_of(v, "words"), text_of(v, "p"),
                    (int)json_integer_value(json_object_get(v, "tests_combined")), text_of(v, "combined_by"));
     rt_page_paragraph(out, "lead", line);
@@ -103,10 +104,23 @@ static void row_text(rt_text *out, const char *name, const char *value)
 {
     if (!value[0])
         return;
+    const bool one_word = strlen(value) > 48 && !strchr(value, ' '); /* a hash, a path */
     rt_text_puts(out, "<tr>");
     cell(out, name);
-    cell(out, value);
-    rt_text_puts(out, "</tr>\n");
+    rt_text_puts(out, one_word ? "<td style=\"text-align:left;overflow-wrap:anywhere\">"
+                               : "<td style=\"text-align:left\">");
+    rt_html_puts(out, value);
+    rt_text_puts(out, "</td></tr>\n");
+}
+
+/* Seconds since 1970 as a date. */
+static void row_date(rt_text *out, const char *name, double seconds)
+{
+    const time_t at = (time_t)fmin(fmax(seconds, 0), 4e9);
+    struct tm parts;
+    char text[40];
+    if (gmtime_r(&at, &parts) && strftime(text, sizeof text, "%Y-%m-%d %H:%M:%S UTC", &parts) > 0)
+        row_text(out, name, text);
 }
 
 static void section_plan(rt_text *out, const json_t *record)
@@ -119,7 +133,11 @@ static void section_plan(rt_text *out, const json_t *record)
     json_object_foreach((json_t *)(uintptr_t)plan, name, value)
     {
         char number[48];
-        if (json_is_string(value)) {
+        if (strcmp(name, "retort_evidence_plan") == 0)
+            continue;
+        if (strcmp(name, "created") == 0) {
+            row_date(out, name, json_number_value(value));
+        } else if (json_is_string(value)) {
             row_text(out, name, json_string_value(value));
         } else if (json_is_number(value)) {
             (void)snprintf(number, sizeof number, "%.15g", json_number_value(value));
