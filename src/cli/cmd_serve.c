@@ -33,7 +33,9 @@ typedef struct settings {
     bool insecure, ledger_behind, guard;
     const char *reasoning;
     cli_mark_options mark;
-    const char *mark_own;
+    const char *mark_own, *sealed;
+    cli_list suspects;
+    double twins_share;
 } settings;
 
 typedef struct server {
@@ -52,6 +54,7 @@ typedef struct server {
     rt_gate *gate; /* NULL: no accounts */
     rt_guard_reference *reference;
     rt_watch *watch; /* NULL: nobody is judged */
+    rt_twins *twins; /* NULL: every answer is drawn once */
 } server;
 
 /* ---- models ---- */
@@ -138,6 +141,11 @@ static rt_status open_models(server *s, rt_error *err)
     if (s->live->upstreams.count > 0) {
         if (names->count > 0)
             return rt_error_set(err, RT_INVALID, "serve: a gateway (--upstream) has no models of its own");
+        if (s->settings->mark.key)
+            return rt_error_set(
+                err, RT_INVALID,
+                "serve: a gateway draws no tokens and cannot mark: --watermark belongs to the "
+                "server behind it");
         return RT_OK;
     }
     if (names->count == 0)
@@ -250,6 +258,21 @@ static rt_status open_guard(server *s, rt_error *err)
     return rt_watch_open(&s->watch, &options, err);
 }
 
+/* Twin answers, where a folder for them is named. */
+static rt_status open_twins(server *s, rt_error *err)
+{
+    const settings *set = s->settings;
+    if (!set->sealed && set->suspects.count == 0)
+        return RT_OK;
+    if (!set->sealed || !s->gate || s->live->upstreams.count > 0)
+        return rt_error_set(
+            err, RT_INVALID,
+            "serve: twin answers need --sealed DIR for what is kept, accounts to suspect, and a "
+            "model of the server's own");
+    return rt_twins_open(&s->twins, set->sealed, set->suspects.items, set->suspects.count, set->twins_share,
+                         err);
+}
+
 static bool is_loopback(const char *host)
 {
     return strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0 || strcmp(host, "localhost") == 0;
@@ -333,6 +356,7 @@ static rt_status serve(server *s, rt_error *err)
     options.context = s;
     options.gate = s->gate;
     options.watch = s->watch;
+    options.twins = s->twins;
     options.admin_host = strcmp(set->admin_host, "none") == 0 ? NULL : set->admin_host;
     options.admin_port_any = set->admin_port == ADMIN_PORT_ANY;
     options.admin_port = options.admin_port_any ? ADMIN_PORT : (int)set->admin_port;
@@ -358,7 +382,8 @@ static int work(server *s, rt_error *err)
 {
     const settings *set = s->settings;
     if (serve_live_open(&s->live, &set->live, err) != RT_OK || open_accounts(s, err) != RT_OK ||
-        open_guard(s, err) != RT_OK || check_host(s, err) != RT_OK || open_log(s, err) != RT_OK ||
+        open_guard(s, err) != RT_OK || open_twins(s, err) != RT_OK || check_host(s, err) != RT_OK ||
+        open_log(s, err) != RT_OK ||
         rt_pool_open(&s->pool, (unsigned)rt_size_min(set->threads, 1 << 16), err) != RT_OK ||
         open_models(s, err) != RT_OK || serve_live_aliases(s->live, s->ids, s->n_models, err) != RT_OK ||
         serve(s, err) != RT_OK)
@@ -382,7 +407,8 @@ int cmd_serve(int argc, char **argv)
                              .health_rise = SERVE_NOT_GIVEN},
                     .connections = 16384,
                     .mark = {.alpha = 0.3},
-                    .mark_own = "all"};
+                    .mark_own = "all",
+                    .twins_share = 0.02};
     const cli_option spec[] = {
         {CLI_ABOUT, NULL, NULL,
          "Serves models to OpenAI-compatible clients: chat/completions, completions (with echo scoring),\n"
@@ -444,6 +470,12 @@ int cmd_serve(int argc, char **argv)
         {CLI_STRING, "--reference FILE", &set.reference, "another reference than the built-in one"},
         {CLI_STRING, "--log FILE", &set.log, "access log, a line of JSON a request (-: standard error)"},
         CLI_MARK_ROWS(set.mark),
+        {CLI_STRING, "--sealed DIR", &set.sealed,
+         "draw some answers of suspected accounts twice, send one by a coin, keep the other here"},
+        {CLI_LIST, "--suspect ACCOUNT", &set.suspects,
+         "an account that is suspected whatever the guard says (several times)"},
+        {CLI_REAL, "--twins-share X", &set.twins_share,
+         "of the requests of --suspect accounts that are drawn twice (default 0.02)"},
         {CLI_STRING, "--watermark-own all|guard|nobody", &set.mark_own,
          "accounts with a key of their own beside the common one; guard: from its rung watermark on (default "
          "all)"},
@@ -464,6 +496,7 @@ int cmd_serve(int argc, char **argv)
     }
     rt_pool_close(s.pool);
     rt_watch_close(s.watch);
+    rt_twins_close(s.twins);
     rt_guard_reference_close(s.reference);
     rt_gate_close(s.gate);
     rt_log_set(NULL, NULL, RT_LOG_WARNING);

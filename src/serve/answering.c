@@ -102,10 +102,12 @@ static bool submit(rt_call *call, rt_fault *fault)
     if (call->caller)
         call->job->account = rt_hash64(call->caller->account, strlen(call->caller->account), 1);
     call->last_sent_s = rt_clock_seconds();
+    rt_call_twin(call);
     if (rt_engine_submit(serve->engine, call->job)) {
         link_call(call);
         return true;
     }
+    rt_pair_abandon(call);
     (void)rt_fault_set(fault, 503, "server_error", "overloaded", "too many requests wait; try again soon");
     fault->retry_after_s = 1;
     return false;
@@ -191,7 +193,8 @@ static void account_for(rt_call *call)
 {
     rt_job *job = call->job;
     rt_metrics *m = &call->serve->metrics;
-    call->output_tokens = rt_compose_sampled(&call->reply);
+    if (!call->gone_billed)
+        call->output_tokens = rt_compose_sampled(&call->reply);
     (void)pthread_mutex_lock(&job->lock);
     for (size_t i = 0; i < job->n_prompts; i++)
         call->cached_tokens += job->prompts[i].cached;
@@ -292,6 +295,7 @@ static void deliver(rt_call *call)
 static void ended(rt_call *call)
 {
     account_for(call);
+    rt_pair_delivered(call);
     const bool faulty = job_fault(call, &call->fault);
     if (call->revoked && !rt_http_is_gone(call->x)) {
         (void)rt_fault_set(&call->fault, 403, "permission_error", "account_suspended",
@@ -318,7 +322,11 @@ void rt_serve_news(rt_serve *serve)
 {
     bool done = false;
     for (rt_job *job; serve->engine && (job = rt_engine_changed(serve->engine, &done));) {
-        if (done)
+        if (job->pair && done)
+            rt_pair_twin_ended(job->pair);
+        else if (job->pair)
+            continue;
+        else if (done)
             ended(job->owner);
         else
             grown(job->owner);
@@ -336,6 +344,13 @@ void rt_call_gone(rt_call *call)
     }
     if (!call->job)
         return;
+    if (call->pair) { /* the coin must not decide which answers are whole */
+        call->output_tokens = rt_compose_sampled(&call->reply);
+        call->gone_billed = true;
+        atomic_store(&call->job->paused, false);
+        rt_engine_poke(call->serve->engine);
+        return;
+    }
     atomic_store(&call->job->cancelled, true);
     rt_engine_poke(call->serve->engine);
 }
@@ -358,6 +373,8 @@ void rt_serve_tick_calls(rt_serve *serve, double now)
     const bool look = now - serve->looked_s >= 1;
     if (look)
         serve->looked_s = now;
+    if (cut)
+        rt_pairs_cut(serve);
     if (serve->gateway)
         rt_gateway_tick(serve->gateway, look, cut);
     for (rt_call *call = serve->calls; call; call = call->next) {

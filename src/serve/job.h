@@ -104,6 +104,7 @@ struct rt_job {
     double arrived_s, deadline_s;
     size_t lane;         /* which model */
     void *owner;         /* the event thread's */
+    void *pair;          /* the event thread's: a twin belongs to its pair and has no owner; else NULL */
     rt_marking_use mark; /* behind options.sampling.marker; taken back with the job */
 
     atomic_bool cancelled; /* by the event thread: free the sequences */

@@ -93,7 +93,8 @@ static void on_tick(evutil_socket_t fd, short what, void *context)
         begin_drain(s);
     const bool idle = rt_http_exchanges(s->http) == 0 && rt_http_connections(s->http) == 0;
     /* a client that does not close its connection does not hold up the end */
-    if (s->draining && !s->calls && !rt_gateway_busy(s->gateway) && (idle || now > s->drain_until_s))
+    if (s->draining && !s->calls && !s->pairs && !rt_gateway_busy(s->gateway) &&
+        (idle || now > s->drain_until_s))
         (void)event_base_loopbreak(s->base);
 }
 

@@ -14,6 +14,7 @@
 #include "serve/serve.h"
 
 typedef struct rt_call rt_call;
+typedef struct rt_pair rt_pair;
 
 typedef struct rt_route {
     const char *path;     /* with a trailing '/': everything below */
@@ -51,6 +52,8 @@ struct rt_call { /* a request from its head to its last byte */
     rt_ticket *ticket;                    /* open between admission and the bill */
     size_t reserved_tokens, named_tokens; /* the worst case; the request's own max_tokens, 0: none */
     int top_logprobs;
+    rt_pair *pair;       /* whose delivered answer this is; NULL: none */
+    bool gone_billed;    /* the client left a pair: output_tokens are those until then */
     rt_marking_use mark; /* what stood at the answer, for log and ledger; the job's own is taken back */
     bool marked;         /* an answer has tokens that could carry it */
     bool scores, binary, tail, noted, delivered, revoked; /* noted: in the ledger; delivered: whole */
@@ -79,6 +82,7 @@ struct rt_serve {
     double drain_until_s, looked_s; /* looked_s: when running calls were last checked */
     _Atomic bool stop_wanted;
     rt_metrics metrics;
+    rt_pair *pairs; /* of answers that are drawn twice (twins.c) */
     rt_call *calls; /* with a job, or waiting for their row */
     rt_kept_answers kept;
     pthread_mutex_t settled_lock;
@@ -111,6 +115,13 @@ void rt_call_watch(const rt_call *call);
 bool rt_call_mark(rt_call *call, rt_fault *fault);
 /* Notes whether an answer has tokens that could carry it; under the job's lock. */
 void rt_call_note_mark(rt_call *call);
+
+/* twins.c; without sealed answers all of it does nothing */
+void rt_call_twin(rt_call *call); /* perhaps draws a second answer; the job is not submitted yet */
+void rt_pair_twin_ended(rt_pair *pair);
+void rt_pair_delivered(rt_call *call); /* its job has ended */
+void rt_pair_abandon(rt_call *call);   /* its job was never submitted */
+void rt_pairs_cut(rt_serve *serve);    /* ends the twins that run */
 
 /* admission.c; without accounts all of it lets through */
 const char *rt_request_key(const rt_http_exchange *x); /* NULL: none was sent */
