@@ -55,6 +55,7 @@ rt_status bench_store(bench *b, rt_error *err);
 rt_status bench_outputs(bench *b, rt_error *err);
 rt_status bench_start(bench *b, rt_error *err);
 rt_status bench_stream(bench *b, rt_error *err);
+rt_status bench_moe(bench *b, rt_error *err);
 rt_status bench_speculate(bench *b, rt_error *err);
 
 #endif
