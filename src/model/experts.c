@@ -132,17 +132,19 @@ static const float *run_expert(const experts_job *job, const rt_expert_task *tas
     memset(in + n * d * in_size, 0, (rows - n) * d * in_size);
     size_t ld = d;
     const void *operand = in;
+    /* rounded rows lie in a layout of their own for each number of them */
+    const size_t m_up = rt_proj_is_packed(gate_up) ? n : rows, m_down = rt_proj_is_packed(down) ? n : rows;
     if (rt_proj_is_packed(gate_up))
         operand = rt_proj_operand(model, gate_up, (const float *)(const void *)in, d, n, room, &ld);
-    rt_proj_mul(model, gate_up, operand, ld, rt_proj_is_packed(gate_up) ? n : rows, 0, 2 * ff, wide, 2 * ff,
-                RT_F32, false);
+    rt_proj_mul(model, gate_up, operand, ld, m_up, 0, 2 * ff, wide, 2 * ff, RT_F32, false);
     void *kept = job->pass->kept[job->layer].expert_gate_up;
     if (kept)
         rt_act_store(model, rt_act_at_mut(model, kept, task->first * 2 * ff), wide, n * 2 * ff);
-    for (size_t i = 0; i < rows; i++)
+    for (size_t i = 0; i < n; i++)
         rt_activate_row(model, act + i * ff, wide + i * 2 * ff, ff);
-    operand = rt_proj_operand(model, down, act, ff, rows, room, &ld);
-    rt_proj_mul(model, down, operand, ld, rt_proj_is_packed(down) ? n : rows, 0, d, y, d, RT_F32, false);
+    memset(act + n * ff, 0, (rows - n) * ff * sizeof *act);
+    operand = rt_proj_operand(model, down, act, ff, m_down, room, &ld);
+    rt_proj_mul(model, down, operand, ld, m_down, 0, d, y, d, RT_F32, false);
     return y;
 }
 

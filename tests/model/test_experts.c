@@ -12,6 +12,7 @@
 #include "model/gguf_write.h"
 #include "model/router.h"
 #include "model/safetensors_write.h"
+#include "model/session.h"
 
 static rt_pool *pool;
 
@@ -568,6 +569,134 @@ static void gguf_may_hold_keys_and_values_of_the_latent_apart(void **state)
     rt_weights_close(b.weights);
 }
 
+/* ---- quantised files ---- */
+
+static rt_status tensor_of_net(void *context, rt_canonical *out, size_t layer, int which, rt_error *err)
+{
+    const net *n = context;
+    const rt_param *p = layer == RT_NO_LAYER ? rt_layout_global(&n->layout, (rt_global)which)
+                                             : rt_layout_role(&n->layout, layer, which);
+    if (!p)
+        return rt_error_set(err, RT_NOT_FOUND, "no such tensor");
+    *out = (rt_canonical){.dtype = RT_F32, .rows = p->rows, .cols = p->cols, .data = n->values + p->offset};
+    return RT_OK;
+}
+
+/* The states of 9 tokens: alone, or in front of 31 others, which goes the way of large batches. */
+static void final_states(const char *path, rt_precision precision, bool large, float *out)
+{
+    rt_error err = {0};
+    rt_weights *weights;
+    rt_model *model;
+    rt_pass *pass;
+    int32_t ids[40];
+    if (rt_weights_open(&weights, path, &err) != RT_OK ||
+        rt_model_open(&model, weights, precision, pool, &err) != RT_OK ||
+        rt_pass_open(&pass, model, 40, false, &err) != RT_OK)
+        fail_msg("%s", err.text);
+    if (precision == RT_PRECISION_INT8)
+        assert_true(model->layers[1].experts[0].n_packed == 2 && model->layers[1].experts[1].n_packed == 1);
+    for (int32_t i = 0; i < 40; i++)
+        ids[i] = (7 * i + 3) % 64;
+    const rt_segment segments[] = {{.begin = 0, .count = 9}, {.begin = 9, .count = 31}};
+    const rt_batch batch = {ids, large ? 40 : 9, segments, large ? 2 : 1};
+    rt_forward(model, pass, &batch, NULL, NULL);
+    memcpy(out, rt_pass_hidden(pass), 9 * model->config.n_embd * sizeof *out);
+    rt_pass_close(pass);
+    rt_model_close(model);
+    rt_weights_close(weights);
+}
+
+/* All experts are used, so that no choice can turn; what is left is the rounding of activations to 8 bits. */
+static void quantised_experts_are_multiplied_in_int8(void **state)
+{
+    static const char *const configs[] = {
+        "{\"model_type\": \"qwen3_moe\", \"vocab_size\": 64, \"hidden_size\": 64, \"intermediate_size\": 64,"
+        "\"num_hidden_layers\": 2, \"num_attention_heads\": 2, \"num_key_value_heads\": 1, \"head_dim\": 32,"
+        "\"max_position_embeddings\": 64, \"moe_intermediate_size\": 32, \"num_experts\": 4,"
+        "\"num_experts_per_tok\": 4}",
+        "{\"model_type\": \"deepseek_v3\", \"vocab_size\": 64, \"hidden_size\": 64, \"intermediate_size\": "
+        "64,"
+        "\"num_hidden_layers\": 2, \"num_attention_heads\": 2, \"max_position_embeddings\": 64,"
+        "\"kv_lora_rank\": 32, \"q_lora_rank\": 32, \"qk_nope_head_dim\": 24, \"qk_rope_head_dim\": 8,"
+        "\"v_head_dim\": 16, \"first_k_dense_replace\": 1, \"moe_intermediate_size\": 32,"
+        "\"n_routed_experts\": 4, \"num_experts_per_tok\": 4, \"n_group\": 1, \"topk_group\": 1}"};
+    for (size_t i = 0; i < 2; i++) {
+        char path[512];
+        rt_error err = {0};
+        net n;
+        net_open(&n, configs[i]);
+        const rt_export_source source = {.config = &n.config, .tensor = tensor_of_net, .context = &n};
+        const rt_export_options options = {.type = RT_Q8_0};
+        if (rt_export_gguf(&source, work_path(path, state, "quantised.gguf"), &options, &err) != RT_OK)
+            fail_msg("%s", err.text);
+        const size_t count = 9 * n.config.n_embd;
+        float *want = calloc(count, sizeof *want), *got = calloc(count, sizeof *got);
+        assert_true(want && got);
+        final_states(path, RT_PRECISION_F32, true, want);
+        for (int large = 0; large < 2; large++) {
+            final_states(path, RT_PRECISION_INT8, large, got);
+            double off = 0, all = 0;
+            for (size_t k = 0; k < count; k++) {
+                off += pow((double)got[k] - (double)want[k], 2);
+                all += pow((double)want[k], 2);
+            }
+            if (!(sqrt(off / all) < 0.03) || off == 0)
+                fail_msg("configuration %zu, large %d: off by %g", i, large, sqrt(off / all));
+        }
+        free(want);
+        free(got);
+        net_close(&n);
+    }
+}
+
+/* Logits after the last of 50 tokens, in pieces that end at cuts[]; another text may run beside. */
+static void served(const rt_model *model, const int32_t *ids, const size_t *cuts, bool beside, float *logits)
+{
+    rt_error err = {0};
+    rt_session *session;
+    assert_int_equal(rt_session_open(&session, model, 2, 64, &err), RT_OK);
+    for (size_t at = 0, i = 0; at < 50; at = cuts[i++]) {
+        const rt_piece pieces[] = {{0, ids + at, cuts[i] - at}, {1, ids + 3, 5}};
+        assert_int_equal(rt_session_append(session, pieces, beside ? 2 : 1, true, &err), RT_OK);
+        const size_t last = cuts[i] - at - 1;
+        rt_session_logits(session, &last, 1, logits);
+    }
+    rt_session_close(session);
+}
+
+static void the_bits_do_not_depend_on_how_a_text_was_cut_when_served(void **state)
+{
+    (void)state;
+    static const char *const families[] = {"qwen3_moe", "deepseek_v3"};
+    static const size_t cuts[][4] = {{50}, {7, 8, 50}, {33, 49, 50}};
+    for (size_t i = 0; i < 4; i++) {
+        char path[512];
+        rt_error err = {0};
+        rt_weights *weights;
+        rt_model *model;
+        int32_t ids[50];
+        assert_int_equal(rt_weights_open(&weights, golden_path(path, families[i / 2]), &err), RT_OK);
+        assert_int_equal(
+            rt_model_open(&model, weights, i % 2 ? RT_PRECISION_BF16 : RT_PRECISION_F32, pool, &err), RT_OK);
+        rt_weights_close(weights);
+        rt_rng rng = rt_rng_make(4, i);
+        for (size_t k = 0; k < 50; k++)
+            ids[k] = (int32_t)rt_rng_below(&rng, model->config.n_vocab);
+        const size_t bytes = model->config.n_vocab * sizeof(float);
+        float *want = malloc(bytes), *got = malloc(bytes);
+        assert_true(want && got);
+        served(model, ids, cuts[0], false, want);
+        for (size_t k = 0; k < 6; k++) {
+            served(model, ids, cuts[k % 3], k >= 3, got);
+            assert_memory_equal(want, got, bytes);
+        }
+        free(want);
+        free(got);
+        rt_model_close(model);
+    }
+}
+
 static int open_all(void **state)
 {
     rt_error err = {0};
@@ -592,6 +721,8 @@ int main(void)
         cmocka_unit_test(files_that_are_wrong_are_refused_by_name),
         cmocka_unit_test(experts_may_be_stacked_in_safetensors),
         cmocka_unit_test(gguf_may_hold_keys_and_values_of_the_latent_apart),
+        cmocka_unit_test(quantised_experts_are_multiplied_in_int8),
+        cmocka_unit_test(the_bits_do_not_depend_on_how_a_text_was_cut_when_served),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }
