@@ -118,7 +118,7 @@ int cmd_bench(int argc, char **argv)
          "store    a step from kept rows beside one of plain cross-entropy\n"
          "outputs  reading sparse log-probabilities, one core, from the page cache\n"
          "start    from starting 'retort generate' to its first token\n"
-         "moe      forward of 256 experts, 8 of them a token, random weights (1.5 GB), against its active products\n"
+         "moe      256 experts, 8 a token, random weights (1.5 GB), against its active products\n"
          "stream   a model three times the memory that it may take, from disk (450 MB in $TMPDIR)\n"
          "speculate answers with --draft running ahead, against the model alone\n"
          "all      each of these (default)\n\n"
