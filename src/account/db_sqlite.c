@@ -12,11 +12,12 @@
 #include "account/db_ops.h"
 #include "base/hash.h"
 
-enum { BUSY_TRIES = 20000, BUSY_SLEEP_US = 500 };
+enum { BUSY_TRIES = 20000, BUSY_SLEEP_US = 500, PARAMETERS_MAX = 31 };
 
 typedef struct statement {
     uint64_t hash;
-    sqlite3_stmt *prepared; /* NULL: a free place */
+    sqlite3_stmt *prepared;                   /* NULL: a free place */
+    unsigned char places[PARAMETERS_MAX + 1]; /* of $1, $2, ... among SQLite's parameters; 0: not there */
 } statement;
 
 typedef struct sqlite_db {
@@ -112,13 +113,25 @@ static void drop_statements(sqlite_db *db)
     db->n_statements = 0;
 }
 
-static sqlite3_stmt *prepared_statement(sqlite_db *db, const char *sql, rt_error *err)
+/* $3 is a name to SQLite: its place is the order of first appearance, looked up once. */
+static void find_places(statement *of)
+{
+    const int count = sqlite3_bind_parameter_count(of->prepared);
+    for (int place = 1; place <= count && place <= PARAMETERS_MAX; place++) {
+        const char *name = sqlite3_bind_parameter_name(of->prepared, place);
+        const long number = name ? strtol(name + 1, NULL, 10) : 0;
+        if (number > 0 && number <= PARAMETERS_MAX)
+            of->places[number] = (unsigned char)place;
+    }
+}
+
+static statement *prepared_statement(sqlite_db *db, const char *sql, rt_error *err)
 {
     const uint64_t hash = rt_hash64(sql, strlen(sql), 0);
     for (size_t probe = 0; probe < RT_STATEMENTS_MAX; probe++) {
         statement *place = &db->statements[(hash + probe) % RT_STATEMENTS_MAX];
         if (place->prepared && place->hash == hash)
-            return place->prepared;
+            return place;
         if (place->prepared)
             continue;
         if (db->n_statements >= RT_STATEMENTS_KEPT) {
@@ -133,18 +146,17 @@ static sqlite3_stmt *prepared_statement(sqlite_db *db, const char *sql, rt_error
         }
         db->n_statements++;
         place->hash = hash;
-        return place->prepared;
+        find_places(place);
+        return place;
     }
     (void)rt_error_set(err, RT_INTERNAL, "more than %d different statements", RT_STATEMENTS_MAX);
     return NULL;
 }
 
-static int bind(sqlite3_stmt *prepared, size_t number, const rt_sql_value *value)
+static int bind(const statement *of, size_t number, const rt_sql_value *value)
 {
-    /* $3 is a name to SQLite: its place is the order of first appearance. */
-    const char name[4] = {'$', (char)(number < 10 ? '0' + (int)number : '0' + (int)number / 10),
-                          (char)(number < 10 ? 0 : '0' + (int)number % 10), 0};
-    const int place = sqlite3_bind_parameter_index(prepared, name);
+    sqlite3_stmt *prepared = of->prepared;
+    const int place = number <= PARAMETERS_MAX ? of->places[number] : 0;
     if (place == 0)
         return SQLITE_RANGE;
     switch (value->kind) {
@@ -166,12 +178,13 @@ static rt_status run(void *handle, const char *sql, const rt_sql_value *values, 
                      rt_sql_row_fn row_fn, void *context, int64_t *changed, rt_error *err)
 {
     sqlite_db *db = handle;
-    sqlite3_stmt *prepared = prepared_statement(db, sql, err);
-    if (!prepared)
+    const statement *found = prepared_statement(db, sql, err);
+    if (!found)
         return err->status;
+    sqlite3_stmt *prepared = found->prepared;
     int code = SQLITE_OK;
     for (size_t i = 0; i < n_values && code == SQLITE_OK; i++)
-        code = bind(prepared, i + 1, &values[i]);
+        code = bind(found, i + 1, &values[i]);
     rt_status status = code == SQLITE_OK ? RT_OK : failed(db, code, "a parameter", err);
     while (status == RT_OK && (code = sqlite3_step(prepared)) == SQLITE_ROW)
         if (row_fn)

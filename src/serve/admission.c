@@ -145,10 +145,12 @@ static void on_settled(void *context, rt_status status)
     rt_call *call = context;
     rt_serve *serve = call->serve;
     (void)pthread_mutex_lock(&serve->settled_lock);
+    const bool first = serve->settled == NULL; /* the loop takes all that it finds: one wake for a group */
     call->next_settled = serve->settled;
     serve->settled = call;
     (void)pthread_mutex_unlock(&serve->settled_lock);
-    rt_http_wake(serve->wakeup);
+    if (first)
+        rt_http_wake(serve->wakeup);
 }
 
 void rt_call_settle(rt_call *call, int http, bool wait)
