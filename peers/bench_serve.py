@@ -114,7 +114,8 @@ def command(name, args, port):
     if name == "llama-server":
         return [sys.executable, "-c", LLAMA_SERVER, args.model, str(port), str(args.clients), str(args.threads)]
     return [sys.executable, "-m", "llama_cpp.server", "--model", args.model, "--port", str(port), "--n_ctx", "2048", "--n_threads",
-            str(args.threads), "--n_threads_batch", str(args.threads), "--verbose", "false"]
+            str(args.threads), "--n_threads_batch", str(args.threads), "--verbose", "false",
+            "--interrupt_requests", "false"]  # else a new request ends the stream under way
 
 
 def wait_for(port, process):
