@@ -111,6 +111,7 @@ static bool set_options(rt_relay *relay, const char *url)
     bool good = true;
 #define SET(option, value) good = good && curl_easy_setopt(easy, option, value) == CURLE_OK
     SET(CURLOPT_URL, url);
+    SET(CURLOPT_PATH_AS_IS, 1L);
     SET(CURLOPT_PRIVATE, relay);
     SET(CURLOPT_HTTPHEADER, relay->upstream->fields);
     SET(CURLOPT_HEADERFUNCTION, on_field);

@@ -15,41 +15,62 @@
 #include "serve/fields.h"
 #include "serve/gateway_internal.h"
 
-enum { N_MAX = 128, BYTES_PER_TOKEN = 4 };
+enum { BYTES_PER_TOKEN = 4 };
 static const size_t answer_bytes_max = (size_t)64 << 20, backlog_max = (size_t)1 << 20;
 static const int64_t output_assumed = 4096; /* tokens of an answer whose request names no limit */
 
 /* ---- the request ---- */
 
-/* Reads what limits and prices depend on; a member of a wrong type is the upstream's to refuse. */
-static void estimate(rt_call *call)
+/* The numbers that decide what an answer may cost must be numbers: a text that the upstream would read as one
+ * must not pass as none.  Of several limits the largest counts, since the upstream chooses. */
+static bool read_lengths(const json_t *body, int64_t *named, int64_t *choices, rt_fault *fault)
+{
+    static const char *const lengths[] = {"max_completion_tokens", "max_tokens", "max_output_tokens"};
+    int64_t n = 1, best_of = 1;
+    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
+        int64_t length = 0;
+        if (!rt_field_int(body, lengths[i], 0, INT64_MAX, &length, fault))
+            return false;
+        *named = length > *named ? length : *named;
+    }
+    if (!rt_field_int(body, "n", 1, INT64_MAX, &n, fault) ||
+        !rt_field_int(body, "best_of", 1, INT64_MAX, &best_of, fault))
+        return false;
+    *choices = n > best_of ? n : best_of;
+    return true;
+}
+
+static size_t product(int64_t a, int64_t b, int64_t c)
+{
+    size_t all;
+    if (!rt_size_mul((size_t)a, (size_t)b, &all) || !rt_size_mul(all, (size_t)c, &all) ||
+        all > (size_t)RT_LIMIT_MAX)
+        return (size_t)RT_LIMIT_MAX;
+    return all;
+}
+
+/* Reads what limits and prices depend on; another member of a wrong type is the upstream's to refuse. */
+static bool estimate(rt_call *call, rt_fault *fault)
 {
     static const char *const texts[] = {"messages", "prompt", "input", "instructions", "tools", "functions"};
-    static const char *const lengths[] = {"max_completion_tokens", "max_tokens", "max_output_tokens"};
     const json_t *body = call->body;
-    int64_t prompt = 0, named = 0;
-    const int64_t n = json_integer_value(json_object_get(body, "n"));
+    int64_t prompt = 0, named = 0, choices = 1;
+    if (!read_lengths(body, &named, &choices, fault))
+        return false;
     for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++)
         prompt += rt_json_tokens_bound(json_object_get(body, texts[i]));
-    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0] && named <= 0; i++)
-        named = json_integer_value(json_object_get(body, lengths[i]));
     const int64_t cap = call->caller ? call->caller->max_tokens : -1;
     int64_t longest = named > 0 ? named : cap >= 0 && cap < output_assumed ? cap : output_assumed;
     if (strcmp(call->route->endpoint, "embeddings") == 0)
         longest = 0;
-    const int64_t prompts = json_is_array(json_object_get(body, "prompt")) &&
-                                    !json_is_integer(json_array_get(json_object_get(body, "prompt"), 0))
-                                ? (int64_t)json_array_size(json_object_get(body, "prompt"))
+    const json_t *list = json_object_get(body, "prompt");
+    const int64_t prompts = json_array_size(list) > 0 && !json_is_integer(json_array_get(list, 0))
+                                ? (int64_t)json_array_size(list)
                                 : 1;
-    size_t reserved;
-    if (!rt_size_mul((size_t)longest, (size_t)((n > 1 && n <= N_MAX ? n : 1) * (prompts > 0 ? prompts : 1)),
-                     &reserved) ||
-        reserved > (size_t)RT_LIMIT_MAX)
-        reserved = (size_t)RT_LIMIT_MAX;
     const json_t *user = json_object_get(body, "safety_identifier");
     call->request.user = json_string_value(json_is_string(user) ? user : json_object_get(body, "user"));
     call->prompt_tokens = (size_t)prompt;
-    call->reserved_tokens = reserved;
+    call->reserved_tokens = product(longest, choices, prompts);
     call->named_tokens = named > 0 ? (size_t)named : 0;
     const json_t *top = json_object_get(body, "top_logprobs");
     if (!top && json_is_integer(json_object_get(body, "logprobs")))
@@ -58,6 +79,7 @@ static void estimate(rt_call *call)
     call->top_logprobs = alternatives > 0 && alternatives < 1000 ? (int)alternatives
                          : alternatives > 0                      ? 1000
                                                                  : 0;
+    return true;
 }
 
 static bool wants_usage(const rt_call *call)
@@ -174,11 +196,9 @@ void rt_run_relay(rt_call *call)
         ok = rt_fault_set(&fault, 503, "server_error", "draining", "the server is being stopped");
         fault.retry_after_s = 5;
     }
-    if (ok) {
-        estimate(call);
-        if (rt_call_watch_allows(call, &fault) && rt_call_admit(call, &fault) && relay_new(call, up, &fault))
-            return;
-    }
+    if (ok && estimate(call, &fault) && rt_call_watch_allows(call, &fault) && rt_call_admit(call, &fault) &&
+        relay_new(call, up, &fault))
+        return;
     call->prompt_tokens = 0;
     rt_call_settle(call, fault.status, false);
     rt_call_fault(call, &fault);
@@ -227,6 +247,19 @@ static upstream *open_upstream(const rt_gateway *g)
     return found;
 }
 
+/* A model's id in a path: parts between '/' of which none climbs.  Upstream the operator's key is sent, and
+ * nothing but models is asked for with it. */
+static bool is_plain_id(const char *id)
+{
+    for (size_t n = 0; *id; id += n + (id[n] == '/')) {
+        n = strcspn(id, "/");
+        if (n == 0 || (n == 1 && id[0] == '.') || (n == 2 && id[0] == '.' && id[1] == '.') ||
+            memchr(id, '\\', n) || (id[n] == '/' && !id[n + 1]))
+            return false;
+    }
+    return true;
+}
+
 /* What is not named here is for an upstream that takes every name to tell. */
 void rt_run_relay_get(rt_call *call)
 {
@@ -234,7 +267,7 @@ void rt_run_relay_get(rt_call *call)
     rt_gateway *g = call->serve->gateway;
     const char *path = rt_http_request_of(call->x)->head->path, *id = path + strlen("/v1/models");
     json_t *named = named_models(g);
-    upstream *up = open_upstream(g);
+    upstream *up = *id && !is_plain_id(id + 1) ? NULL : open_upstream(g);
     call->model_name = "";
     if (*id) {
         size_t at;

@@ -139,8 +139,14 @@ bool rt_admin_head(void *context, rt_http_exchange *x)
     rt_refusal why = {0};
     if (admin && rt_gate_authenticate_admin(serve->options.gate, rt_request_key(x),
                                             rt_http_request_of(x)->address, admin, &why)) {
+        const char *method = rt_http_request_of(x)->head->method;
         rt_http_set_user(x, admin);
-        return true;
+        if (strcmp(method, "GET") == 0 || strcmp(method, "HEAD") == 0 || rt_content_type_is_json(x))
+            return true;
+        (void)rt_fault_set(&fault, 415, "invalid_request_error", "unsupported_media_type",
+                           "the body must be sent as application/json");
+        admin_fault(serve, x, &fault);
+        return false;
     }
     if (admin)
         rt_fault_of_refusal(&why, &fault);

@@ -178,13 +178,16 @@ static const rt_route *find_route(const rt_serve *serve, rt_http_exchange *x, rt
     return NULL;
 }
 
-static bool check_content_type(rt_call *call, rt_fault *fault)
+bool rt_content_type_is_json(const rt_http_exchange *x)
 {
-    const char *type = rt_http_request_field(call->x, "content-type");
-    if (!type || strcmp(call->route->methods, "POST") != 0)
-        return true;
+    const char *type = rt_http_request_field(x, "content-type");
     const size_t n = strlen("application/json");
-    if (strncasecmp(type, "application/json", n) == 0 && (!type[n] || strchr("; \t", type[n])))
+    return !type || (strncasecmp(type, "application/json", n) == 0 && (!type[n] || strchr("; \t", type[n])));
+}
+
+static bool check_content_type(const rt_call *call, rt_fault *fault)
+{
+    if (strcmp(rt_http_request_of(call->x)->head->method, "POST") != 0 || rt_content_type_is_json(call->x))
         return true;
     return rt_fault_set(fault, 415, "invalid_request_error", "unsupported_media_type",
                         "the body must be sent as application/json");

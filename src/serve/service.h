@@ -94,6 +94,7 @@ void rt_call_json(rt_call *call, int status, const rt_text *body);
 void rt_call_reply(rt_call *call, int status, const char *type, const rt_text *body);
 void rt_call_fault(rt_call *call, const rt_fault *fault);
 void rt_fault_write(const rt_fault *fault, rt_text *out); /* the JSON body */
+bool rt_content_type_is_json(const rt_http_exchange *x);  /* or it has none */
 void rt_call_headers(rt_serve *serve, rt_http_exchange *x);
 void rt_serve_send_fault(rt_serve *serve, rt_http_exchange *x, const rt_fault *fault);
 /* Parses the body into call->body and finds the model it names; false: answered. */

@@ -91,6 +91,16 @@ static bool encode(rt_call *call, rt_token_list *ids, bool *strings, rt_fault *f
                             "prompt", ids, fault);
 }
 
+/* Takes a request of the account's rates and no token; false: *fault. */
+static bool count_request(rt_call *call, rt_fault *fault)
+{
+    if (!rt_call_admit(call, fault))
+        return false;
+    call->finish = "stop";
+    rt_call_settle(call, 200, false);
+    return true;
+}
+
 void rt_run_tokenize(rt_call *call)
 {
     rt_fault fault = {0};
@@ -99,7 +109,7 @@ void rt_run_tokenize(rt_call *call)
     bool strings = false;
     if (!rt_call_body(call))
         return;
-    if (encode(call, &ids, &strings, &fault)) {
+    if (count_request(call, &fault) && encode(call, &ids, &strings, &fault)) {
         write_tokens(call, &ids, strings, &out);
         rt_call_json(call, 200, &out);
     } else {
@@ -119,8 +129,8 @@ void rt_run_detokenize(rt_call *call)
     if (!rt_call_body(call))
         return;
     const json_t *tokens = rt_member(call->body, "tokens");
-    bool ok = json_is_array(tokens);
-    if (!ok)
+    bool ok = count_request(call, &fault);
+    if (ok && !(ok = json_is_array(tokens)))
         (void)rt_fault_invalid(&fault, tokens ? "invalid_value" : "missing_required_parameter", "tokens",
                                "'tokens' must be a list of token ids");
     ok = ok && rt_field_ids(tokens, "tokens", rt_tokenizer_size(call->model->tokenizer), &ids, &n, &fault);
