@@ -5,7 +5,7 @@
 
 static char replay[] = "guard replay", explain[] = "guard explain", clusters[] = "guard clusters",
             review[] = "guard review", what_if[] = "guard what-if", calibrate[] = "guard calibrate",
-            train[] = "guard train", train_elicit[] = "guard train-elicit";
+            features[] = "guard features", train[] = "guard train", train_elicit[] = "guard train-elicit";
 
 static const cli_sub subs[] = {
     {"replay", replay, "recorded traffic judged: one JSON line an account", guard_replay},
@@ -14,6 +14,7 @@ static const cli_sub subs[] = {
     {"review", review, "what a person should look at, most useful first", guard_review},
     {"what-if", what_if, "who would be hit by another policy", guard_what_if},
     {"calibrate", calibrate, "a reference from reviewed benign traffic", guard_calibrate},
+    {"features", features, "what a fit needs of labelled traffic", guard_features},
     {"train", train, "a reference's weights from labelled traffic", guard_train},
     {"train-elicit", train_elicit, "the classifier of prompts from labelled texts", guard_train_elicit},
 };

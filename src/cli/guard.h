@@ -11,6 +11,7 @@ int guard_explain(int argc, char **argv);
 int guard_clusters(int argc, char **argv);
 int guard_review(int argc, char **argv);
 int guard_what_if(int argc, char **argv);
+int guard_features(int argc, char **argv);
 int guard_train(int argc, char **argv);
 int guard_train_elicit(int argc, char **argv);
 int guard_calibrate(int argc, char **argv);

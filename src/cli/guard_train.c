@@ -1,4 +1,5 @@
-/* cli/guard_train.c - `retort guard train`, `calibrate`, `train-elicit`: the figures the guard compares with.
+/* cli/guard_train.c - `retort guard features`, `train`, `calibrate`, `train-elicit`: the figures the guard
+ * compares with.
  */
 #include <stdio.h>
 
@@ -6,12 +7,63 @@
 #include "guard/elicit_train.h"
 #include "guard/train.h"
 
+int guard_features(int argc, char **argv)
+{
+    const char *path = NULL, *labels = NULL, *asn = NULL, *out = NULL;
+    const cli_option spec[] = {
+        {CLI_ABOUT, NULL, NULL,
+         "Replays traffic once and keeps what a fit needs of it; `guard train --features` reads it.\n\n"
+         "example:\n"
+         "  retort guard features dev.jsonl.zst --labels dev.labels.jsonl --asn asn.json --out dev.features"},
+        {CLI_STRING, "FILE", &path, "recorded traffic"},
+        {CLI_STRING, "--labels FILE", &labels, "JSON lines {account, label: benign|distil, kind, cluster}"},
+        {CLI_STRING, "--asn FILE", &asn, "network classes"},
+        {CLI_STRING | CLI_REQUIRED, "--out FILE", &out, "the file to write; this build alone can read it"},
+        {CLI_END, NULL, NULL, NULL},
+    };
+    rt_error err = {0};
+    rt_guard_sample *sample = NULL;
+    if (cli_parse(spec, argc, argv, &err) != RT_OK)
+        return cli_fail(&err);
+    rt_status status = rt_guard_sample_open(&sample, &err);
+    if (status == RT_OK)
+        status = rt_guard_sample_add(sample, path, asn, labels, &err);
+    if (status == RT_OK)
+        status = rt_guard_sample_write(sample, out, &err);
+    if (status == RT_OK)
+        printf("%s\t%zu benign and %zu attacking accounts\n", out, rt_guard_sample_accounts(sample, false),
+               rt_guard_sample_accounts(sample, true));
+    rt_guard_sample_close(sample);
+    return status == RT_OK ? 0 : cli_fail(&err);
+}
+
+/* One JSON line an account. */
+static void print_scored(void *context, const rt_guard_scored *scored)
+{
+    json_t *row = json_pack("{s:s, s:s, s:i, s:b, s:f, s:f}", "account", scored->name, "kind", scored->kind,
+                            "corpus", (int)scored->corpus, "attacker", scored->attacker, "score",
+                            (double)scored->score, "p", (double)scored->p);
+    json_object_set_new(row, "flagged_at",
+                        scored->flagged_at ? json_integer(scored->flagged_at) : json_null());
+    json_t *features = json_object();
+    for (size_t f = 0; f < rt_guard_feature_count(); f++) {
+        char name[96];
+        (void)snprintf(name, sizeof name, "%s.%s", rt_guard_feature_signal(f)->name,
+                       rt_guard_feature_name(f));
+        json_object_set_new(features, name, json_real((double)scored->features[f]));
+    }
+    json_object_set_new(row, "features", features);
+    (void)json_dumpf(row, context, JSON_COMPACT | JSON_REAL_PRECISION(6));
+    (void)fputc('\n', context);
+    json_decref(row);
+}
+
 int guard_train(int argc, char **argv)
 {
-    cli_list files = {.count = 0}, labels = {.count = 0};
-    const char *asn = NULL, *out = NULL;
-    double strength = 0.01;
-    size_t folds = 5, trees = 150, reference_corpora = 0;
+    cli_list files = {.count = 0}, labels = {.count = 0}, kept = {.count = 0}, without = {.count = 0};
+    const char *asn = NULL, *out = NULL, *scores_path = NULL, *left_out = NULL;
+    double strength = 0.01, poison = 0;
+    size_t folds = 5, trees = 150, reference_corpora = 0, fit_corpora = 0;
     bool json = false;
     const cli_option spec[] = {
         {CLI_ABOUT, NULL, NULL,
@@ -20,17 +72,24 @@ int guard_train(int argc, char **argv)
          "scores.  Several corpora: as many --labels as --traffic, in the same order.\n\n"
          "example:\n"
          "  retort guard train --traffic dev.jsonl.zst --labels dev.labels.jsonl --asn asn.json --out "
-         "reference.json"},
-        {CLI_LIST | CLI_REQUIRED, "--traffic FILE", &files, "recorded traffic (may be given several times)"},
-        {CLI_LIST | CLI_REQUIRED, "--labels FILE", &labels,
-         "JSON lines {account, label: benign|distil, cluster}"},
+         "reference.json\n"
+         "  retort guard train --features a.features --features b.features --fit-corpora 1 --scores "
+         "out.jsonl"},
+        {CLI_LIST, "--traffic FILE", &files, "recorded traffic (may be given several times)"},
+        {CLI_LIST, "--labels FILE", &labels, "JSON lines {account, label: benign|distil, kind, cluster}"},
+        {CLI_LIST, "--features FILE", &kept, "what `guard features` kept (may be given several times)"},
         {CLI_STRING, "--asn FILE", &asn, "network classes, of all corpora"},
-        {CLI_STRING | CLI_REQUIRED, "--out FILE", &out, "the reference to write"},
+        {CLI_STRING, "--out FILE", &out, "the reference to write"},
+        {CLI_STRING, "--scores FILE", &scores_path, "JSON lines of what fits without it say of each account"},
+        {CLI_COUNT, "--fit-corpora N", &fit_corpora, "fit to the first N corpora, score the others (all)"},
+        {CLI_STRING, "--left-out KIND", &left_out, "attackers of this kind are only scored"},
+        {CLI_LIST, "--without SIGNAL", &without, "do not judge by this signal (may be given several times)"},
+        {CLI_REAL, "--poison X", &poison, "hide attackers among the benign: a share of these (0)"},
         {CLI_REAL, "--strength X", &strength, "pull of the trees' leaves to 0 (0.01)"},
         {CLI_COUNT, "--trees N", &trees, "trees (150)"},
         {CLI_COUNT, "--folds N", &folds, "parts for cross-fitting (5)"},
         {CLI_COUNT, "--reference-corpora N", &reference_corpora,
-         "benign scores of the first N corpora, where they suffice (all)"},
+         "half of the benign scores are those of the first N corpora (all count alike)"},
         {CLI_FLAG, "--json", &json, "the figures as JSON"},
         {CLI_END, NULL, NULL, NULL},
     };
@@ -40,18 +99,44 @@ int guard_train(int argc, char **argv)
     rt_guard_fit_report report;
     if (cli_parse(spec, argc, argv, &err) != RT_OK)
         return cli_fail(&err);
-    rt_status status = files.count == labels.count
-                           ? rt_guard_sample_open(&sample, &err)
-                           : rt_error_set(&err, RT_INVALID, "guard train: %zu --traffic but %zu --labels",
-                                          files.count, labels.count);
+    rt_status status = RT_OK;
+    if (files.count != labels.count || !(files.count + kept.count))
+        status =
+            rt_error_set(&err, RT_INVALID,
+                         "guard train: %zu --traffic and %zu --labels; each traffic needs its labels, and "
+                         "without --features at least one is needed",
+                         files.count, labels.count);
+    else if (without.count > RT_GUARD_WITHOUT_MAX || (!out && !scores_path))
+        status = rt_error_set(&err, RT_INVALID,
+                              "guard train: needs --out or --scores, and takes at most %d --without",
+                              RT_GUARD_WITHOUT_MAX);
+    FILE *scores = NULL;
+    if (status == RT_OK && scores_path && !(scores = fopen(scores_path, "w")))
+        status = rt_error_set(&err, RT_IO, "%.200s: cannot be written", scores_path);
+    if (status == RT_OK)
+        status = rt_guard_sample_open(&sample, &err);
     for (size_t i = 0; status == RT_OK && i < files.count; i++)
         status = rt_guard_sample_add(sample, files.items[i], asn, labels.items[i], &err);
-    const rt_guard_fit fit = {
-        .folds = folds, .trees = trees, .strength = strength, .reference_corpora = reference_corpora};
+    for (size_t i = 0; status == RT_OK && i < kept.count; i++)
+        status = rt_guard_sample_read(sample, kept.items[i], &err);
+    rt_guard_fit fit = {.folds = folds,
+                        .trees = trees,
+                        .strength = strength,
+                        .reference_corpora = reference_corpora,
+                        .fit_corpora = fit_corpora,
+                        .left_out = left_out,
+                        .n_without = without.count,
+                        .poison = poison,
+                        .on_scored = scores ? print_scored : NULL,
+                        .context = scores};
+    for (size_t i = 0; status == RT_OK && i < without.count; i++)
+        fit.without[i] = without.items[i];
     if (status == RT_OK)
         status = rt_guard_train(&reference, sample, &fit, &report, &err);
-    if (status == RT_OK)
+    if (status == RT_OK && out)
         status = rt_guard_reference_write(reference, out, &err);
+    if (scores && fclose(scores) != 0 && status == RT_OK)
+        status = rt_error_set(&err, RT_IO, "%.200s: writing failed", scores_path);
     rt_guard_sample_close(sample);
     rt_guard_reference_close(reference);
     if (status != RT_OK)

@@ -9,51 +9,67 @@
 #include "guard/elicit.h"
 #include "guard/evalue.h"
 #include "guard/event.h"
+#include "guard/frame.h"
 #include "guard/sketch.h"
 
 enum {
     RT_GUARD_RECENT = 8,           /* prompts that a dialogue may go on from */
     RT_GUARD_NEAR = 16,            /* prompts that a near duplicate is looked for among */
     RT_GUARD_PRESENCE_BITS = 1008, /* ten-minute bins of a week */
+    RT_GUARD_BAG = 64,             /* of a signed bag of words */
+    RT_GUARD_BIAS_BITS = 512,
     RT_GUARD_ADDRESSES = 8,
     RT_GUARD_PAYERS = 2,
 };
+
+/* What a task is for the width of tasks: all texts of users are one group, a dialogue's next turn is none. */
+enum { RT_GUARD_GROUPS = 6 };
+
+/* How widely tasks spread over the groups, beyond what the classifier is unsure of in each. */
+typedef struct rt_guard_spread {
+    float mass[RT_GUARD_GROUPS]; /* sums of probabilities */
+    float blur;                  /* sum of the single prompts' entropies, nats */
+} rt_guard_spread;
 
 typedef struct rt_guard_template_state {
     rt_frequent heads, long_heads, tails; /* first 4, first 8, last 4 words */
     uint32_t covered;                     /* prompts whose head or tail had come 3 times before */
     uint32_t judged;                      /* prompts that begin something (not a dialogue's next turn) */
-    uint32_t covered_types[RT_GUARD_TYPES];
+    rt_guard_spread covered_types;
+    float frame_share; /* sum over judged prompts of the share of words that are a frame's */
 } rt_guard_template_state;
 
 typedef struct rt_guard_breadth_state {
     rt_hll words;
     uint64_t total_words;
-    float bag[RT_DIGEST_DIMS]; /* sum of unit vectors */
+    float bag[RT_GUARD_BAG]; /* sum of unit vectors of tasks' words */
     uint32_t bags;
-    uint32_t types[RT_GUARD_TYPES]; /* of prompts that begin something */
-    uint32_t pairs, switches;       /* neighbouring such prompts; those of two types */
-    uint8_t last_type;              /* plus 1; 0: none yet */
+    rt_guard_spread types;       /* of new prompts that begin something */
+    float last[RT_GUARD_GROUPS]; /* of the one before; all 0: none yet */
+    float switches;              /* sum over neighbours of the distance of their groups, 0 to 1 each */
+    uint32_t pairs;
 } rt_guard_breadth_state;
 
 typedef struct rt_guard_repeat_state {
     rt_hll prompts;
     uint64_t recent[RT_GUARD_RECENT];
     uint32_t recent_bytes[RT_GUARD_RECENT];
+    uint8_t recent_turns[RT_GUARD_RECENT];
     uint64_t near[RT_GUARD_NEAR];
     uint32_t continued, near_count, lower;
 } rt_guard_repeat_state;
 
 typedef struct rt_guard_elicit_state {
-    float wants[RT_GUARD_WANTS];        /* sums of probabilities */
-    uint32_t any;                       /* prompts with a want of probability over 1/2 */
-    uint32_t any_types[RT_GUARD_TYPES]; /* of those */
-    float recent_any;                   /* share, half-life 200 requests */
+    float wants[RT_GUARD_WANTS]; /* sums of probabilities */
+    uint32_t begun;              /* prompts that begin something */
+    uint32_t any;                /* of them, those with a want of probability over 1/2 */
+    rt_guard_spread any_types;   /* of those */
+    float recent_any;            /* share, half-life 200 requests */
 } rt_guard_elicit_state;
 
 typedef struct rt_guard_params_state {
     uint32_t top_logprobs, logprobs, biased, one_token, cold, streamed; /* requests */
-    rt_hll bias_ids;
+    uint8_t bias_ids[RT_GUARD_BIAS_BITS / 8];                           /* a bit for each hash of an id */
     double exposure; /* sum of top_logprobs x answer tokens */
     double samples;  /* sum of (n - 1) at a temperature over 0.3 */
 } rt_guard_params_state;
@@ -101,6 +117,7 @@ typedef struct rt_guard_account {
     rt_guard_template_state template;
     rt_guard_breadth_state breadth;
     rt_guard_repeat_state repeat;
+    rt_guard_frames frames;
     rt_guard_elicit_state elicit;
     rt_guard_params_state params;
     rt_guard_volume_state volume;
@@ -111,7 +128,7 @@ typedef struct rt_guard_account {
     /* what was found */
     float score;         /* the largest that two checks in a row reached */
     float last_score;    /* of the last check */
-    float p;             /* its p-value; 1 before the first check */
+    float p;             /* its p-value */
     uint32_t flagged_at; /* requests in all when p first fell under 1 %; 0: never */
     uint32_t index;      /* its place in the guard */
     /* what the last sweep for links found (cluster.h) */
@@ -133,11 +150,13 @@ typedef struct rt_guard_seen {
     const rt_guard_event *event;
     const rt_guard_digest *digest;
     const rt_guard_elicited *elicited;
+    rt_guard_range task; /* the words inside the account's wrapper */
     uint64_t key;
     int network;    /* index in rt_guard_networks, -1: not known */
     bool person;    /* the client is a program that a person types into */
     bool continued; /* an earlier prompt is the beginning of this one: a dialogue's next turn */
     bool repeated;  /* the very same prompt as one of the recent ones */
+    bool fresh;     /* neither, and surely not sent before: enough of the new ones to measure by */
 } rt_guard_seen;
 
 #endif

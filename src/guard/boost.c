@@ -41,6 +41,8 @@ typedef struct fitter {
     uint8_t *node;        /* [n_rows] place in the tree; 255: not drawn */
     sums *histogram;      /* [LEVEL_NODES, n_features, BINS] */
     bool *drawn;          /* [n_features] */
+    uint8_t asked[256];   /* the drawn ones */
+    size_t n_asked;
 } fitter;
 
 static int by_value(const void *a, const void *b)
@@ -93,9 +95,12 @@ static void slopes(fitter *f, size_t tree)
             f->node[i] = 0;
     }
     rt_rng rng = rt_rng_make(f->options->seed, tree);
+    f->n_asked = 0;
     for (size_t k = 0; k < d->n_features; k++) {
         const bool asked = rt_rng_uniform(&rng) < f->options->features_share;
         f->drawn[k] = asked && d->direction[k] != 2 && f->n_bins[k] > 1;
+        if (f->drawn[k])
+            f->asked[f->n_asked++] = (uint8_t)k;
     }
 }
 
@@ -169,12 +174,12 @@ static void one_tree(fitter *f, rt_boost_tree *tree)
             sums *row = f->histogram + at * K * BINS;
             total[at].g += f->slopes[i].g;
             total[at].h += f->slopes[i].h;
-            for (size_t k = 0; k < K; k++)
-                if (f->drawn[k]) {
-                    sums *cell = &row[k * BINS + f->codes[i * K + k]];
-                    cell->g += f->slopes[i].g;
-                    cell->h += f->slopes[i].h;
-                }
+            for (size_t j = 0; j < f->n_asked; j++) {
+                const size_t k = f->asked[j];
+                sums *cell = &row[k * BINS + f->codes[i * K + k]];
+                cell->g += f->slopes[i].g;
+                cell->h += f->slopes[i].h;
+            }
         }
         for (size_t at = 0; at < count; at++) {
             const size_t node = first + at, left = 2 * node + 1, right = left + 1;

@@ -4,7 +4,6 @@
  * loop over bytes has to look at each of them anyway. */
 #include "guard/digest.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "base/hash.h"
@@ -37,11 +36,6 @@ static inline uint32_t finish(uint32_t h)
     h = (h ^ (h >> 16)) * 0x85ebca6bU;
     h = (h ^ (h >> 13)) * 0xc2b2ae35U;
     return h ^ (h >> 16);
-}
-
-static inline uint32_t pair_hash(uint32_t a, uint32_t b)
-{
-    return finish(a * 0x9e3779b1U + (b ^ 0x7f4a7c15U));
 }
 
 /* Reads words from text[0..size) into words[0..max), and returns how many; *used gets the bytes read. */
@@ -91,72 +85,48 @@ static uint32_t run_hash(const uint32_t *words, size_t count, uint64_t key)
     return out ? out : 1;
 }
 
-static void bag_and_simhash(rt_guard_digest *out, uint64_t key)
+static uint64_t simhash(const rt_guard_digest *digest, uint64_t key)
 {
-    int32_t sums[RT_DIGEST_DIMS] = {0};
-    /* eight counters a word: bytes of a table of +-1 would be larger than the loop */
     int16_t bits[64] = {0};
-    for (uint32_t i = 0; i < out->n_words; i++) {
-        const uint32_t w = out->words[i];
-        sums[w & (RT_DIGEST_DIMS - 1)] += (w >> 30) & 1 ? 1 : -1;
-        const uint64_t h = rt_guard_mix(w, key);
+    for (uint32_t i = 0; i < digest->n_words; i++) {
+        const uint64_t h = rt_guard_mix(digest->words[i], key);
         for (int b = 0; b < 64; b++)
             bits[b] = (int16_t)(bits[b] + (int16_t)((h >> b) & 1));
     }
-    const int16_t half = (int16_t)(out->n_words / 2);
-    out->simhash = 0;
+    const int16_t half = (int16_t)(digest->n_words / 2);
+    uint64_t out = 0;
     for (int b = 0; b < 64; b++)
-        out->simhash |= (uint64_t)(bits[b] > half) << b;
-    float norm = 0;
-    for (size_t d = 0; d < RT_DIGEST_DIMS; d++) {
-        const int32_t v = sums[d] > 127 ? 127 : sums[d] < -127 ? -127 : sums[d];
-        out->bag[d] = (int8_t)v;
-        norm += (float)(v * v);
-    }
-    out->bag_norm = norm > 1 ? sqrtf(norm) : 1;
+        out |= (uint64_t)(bits[b] > half) << b;
+    return out;
 }
 
-static void look_at_bytes(rt_guard_digest *out, const char *text, size_t size)
+static bool starts_lower(const char *text, size_t size)
 {
-    size_t letters = 0;
-    uint32_t lines = 0;
     const size_t limit = size < SIDE_BYTES ? size : SIDE_BYTES;
-    for (size_t i = 0; i < limit; i++) {
-        const unsigned char c = (unsigned char)text[i];
-        letters += fold[c] > '9';
-        lines += c == '\n';
-    }
-    out->letters = limit ? (float)letters / (float)limit : 0;
-    out->new_lines = lines;
     size_t first = 0;
     while (first < limit && !fold[(unsigned char)text[first]])
         first++;
-    out->starts_lower = first < limit && text[first] >= 'a' && text[first] <= 'z';
+    return first < limit && text[first] >= 'a' && text[first] <= 'z';
 }
 
 void rt_guard_digest_make(rt_guard_digest *out, const char *prompt, size_t size, uint64_t key)
 {
     size_t used;
     size_t n = read_words(out->words, SIDE_WORDS, prompt, size < SIDE_BYTES ? size : SIDE_BYTES, &used);
-    const size_t n_front = n;
+    out->gap = UINT32_MAX;
     if (used < size) {
         const size_t begin = tail_begin(prompt, used, size, SIDE_WORDS);
+        out->gap = (uint32_t)n - 1;
         n += read_words(out->words + n, SIDE_WORDS, prompt + begin, size - begin, &used);
     }
     out->n_words = (uint32_t)n;
     out->bytes = size;
-    out->n_features = 0;
-    for (size_t i = 0; i < n; i++) {
-        out->features[out->n_features++] = out->words[i];
-        if (i + 1 < n && i + 1 != n_front)
-            out->features[out->n_features++] = pair_hash(out->words[i], out->words[i + 1]);
-    }
     out->exact = rt_guard_digest_prefix(prompt, size, key);
     static const size_t lengths[2] = {4, 8};
     for (size_t k = 0; k < 2; k++) {
         out->heads[k] = n >= lengths[k] ? run_hash(out->words, lengths[k], key + k) : 0;
         out->tails[k] = n >= lengths[k] ? run_hash(out->words + n - lengths[k], lengths[k], key + 2 + k) : 0;
     }
-    bag_and_simhash(out, key);
-    look_at_bytes(out, prompt, size);
+    out->simhash = simhash(out, key);
+    out->starts_lower = starts_lower(prompt, size);
 }

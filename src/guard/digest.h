@@ -10,26 +10,28 @@
 
 enum {
     RT_DIGEST_WORDS = 160, /* words looked at: half from the front, half from the back */
-    RT_DIGEST_DIMS = 64,   /* of the signed bag of words */
-    RT_DIGEST_FEATURES = RT_DIGEST_WORDS * 2,
 };
 
 typedef struct rt_guard_digest {
     uint32_t n_words;                /* looked at */
     size_t bytes;                    /* of the whole prompt */
     uint32_t words[RT_DIGEST_WORDS]; /* hashes, not keyed: the classifier's table needs them */
-    uint32_t n_features;
-    uint32_t features[RT_DIGEST_FEATURES]; /* hashes of words and of neighbouring pairs */
-    uint64_t exact;                        /* of the text's bytes, keyed */
-    uint32_t heads[2];                     /* of the first 4 and 8 words, keyed; 0 where there are fewer */
-    uint32_t tails[2];                     /* of the last 4 and 8 words, keyed; 0 where there are fewer */
-    uint64_t simhash;                      /* of the words: near texts have near hashes */
-    int8_t bag[RT_DIGEST_DIMS];            /* signed counts of words, clipped */
-    float bag_norm;                        /* Euclid's length of the bag, at least 1 */
-    bool starts_lower;                     /* begins with a lower-case letter */
-    float letters;                         /* share of letters among the bytes looked at */
-    uint32_t new_lines;                    /* among the bytes looked at */
+    uint32_t gap;      /* words[gap] and the next one are not neighbours in the text; n_words: all are */
+    uint64_t exact;    /* of the text's bytes, keyed */
+    uint32_t heads[2]; /* of the first 4 and 8 words, keyed; 0 where there are fewer */
+    uint32_t tails[2]; /* of the last 4 and 8 words, keyed; 0 where there are fewer */
+    uint64_t simhash;  /* of the words: near texts have near hashes */
+    bool starts_lower; /* begins with a lower-case letter */
 } rt_guard_digest;
+
+/* The hash of a pair of neighbouring words, for the classifier's table. */
+static inline uint32_t rt_guard_digest_pair(uint32_t a, uint32_t b)
+{
+    uint32_t h = a * 0x9e3779b1U + (b ^ 0x7f4a7c15U);
+    h = (h ^ (h >> 16)) * 0x85ebca6bU;
+    h = (h ^ (h >> 13)) * 0xc2b2ae35U;
+    return h ^ (h >> 16);
+}
 
 void rt_guard_digest_make(rt_guard_digest *out, const char *prompt, size_t size, uint64_t key);
 /* The keyed hash of the first `size` bytes: is an earlier prompt the beginning of this one? */

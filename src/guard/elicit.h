@@ -10,6 +10,12 @@
 
 #include "guard/digest.h"
 
+/* A type is judged by the words of the task alone, without what the account wraps round all of its prompts
+ * (frame.h); a want by all words. */
+typedef struct rt_guard_range {
+    uint32_t begin, end; /* words of a digest */
+} rt_guard_range;
+
 #define RT_GUARD_TYPE_MAP(X)                                                                                 \
     X(question) X(follow_up) X(mathematics) X(choice) X(puzzle) X(code) X(document) X(translation) X(message)
 #define RT_GUARD_WANT_MAP(X) X(trace) X(grade) X(compare) X(evolve) X(wrapper) X(generate) X(agent)
@@ -49,6 +55,7 @@ typedef struct rt_guard_elicited {
     float want[RT_GUARD_WANTS]; /* probabilities, each on its own */
     rt_guard_type best;
 } rt_guard_elicited;
-void rt_elicit(rt_guard_elicited *out, const rt_elicit_table *table, const rt_guard_digest *digest);
+void rt_elicit(rt_guard_elicited *out, const rt_elicit_table *table, const rt_guard_digest *digest,
+               rt_guard_range task);
 
 #endif

@@ -76,12 +76,17 @@ static rt_status add_text(trainer *t, const json_t *row, const char *where, rt_e
     }
     rt_guard_digest digest;
     rt_guard_digest_make(&digest, text, strlen(text), 0);
-    e.count = digest.n_features;
+    e.count = digest.n_words * 2;
     if (!grow((void **)&t->examples, &t->capacity, t->n + 1, sizeof *t->examples) ||
         !grow((void **)&t->features, &t->features_capacity, t->n_features + e.count, sizeof *t->features))
         return rt_error_set(err, RT_NO_MEMORY, "%.120s: no memory for the texts", where);
-    for (uint32_t i = 0; i < e.count; i++)
-        t->features[t->n_features++] = (uint16_t)(digest.features[i] & (RT_ELICIT_ROWS - 1));
+    for (uint32_t i = 0; i < digest.n_words; i++) {
+        t->features[t->n_features++] = (uint16_t)(digest.words[i] & (RT_ELICIT_ROWS - 1));
+        if (i + 1 < digest.n_words && i != digest.gap)
+            t->features[t->n_features++] =
+                (uint16_t)(rt_guard_digest_pair(digest.words[i], digest.words[i + 1]) & (RT_ELICIT_ROWS - 1));
+    }
+    e.count = (uint32_t)(t->n_features - e.first);
     t->examples[t->n++] = e;
     return RT_OK;
 }

@@ -20,7 +20,7 @@
 enum {
     BLOCK = 256,
     ACCOUNTS_MAX_DEFAULT = 1000000,
-    FIRST_CHECK = 6,
+    FIRST_CHECK = 14,
     NETWORK_BYTES_MAX = 31,
     NETWORKS_MAX = 100000,
     BLOCK_SECONDS = 7 * 86400,
@@ -359,6 +359,12 @@ double rt_guard_e(const rt_guard_account *account) { return exp(fmin(700, (doubl
 
 /* ---- one request */
 
+static float p_of(const rt_guard *guard, const rt_guard_account *account)
+{
+    return rt_guard_p(guard->options.reference, rt_guard_use_class(account), account->score,
+                      rt_guard_lot(account->name));
+}
+
 static void check(rt_guard *guard, rt_guard_account *account)
 {
     float features[RT_GUARD_FEATURES];
@@ -369,7 +375,7 @@ static void check(rt_guard *guard, rt_guard_account *account)
     /* two checks in a row: one that stands out between two that do not is noise */
     account->score = fmaxf(account->score, fminf(score, account->last_score));
     account->last_score = score;
-    account->p = rt_guard_p(guard->options.reference, rt_guard_use_class(account), account->score);
+    account->p = p_of(guard, account);
     if (account->p < 0.01F && !account->flagged_at)
         account->flagged_at = rt_guard_requests(account);
     update_evidence(guard, account);
@@ -390,21 +396,29 @@ rt_status rt_guard_observe(rt_guard *guard, const rt_guard_event *event, rt_guar
     rt_guard_digest digest;
     rt_guard_elicited elicited;
     rt_guard_digest_make(&digest, event->prompt.data, event->prompt.size, guard->options.key);
-    rt_elicit(&elicited, guard->elicit, &digest);
     rt_guard_seen seen = {.event = event,
                           .digest = &digest,
                           .elicited = &elicited,
                           .key = guard->options.key,
                           .network = network_of(guard, event->asn),
                           .person = rt_guard_is_person(event->user_agent.data, event->user_agent.size)};
-    for (size_t s = 0; s < rt_guard_signal_count; s++)
+    for (size_t s = 0; s < rt_guard_signal_count; s++) {
         rt_guard_signal_at(s)->observe(account, &seen);
+        if (s == 0) { /* it is known whether the prompt is a new one, and all others want to know the task */
+            seen.task = (rt_guard_range){0, digest.n_words};
+            if (!seen.continued && !seen.repeated)
+                seen.task = rt_guard_frames_find(&account->frames, &digest);
+            rt_elicit(&elicited, guard->elicit, &digest, seen.task);
+        }
+    }
     if (rt_guard_requests(account) < UINT32_MAX)
         account->n++;
     account->last_ts = fmax(account->last_ts, event->ts);
     const bool was_flagged = account->flagged_at != 0, due = account->n >= account->next_check;
     if (due)
         check(guard, account);
+    else if (account->n == 1) /* nothing is known yet: a tie with all of whom nothing is */
+        account->p = p_of(guard, account);
     *verdict = (rt_guard_verdict){.score = account->score,
                                   .p = account->p,
                                   .checked = due,

@@ -10,7 +10,7 @@
 #include "base/hash.h"
 #include "base/json.h"
 
-const char *const rt_guard_class_names[RT_GUARD_CLASSES] = {"people", "programs"};
+const char *const rt_guard_class_names[RT_GUARD_CLASSES] = {"people", "heavy people", "programs"};
 enum { FILE_BYTES_MAX = 16 << 20 };
 
 __asm__(".section .rodata\n"
@@ -162,6 +162,7 @@ static rt_status fill(rt_guard_reference *r, const json_t *json, const char *whe
             return rt_error_set(err, RT_NO_MEMORY, "%.120s: no memory for the benign scores", where);
         if (ascending(r->benign[k], r->n_benign[k], list, "benign", where, err) != RT_OK)
             return err->status;
+        r->floor[k] = r->benign[k][0];
     }
     return RT_OK;
 }
@@ -329,19 +330,33 @@ float rt_guard_contributions(const rt_guard_reference *reference, const float fe
     return score;
 }
 
-float rt_guard_p(const rt_guard_reference *reference, int use_class, float score)
+/* Benign scores under `score`, or with `equal` those equal to it as well. */
+static size_t count_under(const float *benign, size_t n, float score, bool equal)
 {
-    const float *benign = reference->benign[use_class];
-    const size_t n = reference->n_benign[use_class];
-    size_t low = 0, high = n; /* the first benign score that is not under `score` */
+    size_t low = 0, high = n;
     while (low < high) {
         const size_t middle = (low + high) / 2;
-        if (benign[middle] < score)
+        if (benign[middle] < score || (equal && benign[middle] == score))
             low = middle + 1;
         else
             high = middle;
     }
-    return (float)(1 + n - low) / (float)(n + 1);
+    return low;
+}
+
+float rt_guard_p(const rt_guard_reference *reference, int use_class, float score, double lot)
+{
+    const float *benign = reference->benign[use_class];
+    const size_t n = reference->n_benign[use_class];
+    const float at = fmaxf(score, reference->floor[use_class]);
+    const size_t under = count_under(benign, n, at, false), through = count_under(benign, n, at, true);
+    const double ties = (double)(through - under), over = (double)(n - through);
+    return (float)((over + 1 + (1 - lot) * ties) / (double)(n + 1));
+}
+
+double rt_guard_lot(const char *name)
+{
+    return (double)(rt_hash64(name, strlen(name), 0x6c6f74) >> 11) * 0x1p-53;
 }
 
 float rt_guard_percentile(const rt_guard_term *term, int use_class, float feature)
@@ -358,4 +373,9 @@ float rt_guard_percentile(const rt_guard_term *term, int use_class, float featur
     return step * ((float)(below - 1) + (width > 0 ? (feature - q[below - 1]) / width : 0));
 }
 
-int rt_guard_use_class(const rt_guard_account *account) { return account->client.people * 2 < account->n; }
+int rt_guard_use_class_of(bool person, uint32_t requests) { return !person ? 2 : requests >= RT_GUARD_HEAVY; }
+
+int rt_guard_use_class(const rt_guard_account *account)
+{
+    return rt_guard_use_class_of(account->client.people * 2 >= account->n, account->n);
+}

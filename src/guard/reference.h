@@ -18,7 +18,8 @@
 
 enum {
     RT_GUARD_QUANTILES = 21,           /* 0, 5, ... 100 % */
-    RT_GUARD_CLASSES = 2,              /* people at a program for people; programs */
+    RT_GUARD_CLASSES = 3,              /* people at a program for people; those who ask a lot; programs */
+    RT_GUARD_HEAVY = 40,               /* requests in a block that make a person one who asks a lot */
     RT_GUARD_CALIBRATION_MAX = 100000, /* benign scores kept */
 };
 extern const char *const rt_guard_class_names[RT_GUARD_CLASSES];
@@ -34,6 +35,7 @@ typedef struct rt_guard_reference {
     size_t n_trees;
     rt_guard_term terms[RT_GUARD_FEATURES];
     float *benign[RT_GUARD_CLASSES]; /* ascending: largest scores of benign accounts of each use class */
+    float floor[RT_GUARD_CLASSES];   /* that benign scores were raised to */
     size_t n_benign[RT_GUARD_CLASSES];
     float
         habit; /* how much one account's blocks of time are alike (evalue.h); 0.5 where it was not measured */
@@ -58,10 +60,15 @@ float rt_guard_contributions(const rt_guard_reference *reference, const float fe
 /* The additive part alone. */
 float rt_guard_known_score(const rt_guard_reference *reference, const float features[RT_GUARD_FEATURES]);
 /* The conformal p-value of a largest score among benign accounts of the use class; never under
- * 1 / (n_benign + 1). */
-float rt_guard_p(const rt_guard_reference *reference, int use_class, float score);
+ * 1 / (n_benign + 1).  Scores at or under the reference's floor, where nothing speaks against anybody, are
+ * ties, and `lot` in [0, 1) breaks ties, as smoothed conformal p-values do (Vovk et al. 2005): p is uniform
+ * among benign accounts whatever the bulk of the scores looks like. */
+float rt_guard_p(const rt_guard_reference *reference, int use_class, float score, double lot);
+/* The lot of an account's name: the same in every replay. */
+double rt_guard_lot(const char *name);
 /* Where a feature's value lies among benign accounts of the class, 0 to 100. */
 float rt_guard_percentile(const rt_guard_term *term, int use_class, float feature);
 int rt_guard_use_class(const rt_guard_account *account);
+int rt_guard_use_class_of(bool person, uint32_t requests);
 
 #endif

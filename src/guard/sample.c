@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "base/hash.h"
 #include "base/json.h"
 #include "base/unpack.h"
@@ -106,11 +107,15 @@ static rt_status add_account(rt_guard_sample *s, const rt_guard_account *account
     const char *cluster = json_string_value(json_object_get(label, "cluster"));
     const char *group = cluster ? cluster : account->name,
                *text = json_string_value(json_object_get(label, "label"));
-    s->accounts[s->n_accounts++] = (rt_sample_account){.first = s->n_rows,
-                                                       .group = rt_hash64(group, strlen(group), 11),
-                                                       .attacker = text && !strcmp(text, "distil"),
-                                                       .use_class = rt_guard_use_class(account),
-                                                       .corpus = s->n_corpora};
+    const char *kind = json_string_value(json_object_get(label, "kind"));
+    rt_sample_account *a = &s->accounts[s->n_accounts++];
+    *a = (rt_sample_account){.first = s->n_rows,
+                             .group = rt_hash64(group, strlen(group), 11),
+                             .attacker = text && !strcmp(text, "distil"),
+                             .use_class = rt_guard_use_class(account),
+                             .corpus = s->n_corpora};
+    memcpy(a->name, account->name, sizeof a->name);
+    (void)snprintf(a->kind, sizeof a->kind, "%s", kind ? kind : "");
     return RT_OK;
 }
 
@@ -164,6 +169,14 @@ rt_status rt_guard_sample_add(rt_guard_sample *sample, const char *path, const c
         status = rt_guard_open(&guard, &options, err);
     if (status == RT_OK)
         status = rt_guard_replay(guard, path, &(rt_guard_replay_options){0}, &counts, err);
+    /* who came too seldom to be judged is one of those of whom nothing is known */
+    for (size_t i = 0; status == RT_OK && i < rt_guard_count(guard); i++) {
+        const rt_guard_account *account = rt_guard_account_at(guard, i);
+        float features[RT_GUARD_FEATURES];
+        rt_guard_measure(account, features);
+        if (account->n < account->next_check && account->last_score < -1e8F && account->n)
+            on_check(&p, account, features);
+    }
     if (status == RT_OK && p.failed)
         status = rt_error_set(err, RT_NO_MEMORY, "%.120s: no memory for its rows", path);
     if (status == RT_OK)
@@ -172,5 +185,108 @@ rt_status rt_guard_sample_add(rt_guard_sample *sample, const char *path, const c
     free(p.rows);
     json_decref(labels);
     rt_guard_close(guard);
+    return status;
+}
+
+/* ---- kept features: header, accounts, rows, hash of it all */
+
+typedef struct file_header {
+    char magic[8];
+    uint64_t meaning; /* of the features' names and the classifier's table */
+    uint64_t n_accounts, n_rows, n_corpora;
+} file_header;
+
+/* Features of another build mean other things. */
+static uint64_t meaning(void)
+{
+    uint64_t hash = rt_hash64(rt_elicit_builtin(), sizeof(rt_elicit_table), sizeof(rt_sample_account));
+    for (size_t f = 0; f < rt_guard_feature_count(); f++) {
+        const char *signal = rt_guard_feature_signal(f)->name, *name = rt_guard_feature_name(f);
+        hash = rt_hash64(signal, strlen(signal), hash);
+        hash = rt_hash64(name, strlen(name), hash);
+    }
+    return hash;
+}
+
+rt_status rt_guard_sample_write(const rt_guard_sample *sample, const char *path, rt_error *err)
+{
+    rt_writer writer;
+    const file_header header = {"rtsample", meaning(), sample->n_accounts, sample->n_rows, sample->n_corpora};
+    const size_t accounts = sample->n_accounts * sizeof *sample->accounts,
+                 rows = sample->n_rows * sizeof *sample->rows;
+    uint64_t hash = rt_hash64(&header, sizeof header, 0);
+    if (rt_writer_open(&writer, path, err) != RT_OK)
+        return err->status;
+    hash = rt_hash64(sample->rows, rows, rt_hash64(sample->accounts, accounts, hash));
+    if (rt_writer_write(&writer, &header, sizeof header, err) != RT_OK ||
+        rt_writer_write(&writer, sample->accounts, accounts, err) != RT_OK ||
+        rt_writer_write(&writer, sample->rows, rows, err) != RT_OK ||
+        rt_writer_write(&writer, &hash, sizeof hash, err) != RT_OK) {
+        rt_writer_abort(&writer);
+        return err->status;
+    }
+    return rt_writer_commit(&writer, err);
+}
+
+static rt_status check_file(const rt_file *file, file_header *header, const char *path, rt_error *err)
+{
+    uint64_t stored;
+    if (file->size < sizeof *header + sizeof stored)
+        return rt_error_set(err, RT_CORRUPT, "%.200s: is cut short", path);
+    memcpy(header, file->data, sizeof *header);
+    if (memcmp(header->magic, "rtsample", 8) != 0)
+        return rt_error_set(err, RT_CORRUPT, "%.200s: is not a file of `guard features`", path);
+    if (header->meaning != meaning())
+        return rt_error_set(err, RT_INVALID, "%.200s: was made by another build; make it again", path);
+    const size_t room = file->size - sizeof *header - sizeof stored;
+    if (header->n_accounts > room / sizeof(rt_sample_account) ||
+        header->n_rows > room / sizeof(rt_sample_row) ||
+        header->n_accounts * sizeof(rt_sample_account) + header->n_rows * sizeof(rt_sample_row) != room)
+        return rt_error_set(err, RT_CORRUPT, "%.200s: has %zu bytes, which is not what its header says", path,
+                            file->size);
+    memcpy(&stored, file->data + file->size - sizeof stored, sizeof stored);
+    const uint8_t *accounts = (const uint8_t *)file->data + sizeof *header;
+    const size_t account_bytes = (size_t)header->n_accounts * sizeof(rt_sample_account);
+    const uint64_t hash = rt_hash64(accounts + account_bytes, room - account_bytes,
+                                    rt_hash64(accounts, account_bytes, rt_hash64(header, sizeof *header, 0)));
+    bool right = hash == stored;
+    for (size_t a = 0; right && a < header->n_accounts; a++) {
+        rt_sample_account one;
+        memcpy(&one, accounts + a * sizeof one, sizeof one);
+        right = one.count > 0 && one.first <= header->n_rows && one.count <= header->n_rows - one.first &&
+                one.use_class >= 0 && one.use_class < RT_GUARD_CLASSES && !one.name[sizeof one.name - 1] &&
+                !one.kind[sizeof one.kind - 1] && one.corpus < header->n_corpora;
+    }
+    return right ? RT_OK : rt_error_set(err, RT_CORRUPT, "%.200s: its checksum does not hold", path);
+}
+
+rt_status rt_guard_sample_read(rt_guard_sample *s, const char *path, rt_error *err)
+{
+    rt_file file;
+    file_header header = {.n_rows = 0};
+    if (rt_file_map(&file, path, err) != RT_OK)
+        return err->status;
+    rt_status status = check_file(&file, &header, path, err);
+    const size_t n = (size_t)header.n_accounts, n_rows = (size_t)header.n_rows;
+    if (status == RT_OK && (!grow((void **)&s->accounts, s->n_accounts + n + 1, sizeof *s->accounts) ||
+                            !grow((void **)&s->rows, s->n_rows + n_rows + 1, sizeof *s->rows)))
+        status = rt_error_set(err, RT_NO_MEMORY, "%.200s: no memory for its %zu rows", path, n_rows);
+    if (status == RT_OK) {
+        rt_sample_account *accounts = s->accounts + s->n_accounts;
+        rt_sample_row *rows = s->rows + s->n_rows;
+        memcpy(accounts, file.data + sizeof header, n * sizeof *accounts);
+        memcpy(rows, file.data + sizeof header + n * sizeof *accounts, n_rows * sizeof *rows);
+        for (size_t a = 0; a < n; a++) {
+            accounts[a].first += s->n_rows;
+            accounts[a].corpus += s->n_corpora;
+        }
+        for (size_t i = 0; i < n_rows; i++)
+            rows[i].account += (uint32_t)s->n_accounts;
+        s->n_accounts += n;
+        s->accounts_capacity = s->n_accounts + 1;
+        s->n_rows += n_rows;
+        s->n_corpora += (uint32_t)header.n_corpora;
+    }
+    rt_file_unmap(&file);
     return status;
 }

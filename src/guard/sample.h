@@ -4,6 +4,8 @@
 
 #include "guard/train.h"
 
+enum { RT_SAMPLE_KIND_BYTES = 40 };
+
 typedef struct rt_sample_row {
     uint32_t account, requests; /* index; how many the account had made */
     float features[RT_GUARD_FEATURES];
@@ -13,8 +15,11 @@ typedef struct rt_sample_account {
     size_t first, count; /* its rows, in order of time */
     uint64_t group;      /* hash of its cluster or, alone, of its name: decides the fold */
     bool attacker;
+    bool only_scored; /* takes no part in a fit */
+    bool unscored;    /* and in no figure */
     int use_class;
     uint32_t corpus; /* of the calls of rt_guard_sample_add, from 0 */
+    char name[RT_GUARD_ACCOUNT_BYTES_MAX + 1], kind[RT_SAMPLE_KIND_BYTES]; /* as the labels tell, or "" */
 } rt_sample_account;
 
 struct rt_guard_sample {

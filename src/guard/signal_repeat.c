@@ -7,7 +7,12 @@
 
 #include <math.h>
 
-enum { NEAR_BITS = 9, SHORTEST_START = 8 };
+enum { NEAR_BITS = 9, SHORTEST_START = 8, TURNS_MAX = 8 };
+
+static uint32_t bytes_of(rt_guard_span prompt)
+{
+    return (uint32_t)(prompt.size < UINT32_MAX ? prompt.size : 0);
+}
 
 static void observe(rt_guard_account *account, rt_guard_seen *seen)
 {
@@ -20,22 +25,29 @@ static void observe(rt_guard_account *account, rt_guard_seen *seen)
             continue;
         if (bytes == prompt.size)
             seen->repeated |= s->recent[i] == d->exact;
-        else if (bytes >= SHORTEST_START && !seen->continued)
-            seen->continued = rt_guard_digest_prefix(prompt.data, bytes, seen->key) == s->recent[i];
+        else if (bytes >= SHORTEST_START && !seen->continued &&
+                 rt_guard_digest_prefix(prompt.data, bytes, seen->key) == s->recent[i]) {
+            seen->continued = true;
+            if (++s->recent_turns[i] >= TURNS_MAX) { /* nobody hides all he asks behind one short beginning */
+                s->recent[i] = d->exact;
+                s->recent_bytes[i] = bytes_of(prompt);
+                s->recent_turns[i] = 0;
+            }
+        }
     }
     bool near = seen->repeated;
     for (size_t i = 0; i < RT_GUARD_NEAR && !near && !seen->continued && d->n_words >= 6; i++)
         near = s->near[i] && __builtin_popcountll(s->near[i] ^ d->simhash) <= NEAR_BITS;
     if (!seen->continued && !seen->repeated) { /* a dialogue is remembered by its first turn */
         s->recent[account->n % RT_GUARD_RECENT] = d->exact;
-        s->recent_bytes[account->n % RT_GUARD_RECENT] =
-            (uint32_t)(prompt.size < UINT32_MAX ? prompt.size : 0);
+        s->recent_bytes[account->n % RT_GUARD_RECENT] = bytes_of(prompt);
+        s->recent_turns[account->n % RT_GUARD_RECENT] = 0;
     }
     s->near[account->n % RT_GUARD_NEAR] = d->simhash;
     s->continued += seen->continued;
     s->near_count += near;
     s->lower += d->starts_lower;
-    (void)rt_hll_add(&s->prompts, d->exact);
+    seen->fresh = rt_hll_add(&s->prompts, d->exact) && !seen->continued && !seen->repeated;
 }
 
 static void measure(const rt_guard_account *account, float *f)

@@ -16,6 +16,8 @@ static void observe(rt_guard_account *account, rt_guard_seen *seen)
     if (seen->continued || seen->repeated)
         return;
     s->judged++;
+    if (d->n_words)
+        s->frame_share += 1 - (float)(seen->task.end - seen->task.begin) / (float)d->n_words;
     uint32_t most = 0;
     if (d->heads[0])
         most = rt_frequent_add(&s->heads, d->heads[0]);
@@ -27,7 +29,8 @@ static void observe(rt_guard_account *account, rt_guard_seen *seen)
     }
     if (most >= OFTEN) {
         s->covered++;
-        s->covered_types[seen->elicited->best]++;
+        if (seen->fresh)
+            rt_guard_spread_add(&s->covered_types, seen->elicited);
     }
 }
 
@@ -52,9 +55,12 @@ static void measure(const rt_guard_account *account, float *f)
     f[0] = (float)(s->covered / n);
     f[1] = (float)fmax(heads, tails);
     f[2] = rt_guard_entropy(wrappers, RT_FREQUENT_ITEMS);
-    f[3] = rt_guard_entropy(s->covered_types, RT_GUARD_TYPES) * (float)(s->covered / n);
+    f[3] = rt_guard_spread_value(&s->covered_types) * (float)(s->covered / n);
     f[4] = (float)top_share(&s->long_heads, n);
+    f[5] = (float)((double)s->frame_share / n);
 }
 
 const rt_guard_signal rt_guard_signal_template = {
-    "template", RT_GUARD_FORM, observe, measure, 5, {"share", "top", "variety", "filler_types", "long_top"}};
+    "template", RT_GUARD_FORM,
+    observe,    measure,
+    6,          {"share", "top", "variety", "filler_types", "long_top", "frame"}};

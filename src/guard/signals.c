@@ -76,3 +76,47 @@ float rt_guard_entropy(const uint32_t *counts, size_t n)
             h -= counts[i] / total * log(counts[i] / total);
     return (float)h;
 }
+
+float rt_guard_groups(float groups[RT_GUARD_GROUPS], const rt_guard_elicited *elicited)
+{
+    static const uint8_t group_of[RT_GUARD_TYPES] = {
+        [RT_GUARD_TYPE_question] = 0, [RT_GUARD_TYPE_mathematics] = 1, [RT_GUARD_TYPE_choice] = 2,
+        [RT_GUARD_TYPE_puzzle] = 3,   [RT_GUARD_TYPE_code] = 4,        [RT_GUARD_TYPE_document] = 5,
+        [RT_GUARD_TYPE_message] = 5,  [RT_GUARD_TYPE_translation] = 5};
+    const float weight = 1 - elicited->type[RT_GUARD_TYPE_follow_up];
+    memset(groups, 0, RT_GUARD_GROUPS * sizeof *groups);
+    for (size_t k = 0; k < RT_GUARD_TYPES; k++)
+        if (k != RT_GUARD_TYPE_follow_up)
+            groups[group_of[k]] += elicited->type[k] / fmaxf(weight, 1e-6F);
+    return weight;
+}
+
+void rt_guard_spread_add(rt_guard_spread *spread, const rt_guard_elicited *elicited)
+{
+    float groups[RT_GUARD_GROUPS];
+    const float weight = rt_guard_groups(groups, elicited);
+    for (size_t k = 0; k < RT_GUARD_GROUPS; k++) {
+        spread->mass[k] += weight * groups[k];
+        spread->blur -= weight * groups[k] * logf(fmaxf(groups[k], 1e-9F));
+    }
+}
+
+float rt_guard_spread_value(const rt_guard_spread *spread)
+{
+    float total = 2, h = 0, most = 0;
+    for (size_t k = 0; k < RT_GUARD_GROUPS; k++) {
+        total += spread->mass[k];
+        most = fmaxf(most, spread->mass[k]);
+    }
+    bool added = false;
+    for (size_t k = 0; k < RT_GUARD_GROUPS; k++) {
+        float share = spread->mass[k];
+        if (!added && share >= most) {
+            share += 2;
+            added = true;
+        }
+        share /= total;
+        h -= share > 0 ? share * logf(share) : 0;
+    }
+    return fmaxf(0, h - spread->blur / total);
+}

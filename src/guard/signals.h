@@ -36,6 +36,14 @@ const rt_guard_signal *rt_guard_feature_signal(size_t feature);
 /* -1 where no feature "signal.name" is known. */
 int rt_guard_feature_find(const char *name);
 
+/* Groups of an elicited prompt, summing to 1 (0: nothing but a dialogue's next turn); returns the weight. */
+float rt_guard_groups(float groups[RT_GUARD_GROUPS], const rt_guard_elicited *elicited);
+void rt_guard_spread_add(rt_guard_spread *spread, const rt_guard_elicited *elicited);
+/* Nats: the entropy of the groups' shares less the mean entropy of single prompts (the mutual information of
+ * prompt and group), with two prompts of one group added; 0 for a program whose texts the classifier is
+ * unsure about, log 6 for tasks of all groups. */
+float rt_guard_spread_value(const rt_guard_spread *spread);
+
 /* Entropy in nats of counts, with half a count added to the whole so that few counts say little. */
 float rt_guard_entropy(const uint32_t *counts, size_t n);
 

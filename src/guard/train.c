@@ -36,6 +36,7 @@ static const prior priors[] = {
 };
 enum { N_PRIORS = sizeof priors / sizeof *priors };
 static const float clip_low = -2, clip_high = 5;
+static const double floor_quantile = 0.8; /* of benign scores: those under it tell nothing apart */
 
 static int by_value(const void *a, const void *b)
 {
@@ -85,6 +86,15 @@ static rt_status describe(rt_guard_reference *r, const rt_guard_sample *s, const
     return RT_OK;
 }
 
+/* Is the feature of a signal that this fit may judge by? */
+static bool is_asked(const rt_guard_fit *fit, int feature)
+{
+    for (size_t i = 0; i < fit->n_without; i++)
+        if (!strcmp(rt_guard_feature_signal((size_t)feature)->name, fit->without[i]))
+            return false;
+    return true;
+}
+
 /* Fits `r` to the accounts with used[account] != 0. */
 static rt_status fit_trees(rt_guard_reference *r, const rt_guard_sample *s, const uint8_t *used,
                            const rt_guard_fit *fit, rt_error *err)
@@ -97,8 +107,9 @@ static rt_status fit_trees(rt_guard_reference *r, const rt_guard_sample *s, cons
     for (size_t k = 0; k < N_PRIORS; k++) {
         const int f = rt_guard_feature_find(priors[k].feature);
         assert(f >= 0);
-        direction[f] = (int8_t)priors[k].direction;
-        r->terms[f].weight = priors[k].weight;
+        const bool asked = is_asked(fit, f);
+        direction[f] = (int8_t)(asked ? priors[k].direction : 2);
+        r->terms[f].weight = asked ? priors[k].weight : 0;
         if (f == bias) { /* honest classifiers force two to four ids: eight and more begin to be a walk */
             r->terms[f].centre = 2.2F;
             r->terms[f].scale = 0.7F;
@@ -146,35 +157,40 @@ static rt_status fit_trees(rt_guard_reference *r, const rt_guard_sample *s, cons
     return status;
 }
 
-/* As guard.c keeps it: the largest score that two checks in a row reached. */
-static float largest_score(const rt_guard_reference *r, const rt_guard_sample *s, const rt_sample_account *a)
+/* As guard.c keeps it: the largest score that two checks in a row reached, at each row of the account
+ * (`reached`, by row; may be NULL) and at last. */
+static float largest_score(float *reached, const rt_guard_reference *r, const rt_guard_sample *s,
+                           const rt_sample_account *a)
 {
     float best = -1e9F, last = -1e9F;
-    for (size_t i = 0; i < a->count; i++) {
-        const float score = rt_guard_score(r, s->rows[a->first + i].features);
+    for (size_t i = a->first; i < a->first + a->count; i++) {
+        const float score = rt_guard_score(r, s->rows[i].features);
         best = fmaxf(best, fminf(score, last));
         last = score;
+        if (reached)
+            reached[i] = best;
     }
     return best;
 }
 
-/* Each account's largest score under weights fitted without its fold. */
-static rt_status cross_fit(float *scores, const rt_guard_sample *s, const rt_guard_fit *fit, rt_error *err)
+/* Each fitted account's largest score under weights fitted without its fold. */
+static rt_status cross_fit(float *scores, float *reached, const rt_guard_sample *s, const rt_guard_fit *fit,
+                           rt_error *err)
 {
     uint8_t *used = calloc(s->n_accounts + 1, 1);
     rt_guard_reference *r = calloc(1, sizeof *r);
     rt_status status = used && r ? RT_OK : rt_error_set(err, RT_NO_MEMORY, "guard: no memory to fit");
     for (size_t fold = 0; status == RT_OK && fold < fit->folds; fold++) {
         for (size_t a = 0; a < s->n_accounts; a++)
-            used[a] = s->accounts[a].group % fit->folds != fold;
+            used[a] = !s->accounts[a].only_scored && s->accounts[a].group % fit->folds != fold;
         free(r->trees);
         memset(r, 0, sizeof *r);
         for (size_t f = 0; f < RT_GUARD_FEATURES; f++)
             r->terms[f].scale = 1;
         status = fit_trees(r, s, used, fit, err);
         for (size_t a = 0; status == RT_OK && a < s->n_accounts; a++)
-            if (!used[a])
-                scores[a] = largest_score(r, s, &s->accounts[a]);
+            if (!s->accounts[a].only_scored && !used[a])
+                scores[a] = largest_score(reached, r, s, &s->accounts[a]);
     }
     free(used);
     rt_guard_reference_close(r);
@@ -185,50 +201,66 @@ static double found_at(const rt_guard_sample *s, const float *scores, double rat
 {
     size_t found = 0, all = 0, n = 0;
     for (size_t a = 0; a < s->n_accounts; a++)
-        if (!s->accounts[a].attacker)
+        if (!s->accounts[a].attacker && !s->accounts[a].only_scored)
             scratch[n++] = scores[a];
     qsort(scratch, n, sizeof *scratch, by_value);
     const float limit = scratch[n - 1 - (size_t)(rate * (double)n)];
     for (size_t a = 0; a < s->n_accounts; a++)
-        if (s->accounts[a].attacker) {
+        if (s->accounts[a].attacker && !s->accounts[a].only_scored) {
             all++;
             found += scores[a] > limit;
         }
     return all ? (double)found / (double)all : 0;
 }
 
-/* Benign scores of one use class (-1: of all) in the first corpora. */
+/* Benign scores of one use class (-1: of all) in corpora [begin, end). */
 static size_t take_benign(float *out, const rt_guard_sample *s, const float *scores, int use_class,
-                          size_t corpora)
+                          size_t begin, size_t end)
 {
     size_t n = 0;
     for (size_t a = 0; a < s->n_accounts; a++) {
         const rt_sample_account *account = &s->accounts[a];
-        if (!account->attacker && account->corpus < corpora &&
-            (use_class < 0 || account->use_class == use_class))
+        if (!account->attacker && !account->only_scored && account->corpus >= begin &&
+            account->corpus < end && (use_class < 0 || account->use_class == use_class))
             out[n++] = scores[a];
     }
+    if (n)
+        qsort(out, n, sizeof *out, by_value);
     return n;
 }
 
-/* Keeps the benign accounts' scores in ascending order by use class: those of the first corpora alone where
- * they support the rate twice over, else those of all corpora, else those of all classes: too few say too
- * little. */
+/* Keeps every so-manieth of ascending values, about `wanted` of them. */
+static size_t thin(float *values, size_t n, size_t wanted)
+{
+    if (wanted >= n)
+        return n;
+    for (size_t i = 0; i < wanted; i++)
+        values[i] = values[(size_t)(((double)i + 0.5) * (double)n / (double)wanted)];
+    return wanted;
+}
+
+/* Keeps the benign accounts' scores in ascending order by use class.  The first corpora and the others weigh
+ * the same: none decides alone what is benign.  A class that has too few to support the rate takes those of
+ * all classes. */
 static rt_status keep_benign(rt_guard_reference *r, const rt_guard_sample *s, const float *scores,
                              size_t corpora, double alpha, rt_error *err)
 {
     for (int k = 0; k < RT_GUARD_CLASSES; k++) {
-        r->benign[k] = calloc(s->n_accounts + 1, sizeof *r->benign[k]);
-        if (s->n_accounts > RT_GUARD_CALIBRATION_MAX || !r->benign[k])
+        float *benign = r->benign[k] = calloc(s->n_accounts + 1, sizeof *r->benign[k]);
+        if (s->n_accounts > RT_GUARD_CALIBRATION_MAX || !benign)
             return rt_error_set(err, RT_NO_MEMORY, "guard: %zu accounts are too many; %d are the most",
                                 s->n_accounts, RT_GUARD_CALIBRATION_MAX);
-        size_t n = take_benign(r->benign[k], s, scores, k, corpora);
-        if ((double)n < 2 / alpha)
-            n = take_benign(r->benign[k], s, scores, k, s->n_corpora);
+        size_t n = take_benign(benign, s, scores, k, 0, corpora);
+        const size_t enough = (size_t)(4 / alpha);
+        n += thin(benign + n, take_benign(benign + n, s, scores, k, corpora, s->n_corpora),
+                  n * 2 > enough ? n : enough - n);
         if ((double)n + 1 < 1 / alpha)
-            n = take_benign(r->benign[k], s, scores, -1, s->n_corpora);
+            n = take_benign(benign, s, scores, -1, 0, s->n_corpora);
+        qsort(benign, n, sizeof *benign, by_value);
         r->n_benign[k] = n;
-        qsort(r->benign[k], n, sizeof *r->benign[k], by_value);
+        r->floor[k] = quantile(benign, n, floor_quantile);
+        for (size_t i = 0; i < n; i++)
+            benign[i] = fmaxf(benign[i], r->floor[k]);
     }
     return RT_OK;
 }
@@ -241,9 +273,9 @@ static void judge_corpora(rt_guard_fit_report *report, const rt_guard_reference 
         size_t n = 0, attackers = 0, found = 0, wrong = 0;
         for (size_t a = 0; a < s->n_accounts; a++) {
             const rt_sample_account *account = &s->accounts[a];
-            if (account->corpus != c)
+            if (account->corpus != c || account->unscored)
                 continue;
-            const float p = rt_guard_p(r, account->use_class, scores[a]);
+            const float p = rt_guard_p(r, account->use_class, scores[a], rt_guard_lot(account->name));
             attackers += account->attacker;
             found += account->attacker && p < 0.01F;
             wrong += !account->attacker && p < 0.01F;
@@ -261,30 +293,80 @@ static void judge_corpora(rt_guard_fit_report *report, const rt_guard_reference 
     }
 }
 
-rt_status rt_guard_train(rt_guard_reference **out, const rt_guard_sample *sample, const rt_guard_fit *fit,
-                         rt_guard_fit_report *report, rt_error *err)
+/* Who takes part: corpora past the first so many and a kind that is left out are only scored; attackers that
+ * an experiment hides among the benign are taken for benign, one after the other in an order by name. */
+static void assign(rt_guard_sample *s, const rt_guard_fit *fit)
 {
-    *out = NULL;
-    *report = (rt_guard_fit_report){.benign = rt_guard_sample_accounts(sample, false),
-                                    .attackers = rt_guard_sample_accounts(sample, true)};
-    if (report->benign < 100 || report->attackers < 20 || fit->folds < 2 || fit->trees < 1 ||
-        fit->trees > RT_BOOST_TREES_MAX)
+    size_t benign = 0, hidden = 0;
+    for (size_t a = 0; a < s->n_accounts; a++) {
+        rt_sample_account *account = &s->accounts[a];
+        account->only_scored = (fit->fit_corpora && account->corpus >= fit->fit_corpora) ||
+                               (fit->left_out && account->attacker && !strcmp(account->kind, fit->left_out));
+        benign += !account->attacker && !account->only_scored;
+    }
+    const uint64_t wanted = (uint64_t)(fit->poison * (double)benign);
+    for (uint64_t step = 0; hidden < wanted && step < 16; step++)
+        for (size_t a = 0; hidden < wanted && a < s->n_accounts; a++) {
+            rt_sample_account *account = &s->accounts[a];
+            if (account->only_scored || !account->attacker ||
+                rt_guard_mix(account->group + a, fit->seed) % 16 != step)
+                continue;
+            account->attacker = false;
+            account->unscored = true;
+            hidden++;
+        }
+}
+
+static void tell(const rt_guard_reference *r, const rt_guard_sample *s, const float *scores,
+                 const float *reached, const rt_guard_fit *fit)
+{
+    for (size_t a = 0; fit->on_scored && a < s->n_accounts; a++) {
+        const rt_sample_account *account = &s->accounts[a];
+        const size_t end = account->first + account->count;
+        const double lot = rt_guard_lot(account->name);
+        size_t i = account->first;
+        const bool person = account->use_class != rt_guard_use_class_of(false, 0);
+        while (i < end &&
+               rt_guard_p(r, rt_guard_use_class_of(person, s->rows[i].requests), reached[i], lot) >= 0.01F)
+            i++;
+        const rt_guard_scored scored = {.name = account->name,
+                                        .kind = account->kind,
+                                        .corpus = account->corpus,
+                                        .attacker = account->attacker,
+                                        .score = scores[a],
+                                        .p = rt_guard_p(r, account->use_class, scores[a], lot),
+                                        .flagged_at = i < end ? s->rows[i].requests : 0,
+                                        .features = s->rows[end - 1].features};
+        if (!account->unscored)
+            fit->on_scored(fit->context, &scored);
+    }
+}
+
+static rt_status train(rt_guard_reference **out, const rt_guard_sample *sample, const rt_guard_fit *fit,
+                       rt_guard_fit_report *report, rt_error *err)
+{
+    size_t benign = 0, attackers = 0;
+    for (size_t a = 0; a < sample->n_accounts; a++)
+        if (!sample->accounts[a].only_scored)
+            *(sample->accounts[a].attacker ? &attackers : &benign) += 1;
+    *report = (rt_guard_fit_report){.benign = benign, .attackers = attackers};
+    if (benign < 100 || attackers < 20 || fit->folds < 2 || fit->trees < 1 || fit->trees > RT_BOOST_TREES_MAX)
         return rt_error_set(err, RT_INVALID,
                             "guard: the sample has %zu benign and %zu attacking accounts; 100 and 20 are "
-                            "needed, two folds and 1 to 400 trees",
-                            report->benign, report->attackers);
+                            "needed, two folds and 1 to %d trees",
+                            benign, attackers, RT_BOOST_TREES_MAX);
     rt_guard_reference *r = calloc(1, sizeof *r);
     float *scores = calloc(sample->n_accounts, sizeof *scores),
-          *scratch = calloc(sample->n_accounts, sizeof *scratch);
+          *scratch = calloc(sample->n_accounts, sizeof *scratch),
+          *reached = calloc(sample->n_rows + 1, sizeof *reached);
     uint8_t *used = malloc(sample->n_accounts);
-    rt_status status =
-        r && scores && scratch && used ? RT_OK : rt_error_set(err, RT_NO_MEMORY, "guard: no memory to train");
-    if (status == RT_OK) {
-        for (size_t f = 0; f < RT_GUARD_FEATURES; f++)
-            r->terms[f].scale = 1;
-        memset(used, 1, sample->n_accounts);
-        status = cross_fit(scores, sample, fit, err);
-    }
+    rt_status status = r && scores && scratch && reached && used
+                           ? cross_fit(scores, reached, sample, fit, err)
+                           : rt_error_set(err, RT_NO_MEMORY, "guard: no memory to train");
+    for (size_t f = 0; status == RT_OK && f < RT_GUARD_FEATURES; f++)
+        r->terms[f].scale = 1;
+    for (size_t a = 0; status == RT_OK && a < sample->n_accounts; a++)
+        used[a] = !sample->accounts[a].only_scored;
     if (status == RT_OK)
         status = fit_trees(r, sample, used, fit, err);
     if (status == RT_OK)
@@ -294,13 +376,33 @@ rt_status rt_guard_train(rt_guard_reference **out, const rt_guard_sample *sample
         report->found_half = found_at(sample, scores, 0.005, scratch);
         report->found_one = found_at(sample, scores, 0.01, scratch);
         report->found_two = found_at(sample, scores, 0.02, scratch);
+        for (size_t a = 0; a < sample->n_accounts; a++)
+            if (sample->accounts[a].only_scored)
+                scores[a] = largest_score(reached, r, sample, &sample->accounts[a]);
         judge_corpora(report, r, sample, scores, scratch);
+        tell(r, sample, scores, reached, fit);
         *out = r;
     } else
         rt_guard_reference_close(r);
     free(scores);
     free(scratch);
+    free(reached);
     free(used);
+    return status;
+}
+
+rt_status rt_guard_train(rt_guard_reference **out, const rt_guard_sample *original, const rt_guard_fit *fit,
+                         rt_guard_fit_report *report, rt_error *err)
+{
+    *out = NULL;
+    rt_guard_sample copy = *original;
+    copy.accounts = malloc((original->n_accounts + 1) * sizeof *copy.accounts);
+    if (!copy.accounts)
+        return rt_error_set(err, RT_NO_MEMORY, "guard: no memory to train");
+    memcpy(copy.accounts, original->accounts, original->n_accounts * sizeof *copy.accounts);
+    assign(&copy, fit);
+    const rt_status status = train(out, &copy, fit, report, err);
+    free(copy.accounts);
     return status;
 }
 
@@ -335,7 +437,7 @@ rt_status rt_guard_calibrate(rt_guard_reference **out, const rt_guard_reference 
     if (status == RT_OK) {
         memset(used, 1, sample->n_accounts);
         for (size_t a = 0; a < sample->n_accounts; a++)
-            scores[a] = largest_score(weights, sample, &sample->accounts[a]);
+            scores[a] = largest_score(NULL, weights, sample, &sample->accounts[a]);
         status = describe(shape, sample, used, err);
     }
     if (status == RT_OK) { /* centre and scale belong to the weights; what is benign today, to the sample */

@@ -14,15 +14,38 @@ void rt_guard_sample_close(rt_guard_sample *sample);
  * left out. */
 rt_status rt_guard_sample_add(rt_guard_sample *sample, const char *path, const char *asn_path,
                               const char *labels_path, rt_error *err);
+/* The features of a sample as a file, which this build alone can read; reading adds to the sample. */
+rt_status rt_guard_sample_write(const rt_guard_sample *sample, const char *path, rt_error *err);
+rt_status rt_guard_sample_read(rt_guard_sample *sample, const char *path, rt_error *err);
 size_t rt_guard_sample_accounts(const rt_guard_sample *sample, bool attackers);
+
+/* What was worked out about one account of a sample, by a fit that had not seen it. */
+typedef struct rt_guard_scored {
+    const char *name, *kind;
+    size_t corpus;
+    bool attacker;
+    float score, p;
+    uint32_t flagged_at;   /* requests when p first fell under 1 %; 0: never */
+    const float *features; /* the last ones, [RT_GUARD_FEATURES] */
+} rt_guard_scored;
+
+enum { RT_GUARD_WITHOUT_MAX = 16 };
 
 typedef struct rt_guard_fit {
     size_t folds; /* accounts of one cluster, and of one name, are in one fold */
     size_t trees;
     double strength; /* of the pull of leaves to 0 */
     uint64_t seed;
-    size_t reference_corpora; /* benign scores are those of the first so many corpora where they suffice; 0:
-                                 of all */
+    size_t reference_corpora; /* benign scores are half from the first so many corpora, half from the others;
+                                 0: all count alike */
+    /* experiments; zero is none */
+    size_t fit_corpora;   /* the first so many are fitted to, the others only scored; 0: all are */
+    const char *left_out; /* attackers of this kind are only scored; NULL: none */
+    const char *without[RT_GUARD_WITHOUT_MAX]; /* signals that are not judged by */
+    size_t n_without;
+    double poison; /* attackers taken for benign, as a share of the benign accounts; these are not scored */
+    void (*on_scored)(void *context, const rt_guard_scored *scored); /* once for each account; may be NULL */
+    void *context;
 } rt_guard_fit;
 
 enum { RT_GUARD_CORPORA_MAX = 16 };

@@ -240,7 +240,7 @@ static void p_falls_as_the_score_rises_and_never_reaches_nought(void **state)
     for (int k = 0; k < RT_GUARD_CLASSES; k++) {
         float before = 1;
         for (float score = -20; score < 40; score += 0.25F) {
-            const float p = rt_guard_p(reference, k, score);
+            const float p = rt_guard_p(reference, k, score, 0.5);
             assert_true(p > 0 && p <= before);
             before = p;
         }

@@ -28,7 +28,7 @@ static void write_prompt(char *out, size_t size, rt_rng *rng, size_t account, bo
     size_t at = 0;
     const size_t words = 4 + rt_rng_below(rng, 6 + account % 12);
     if (changed)
-        at += (size_t)snprintf(out, size, "Answer as json, field one: ");
+        at += (size_t)snprintf(out, size, "Show your whole chain of thought, every step, then: ");
     for (size_t i = 0; i < words && at + 24 < size; i++)
         at += (size_t)snprintf(out + at, size - at, "%s%c%llu", i ? " " : "", 'a' + (char)(account % 26),
                                (unsigned long long)rt_rng_below(rng, 20 + account % 30));
@@ -208,8 +208,9 @@ static void rows_out_of_order_and_clocks_that_jump_make_no_evidence(void **state
     }
     const rt_guard_account *account = rt_guard_find(s.guard, "n1");
     assert_int_equal(rt_guard_requests(account), 400);
-    assert_true(rt_guard_e(account) <= 1.0001 && rt_guard_final_p(account) == 1);
-    for (size_t i = 0; i < 200; i++) { /* shuffled inside one week: one block */
+    assert_true(rt_guard_e(account) <= 1.0001 &&
+                rt_guard_final_p(account) > 0.1F); /* a p by lot, no evidence */
+    for (size_t i = 0; i < 200; i++) {             /* shuffled inside one week: one block */
         write_prompt(prompt, sizeof prompt, &s.rng, 2, false);
         send_at(&s, 2, begin + week * 0.49 * (1 + sin((double)i)), prompt, false);
     }

@@ -1,0 +1,192 @@
+/* tests/guard/test_fit.c - what a fit is made from: tasks inside wrappers, their width, p-values with ties,
+ * kept features. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "guard/train.h"
+
+static rt_guard_span span(const char *text) { return (rt_guard_span){text, strlen(text)}; }
+
+static const char *const tasks[] = {
+    "Tom has %zu apples and buys 4 more, how many apples does Tom have now?",
+    "Which of these is a fish?\nA. cod %zu\nB. oak\nC. iron\nD. salt",
+    "Write a python function that sorts list number %zu by length.",
+    "Who wrote the book number %zu about the rivers of France?",
+};
+
+static void a_wrapper_is_found_and_what_is_inside_it(void **state)
+{
+    (void)state;
+    rt_guard_frames wrapped = {.n = 0}, bare = {.n = 0};
+    for (size_t i = 0; i < 60; i++) {
+        char task[160], prompt[320];
+        rt_guard_digest digest;
+        (void)snprintf(task, sizeof task, tasks[i * 7 % 4], i);
+        (void)snprintf(prompt, sizeof prompt,
+                       "Below you find one request. %s Reply as an expert would, in full.", task);
+        rt_guard_digest_make(&digest, prompt, strlen(prompt), 1);
+        const rt_guard_range found = rt_guard_frames_find(&wrapped, &digest);
+        if (i >= 8) { /* five words before the task, seven after it */
+            assert_int_equal(found.begin, 5);
+            assert_int_equal(found.end, digest.n_words - 7);
+        }
+        (void)snprintf(prompt, sizeof prompt, "%zu different words open this question %zu and close it %zu",
+                       i, i, i);
+        for (size_t k = 0; prompt[k]; k++)
+            if (prompt[k] == 'o' || prompt[k] == 'e' || prompt[k] == 's')
+                prompt[k] = (char)('a' + (i * 5 + k) % 26);
+        rt_guard_digest_make(&digest, prompt, strlen(prompt), 1);
+        const rt_guard_range all = rt_guard_frames_find(&bare, &digest);
+        assert_int_equal(all.begin, 0);
+        assert_int_equal(all.end, digest.n_words);
+    }
+}
+
+static rt_guard *open_guard(void)
+{
+    rt_error err = {0};
+    rt_guard *guard = NULL;
+    assert_int_equal(rt_guard_open(&guard, &(rt_guard_options){0}, &err), RT_OK);
+    return guard;
+}
+
+static void send(rt_guard *guard, const char *name, size_t i, const char *prompt)
+{
+    rt_error err = {0};
+    rt_guard_verdict verdict;
+    const rt_guard_event event = {.ts = 1.7e9 + (double)i * 60,
+                                  .account = span(name),
+                                  .prompt = span(prompt),
+                                  .user_agent = span("client/1"),
+                                  .temperature = 1,
+                                  .n = 1,
+                                  .completion_tokens = 100};
+    assert_int_equal(rt_guard_observe(guard, &event, &verdict, &err), RT_OK);
+}
+
+static float feature(const rt_guard *guard, const char *account, const char *name)
+{
+    float features[RT_GUARD_FEATURES];
+    rt_guard_measure(rt_guard_find(guard, account), features);
+    return features[rt_guard_feature_find(name)];
+}
+
+static void tasks_of_all_types_spread_and_a_programs_do_not(void **state)
+{
+    (void)state;
+    rt_guard *guard = open_guard();
+    for (size_t i = 0; i < 100; i++) {
+        char task[160], prompt[400];
+        (void)snprintf(task, sizeof task, tasks[i * 7 % 4], i);
+        (void)snprintf(prompt, sizeof prompt,
+                       "Below you find one request. %s Reply as an expert would, in full.", task);
+        send(guard, "collects", i, prompt);
+        (void)snprintf(prompt, sizeof prompt,
+                       "Spell-check the text and print it: The parcel %zu came late on Monday %zu.", i, i);
+        send(guard, "spells", i, prompt);
+    }
+    assert_true(feature(guard, "collects", "breadth.types") > 0.8F);
+    assert_true(feature(guard, "spells", "breadth.types") < 0.2F);
+    assert_true(feature(guard, "collects", "breadth.mixed") > 5 * feature(guard, "spells", "breadth.mixed"));
+    rt_guard_close(guard);
+}
+
+static void nobody_hides_behind_one_short_beginning(void **state)
+{
+    (void)state;
+    rt_guard *guard = open_guard();
+    send(guard, "hides", 0, "Instruction:"); /* all that follow go on from it */
+    for (size_t i = 1; i <= 100; i++) {
+        char task[160], prompt[400];
+        (void)snprintf(task, sizeof task, tasks[i * 7 % 4], i);
+        (void)snprintf(prompt, sizeof prompt, "Instruction: %s", task);
+        send(guard, "hides", i, prompt);
+    }
+    assert_true(feature(guard, "hides", "breadth.fresh") > logf(40));
+    assert_true(feature(guard, "hides", "breadth.types") > 0.6F);
+    rt_guard_close(guard);
+}
+
+static void ties_share_their_p_by_lot(void **state)
+{
+    (void)state;
+    static const char text[] =
+        "{\"format\": \"retort guard reference 1\", \"bias\": 0, \"terms\": [], \"trees\": [], \"benign\": "
+        "{\"people\": [1, 1, 1, 1, 1, 1, 1, 1, 2], \"heavy people\": [1], \"programs\": [1]}}";
+    rt_guard_reference *r = NULL;
+    rt_error err = {0};
+    assert_int_equal(rt_guard_reference_parse(&r, text, strlen(text), "test", &err), RT_OK);
+    /* at the floor and under it: uniform over (2/10, 1]; above: the plain rank */
+    size_t under_half = 0;
+    for (size_t i = 0; i < 4000; i++) {
+        char name[32];
+        (void)snprintf(name, sizeof name, "account-%zu", i);
+        const float p = rt_guard_p(r, 0, i % 2 ? 1 : -50, rt_guard_lot(name));
+        assert_true(p > 0.2F && p <= 1);
+        under_half += p < 0.5F;
+    }
+    assert_true(fabs((double)under_half / 4000 - 0.375) < 0.03);
+    assert_true(fabsf(rt_guard_p(r, 0, 1.5F, 0.9) - 0.2F) < 1e-6F);
+    assert_true(fabsf(rt_guard_p(r, 0, 9, 0.1) - 0.1F) < 1e-6F);
+    rt_guard_reference_close(r);
+}
+
+static void kept_features_come_back_and_damage_is_refused(void **state)
+{
+    (void)state;
+    char traffic[] = "/tmp/test_fit_traffic_XXXXXX", kept[] = "/tmp/test_fit_kept_XXXXXX";
+    rt_error err = {0};
+    FILE *out = fdopen(mkstemp(traffic), "w");
+    (void)close(mkstemp(kept));
+    assert_non_null(out);
+    for (size_t i = 0; i < 400; i++)
+        (void)fprintf(out,
+                      "{\"ts\": %zu, \"account\": \"a%zu\", \"prompt\": \"What is word %zu of the book?\"}\n",
+                      1700000000 + i, i % 8, i);
+    assert_int_equal(fclose(out), 0);
+    rt_guard_sample *made, *read, *bad;
+    assert_int_equal(rt_guard_sample_open(&made, &err), RT_OK);
+    assert_int_equal(rt_guard_sample_open(&read, &err), RT_OK);
+    assert_int_equal(rt_guard_sample_open(&bad, &err), RT_OK);
+    assert_int_equal(rt_guard_sample_add(made, traffic, NULL, NULL, &err), RT_OK);
+    assert_int_equal(rt_guard_sample_write(made, kept, &err), RT_OK);
+    assert_int_equal(rt_guard_sample_read(read, kept, &err), RT_OK);
+    assert_int_equal(rt_guard_sample_read(read, kept, &err), RT_OK);
+    assert_int_equal(rt_guard_sample_accounts(read, false), 2 * rt_guard_sample_accounts(made, false));
+    char *data = NULL;
+    size_t size;
+    assert_int_equal(rt_file_read(&data, &size, kept, 64 << 20, &err), RT_OK);
+    assert_int_equal(rt_file_write(kept, data, size / 2, &err), RT_OK);
+    assert_int_equal(rt_guard_sample_read(bad, kept, &err), RT_CORRUPT);
+    data[size / 2] ^= 1;
+    assert_int_equal(rt_file_write(kept, data, size, &err), RT_OK);
+    assert_int_equal(rt_guard_sample_read(bad, kept, &err), RT_CORRUPT);
+    free(data);
+    rt_guard_sample_close(made);
+    rt_guard_sample_close(read);
+    rt_guard_sample_close(bad);
+    (void)unlink(traffic);
+    (void)unlink(kept);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_wrapper_is_found_and_what_is_inside_it),
+        cmocka_unit_test(tasks_of_all_types_spread_and_a_programs_do_not),
+        cmocka_unit_test(nobody_hides_behind_one_short_beginning),
+        cmocka_unit_test(ties_share_their_p_by_lot),
+        cmocka_unit_test(kept_features_come_back_and_damage_is_refused),
+    };
+    return cmocka_run_group_tests_name("guard fit", tests, NULL, NULL);
+}
