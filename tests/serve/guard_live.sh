@@ -124,7 +124,7 @@ a_dry_run_changes_nothing() {
     grep -v ladder policy.yaml >>dry.yaml
     start_small_server --policy dry.yaml
     local i
-    for i in $(seq 1 12); do expect_equal 200 "$(ask "$i")"; done
+    for i in $(seq 1 30); do expect_equal 200 "$(ask "$i")"; done
     await_rung logprobs
     expect_equal 200 "$(ask 1 '{"logprobs": true}')"
     expect_equal active "$(curl -sS -H "Authorization: Bearer $key" "$url/account" | jq -r .state)"
