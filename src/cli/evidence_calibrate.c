@@ -7,6 +7,7 @@
 
 #include "base/json.h"
 #include "base/rng.h"
+#include "base/size.h"
 #include "cli/cli.h"
 #include "cli/evidence.h"
 #include "evidence/combine.h"
@@ -37,8 +38,9 @@ static json_t *uniformity(double *p, size_t n, bool *passed)
         below_01 += p[i] < 0.01;
         below_001 += p[i] < 0.001;
     }
-    for (size_t i = 0; n > 0 && i < QUANTILES; i++) /* for the QQ plot */
-        (void)json_array_append_new(quantiles, json_real(p[i * (n - 1) / (QUANTILES - 1)]));
+    const size_t points = rt_size_min(n, QUANTILES); /* of the QQ plot */
+    for (size_t i = 0; i < points; i++)
+        (void)json_array_append_new(quantiles, json_real(p[points > 1 ? i * (n - 1) / (points - 1) : 0]));
     const double d = rt_ks_statistic(p, n), ks = rt_ks_p(d, n);
     /* all of them 1: the suspect is its own reference, and there is nothing that could be wrong */
     *passed = (n > 0 && p[0] == 1) || (ks > 0.01 && (n == 0 || p[0] >= 0.01 / (double)n));

@@ -98,7 +98,7 @@ static rt_status add(rt_endpoint *e, const char *hash, sequence **out, rt_error 
 
 /* ---- the journal of scores ---- */
 
-static void scored_free(rt_scored *s)
+void rt_scored_free(rt_scored *s)
 {
     free(s->own);
     free(s->begin);
@@ -107,8 +107,7 @@ static void scored_free(rt_scored *s)
     *s = (rt_scored){0};
 }
 
-/* A line: {"key", "own": [ln P], "ids": [[..]], "lp": [[..]]}, one entry a position from 1 on. */
-static rt_status parse_line(rt_scored *s, const json_t *row, const char *where, rt_error *err)
+rt_status rt_scored_parse(rt_scored *s, const json_t *row, const char *where, rt_error *err)
 {
     const json_t *own = json_object_get(row, "own"), *ids = json_object_get(row, "ids"),
                  *lp = json_object_get(row, "lp");
@@ -128,7 +127,7 @@ static rt_status parse_line(rt_scored *s, const json_t *row, const char *where, 
                      .ids = malloc((listed + 1) * sizeof(int32_t)),
                      .ln_p = malloc((listed + 1) * sizeof(float))};
     if (!s->own || !s->begin || !s->ids || !s->ln_p) {
-        scored_free(s);
+        rt_scored_free(s);
         return rt_error_set(err, RT_NO_MEMORY, "no memory for %zu places", places);
     }
     s->own[0] = NAN;
@@ -154,15 +153,15 @@ static rt_status take_line(rt_endpoint *e, const json_t *row, const char *where,
     rt_scored scored;
     if (!key || strlen(key) != HASH)
         return rt_error_set(err, RT_CORRUPT, "%.280s: has no key", where);
-    if (parse_line(&scored, row, where, err) != RT_OK)
+    if (rt_scored_parse(&scored, row, where, err) != RT_OK)
         return err->status;
     if (add(e, key, &s, err) != RT_OK) {
-        scored_free(&scored);
+        rt_scored_free(&scored);
         return err->status;
     }
     if (!s->scored.begin)
         e->n_scored++;
-    scored_free(&s->scored);
+    rt_scored_free(&s->scored);
     s->scored = scored;
     e->score_tokens += scored.n + 1;
     return RT_OK;
@@ -273,7 +272,7 @@ void rt_endpoint_close(rt_endpoint *e)
         (void)fclose(e->journal);
     for (size_t i = 0; i < e->count; i++) {
         free(e->list[i].ids);
-        scored_free(&e->list[i].scored);
+        rt_scored_free(&e->list[i].scored);
     }
     free(e->list);
     free(e->slots);

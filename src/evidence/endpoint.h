@@ -41,6 +41,11 @@ typedef struct rt_scored {
     float *ln_p;
 } rt_scored;
 
+/* A line of scores.jsonl: {"key", "own": [ln P], "ids": [[..]], "lp": [[..]]}, one entry a position from 1
+ * on. */
+rt_status rt_scored_parse(rt_scored *out, const json_t *row, const char *where, rt_error *err);
+void rt_scored_free(rt_scored *scored);
+
 /* Notes a sequence to be scored; nothing is sent.  n >= 2. */
 rt_status rt_endpoint_want(rt_endpoint *endpoint, const int32_t *ids, size_t n, rt_error *err);
 /* Scores all that is wanted and not there.  RT_STOPPED at the spending limit, or when stop says so;
