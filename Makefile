@@ -11,6 +11,7 @@
 #   make peers       comparison with PyTorch and llama.cpp, in a venv under build/
 #   make results     the objectives beside each other, three seeds: docs/results.md; about 35 minutes
 #   make results-evidence  students trained on marked text: docs/results-evidence.md; hours, may be stopped and goes on
+#   make story       harvest, guard, student, evidence: the whole story on one page; STORY=short for minutes
 #   make install     PREFIX=/usr/local, DESTDIR=
 #   make uninstall   removes what the last install put in place
 #   make dist        retort-VERSION.tar.gz from the last commit
@@ -25,7 +26,7 @@ JOBS ?= $(shell nproc)
 FOLDER := $(if $(filter release,$(PRESET)),build,build-$(PRESET))
 VERSION = $(shell sed -n 's/.*RT_VERSION "\(.*\)"/\1/p' include/retort/version.h)
 
-.PHONY: all check demo bench lint fmt fuzz peers results results-evidence install uninstall dist clean deps deps-check
+.PHONY: all check demo bench lint fmt fuzz peers results story results-evidence install uninstall dist clean deps deps-check
 .DEFAULT_GOAL := all
 
 deps:
@@ -62,6 +63,9 @@ peers: all
 
 results: all
 	@scripts/results
+
+story: all
+	@scripts/story
 
 results-evidence: all
 	@scripts/results-evidence
