@@ -6,7 +6,7 @@
 
 usage: compare_evidence.py RETORT RUN_DIR MODEL OUT.json [--text-only]
 
-MODEL is the lab's teacher.  --text-only leaves out transformers (python3 alone is enough), and the rows say so.
+MODEL is the lab's teacher.  --text-only leaves out transformers (python3 alone is enough) and says so.
 """
 import json
 import os
@@ -67,26 +67,49 @@ def speak(folder, prompts, key):
     return [json.loads(line)["completion"] for line in run(*args, *(["--watermark", key] if key else [])).splitlines()]
 
 
-def ours(folder, texts, key):
+def ours(folder, texts, key, *options):
     path = os.path.join(folder, "texts.jsonl")
     with open(path, "w", encoding="utf8") as out:
         for text in texts:
             out.write(json.dumps({"text": text}) + "\n")
-    r = json.loads(run("watermark", "detect", path, "--key", key, "--model", MODEL, "--json", "--random-keys", "0"))["results"][0]
+    r = json.loads(run("watermark", "detect", path, "--key", key, "--model", MODEL, "--json", "--random-keys", "0", *options))["results"][0]
     return f"z {r['z']:.1f}, log10 p {r['log10_p']:.1f}, {r['n']} pairs"
 
 
-def detectors():
+def their_kgw(texts, n_vocab, tokenizer):
     import torch
-    from transformers import AutoTokenizer, WatermarkDetector, WatermarkingConfig
-    from transformers.generation.logits_process import SynthIDTextWatermarkLogitsProcessor
-
-    tokenizer = AutoTokenizer.from_pretrained(f"{RUN}/teacher")
-    n_vocab = json.loads(run("inspect", MODEL, "--json"))["shape"]["n_vocab"]
+    from transformers import WatermarkDetector, WatermarkingConfig
 
     class Config:  # what the detector reads of a model's config
         vocab_size, bos_token_id, is_encoder_decoder = n_vocab, -1, False
 
+    config = WatermarkingConfig(greenlist_ratio=0.25, bias=2.0, hashing_key=HASHING_KEY, seeding_scheme="lefthash", context_width=1)
+    ids = torch.tensor([[i for t in texts for i in tokenizer.encode(t, add_special_tokens=False)]])
+    for repeats in (False, True):
+        r = WatermarkDetector(Config(), "cpu", config, ignore_repeated_ngrams=repeats)(ids, return_dict=True)
+        yield (f"transformers WatermarkDetector{', repeats left out' if repeats else ', default'}",
+               f"z {float(r.z_score[0]):.1f}, p {float(r.p_value[0]):.1g}: {'marked' if r.prediction[0] else 'not marked'}")
+
+
+def their_synthid(texts, tokenizer):
+    import torch
+    from transformers.generation.logits_process import SynthIDTextWatermarkLogitsProcessor
+
+    processor = SynthIDTextWatermarkLogitsProcessor(ngram_len=3, keys=SYNTHID_KEYS, sampling_table_size=65536, sampling_table_seed=0,
+                                                    context_history_size=1024, device="cpu")
+    ids = torch.tensor([[i for t in texts for i in tokenizer.encode(t, add_special_tokens=False)]])
+    g, mask = processor.compute_g_values(ids).float(), processor.compute_context_repetition_mask(ids).float()
+    yield "transformers SynthID, mean score", f"{float((g.mean(-1) * mask).sum() / mask.sum()):.4f} (no null, no p)"
+
+
+def detectors():
+    """Marks that transformers can read, in its two schemes: its detectors, and retort's with and without repeated pairs."""
+    n_vocab = json.loads(run("inspect", MODEL, "--json"))["shape"]["n_vocab"]
+    tokenizer = None
+    if not TEXT_ONLY:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(f"{RUN}/teacher")
     with tempfile.TemporaryDirectory() as folder:
         prompts = os.path.join(folder, "prompts.jsonl")
         with open(f"{RUN}/prompts.held.jsonl", encoding="utf8") as file, open(prompts, "w", encoding="utf8") as out:
@@ -95,31 +118,23 @@ def detectors():
         run("watermark", "key", "new", "--scheme", "hf-kgw", "--secret", str(HASHING_KEY), "--vocab-size", str(n_vocab), "--out", kgw)
         run("watermark", "key", "new", "--scheme", "hf-synthid", "--ngram-len", "3", "--secret", ",".join(map(str, SYNTHID_KEYS)), "--out", synthid)
         plain = speak(folder, prompts, None)
-        repeated = ["The kettle sang on the stove while the rain came down outside. "] * 10000
-        files = {"20 unmarked answers": plain, "a sentence said 10,000 times": repeated}
-        config = WatermarkingConfig(greenlist_ratio=0.25, bias=2.0, hashing_key=HASHING_KEY, seeding_scheme="lefthash", context_width=1)
-        processor = SynthIDTextWatermarkLogitsProcessor(ngram_len=3, keys=SYNTHID_KEYS, sampling_table_size=65536, sampling_table_seed=0,
-                                                        context_history_size=1024, device="cpu")
-        for what, texts in {"20 answers marked with hf-kgw": speak(folder, prompts, kgw), **files}.items():
-            ids = torch.tensor([[i for t in texts[:1000] for i in tokenizer.encode(t, add_special_tokens=False)]])
-            for repeats in (False, True):
-                r = WatermarkDetector(Config(), "cpu", config, ignore_repeated_ngrams=repeats)(ids, return_dict=True)
-                note(f"transformers WatermarkDetector{', repeats left out' if repeats else ', default'}", what,
-                     f"z {float(r.z_score[0]):.1f}, p {float(r.p_value[0]):.1g}: {'marked' if r.prediction[0] else 'not marked'}")
-            note("retort watermark detect, hf-kgw", what, ours(folder, texts, kgw))
-        for what, texts in {"20 answers marked with hf-synthid": speak(folder, prompts, synthid), **files}.items():
-            ids = torch.tensor([[i for t in texts[:1000] for i in tokenizer.encode(t, add_special_tokens=False)]])
-            g, mask = processor.compute_g_values(ids).float(), processor.compute_context_repetition_mask(ids).float()
-            note("transformers SynthID, mean score", what, f"{float((g.mean(-1) * mask).sum() / mask.sum()):.4f} (no null, no p)")
-            note("retort watermark detect, hf-synthid", what, ours(folder, texts, synthid))
+        repeated = ["The kettle sang on the stove while the rain came down outside. "] * 1000
+        for scheme, key in (("hf-kgw", kgw), ("hf-synthid", synthid)):
+            for what, texts in ((f"20 answers marked with {scheme}", speak(folder, prompts, key)), ("20 unmarked answers", plain),
+                                ("a sentence said 1,000 times", repeated)):
+                if not TEXT_ONLY:
+                    for tool, says in their_kgw(texts, n_vocab, tokenizer) if key == kgw else their_synthid(texts, tokenizer):
+                        note(tool, what, says)
+                if key == kgw:  # SynthID's own detector masks repeated contexts
+                    note(f"{scheme}, every repeat counted (transformers' default rule), by retort", what,
+                         ours(folder, texts, key, "--dedup", "none"))
+                note(f"retort watermark detect, {scheme}", what, ours(folder, texts, key))
 
 
 overlap()
+detectors()
 if TEXT_ONLY:
-    note("transformers' detectors", "-", "not run: `make peers` installs them")
-else:
-    detectors()
+    note("transformers' own detectors", "-", "not run: `make peers` installs them; their rule was applied by retort")
 with open(OUT, "w", encoding="utf8") as out:
-    json.dump({"about": "Made by `peers/compare_evidence.py`, retort's figure beside each. In the repeated file transformers reads its first 1,000 "
-                        "sentences.", "rows": ROWS}, out, indent=1)
+    json.dump({"about": "Made by `peers/compare_evidence.py`, retort's figure beside each.", "rows": ROWS}, out, indent=1)
 print(f"{len(ROWS)} rows in {OUT}")
