@@ -96,7 +96,7 @@ double rt_saddle_log10(const rt_saddle *s, double t)
         return rt_log10_normal(t / sd);
     if (t >= s->max * (1 - 1e-12))
         return t > s->max * (1 + 1e-9) ? -HUGE_VAL : s->log10_p_max;
-    double k[3];
+    double k[3] = {0};
     const double theta = solve(s, t, k);
     const double r = copysign(sqrt(2 * fmax(theta * t - k[0], 0)), theta), v = theta * sqrt(k[2]);
     const double correction = 1 / v - 1 / r;
