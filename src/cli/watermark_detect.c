@@ -8,6 +8,7 @@
 #include "cli/cli.h"
 #include "cli/open_model.h"
 #include "cli/watermark.h"
+#include "cli/watermark_weigh.h"
 #include "evidence/detect.h"
 #include "evidence/texts.h"
 
@@ -18,7 +19,7 @@ typedef struct settings {
     cli_list keys, accounts;
     const char *model, *scheme, *dedup, *form, *prompts;
     size_t random_keys, n_vocab, threads, seed;
-    bool each, json;
+    bool each, weigh, json;
 } settings;
 
 typedef struct under_test { /* one key, or one derived for an account */
@@ -32,6 +33,7 @@ typedef struct run {
     rt_pool *pool;
     rt_tokenizer *tokenizer;
     rt_texts texts, prompts;
+    cli_weights weights; /* list NULL: none */
     under_test tests[MARKS_MAX];
     size_t n_tests, n_vocab;
     double read_s, encode_s, score_s;
@@ -98,6 +100,8 @@ static rt_status read_texts(run *r, rt_error *err)
     const settings *s = r->s;
     const int form = !s->form ? RT_TEXTS_AUTO : strcmp(s->form, "text") == 0 ? RT_TEXTS_PLAIN : RT_TEXTS_ROWS;
     double from = rt_clock_seconds();
+    if (s->weigh && (!s->model || s->prompts))
+        return rt_error_set(err, RT_INVALID, "--weigh reads the texts with --model, and without --prompts");
     for (size_t i = 0; i < s->files.count; i++)
         if (rt_texts_read(&r->texts, s->files.items[i], form, err) != RT_OK)
             return err->status;
@@ -111,7 +115,9 @@ static rt_status read_texts(run *r, rt_error *err)
         rt_texts_encode(&r->prompts, r->tokenizer, r->pool, err) != RT_OK)
         return err->status;
     r->encode_s = rt_clock_seconds() - from;
-    return RT_OK;
+    if (!s->weigh)
+        return RT_OK;
+    return cli_weights_open(&r->weights, s->model, &r->texts, r->pool, err);
 }
 
 static rt_dedup dedup_of(const char *word)
@@ -173,6 +179,16 @@ static json_t *test_json(const run *r, const under_test *t, const rt_detection *
     return o;
 }
 
+/* With --weigh: the same question with weighted places, beside the first answer. */
+static rt_status add_weighed(json_t *row, const run *r, const under_test *t, size_t from, size_t to,
+                             size_t random_keys, rt_error *err)
+{
+    if (!r->weights.list)
+        return RT_OK;
+    json_t *weighed = cli_weighed_json(&r->weights, from, to, &t->mark, random_keys, r->s->seed, err);
+    return weighed && json_object_set_new(row, "weighed", weighed) == 0 ? RT_OK : err->status;
+}
+
 static rt_status each_text(run *r, const under_test *t, json_t *rows, rt_error *err)
 {
     for (size_t i = 0; i < r->texts.count; i++) {
@@ -190,6 +206,8 @@ static rt_status each_text(run *r, const under_test *t, json_t *rows, rt_error *
         if (t->account)
             (void)json_object_set_new(row, "account", json_string(t->account));
         (void)json_array_append_new(rows, row);
+        if (add_weighed(row, r, t, i, i + 1, 0, err) != RT_OK)
+            return err->status;
     }
     return RT_OK;
 }
@@ -208,7 +226,10 @@ static rt_status detect_all(run *r, json_t *results, json_t *rows, rt_error *err
             status = each_text(r, &r->tests[i], rows, err);
         if (status != RT_OK)
             return status;
-        (void)json_array_append_new(results, test_json(r, &r->tests[i], &d));
+        json_t *result = test_json(r, &r->tests[i], &d);
+        (void)json_array_append_new(results, result);
+        if (add_weighed(result, r, &r->tests[i], 0, r->texts.count, r->s->random_keys, err) != RT_OK)
+            return err->status;
     }
     r->score_s = rt_clock_seconds() - from;
     return RT_OK;
@@ -232,6 +253,12 @@ static void print_result(const json_t *o)
                      json_number_value(json_object_get(check, "sd")),
                      json_is_true(json_object_get(check, "calibrated")) ? "" : ": NULL NOT CALIBRATED",
                      json_number_value(json_object_get(check, "p")));
+    const json_t *weighed = json_object_get(o, "weighed");
+    if (weighed)
+        (void)printf("  weighed by the model's freedom: n %d, z %.2f, log10 p %.2f\n",
+                     (int)json_integer_value(json_object_get(weighed, "n")),
+                     json_number_value(json_object_get(weighed, "z")),
+                     json_number_value(json_object_get(weighed, "log10_p")));
     size_t i;
     const json_t *warning;
     json_array_foreach(json_object_get(o, "warnings"), i, warning)(void)
@@ -288,6 +315,8 @@ int watermark_detect(int argc, char **argv)
          "counts once over all texts. The null hypothesis is: the text was made without knowledge of the\n"
          "key; p is an exact tail, given as log10 p too. Random keys check that null on this very text.\n"
          "Several keys and accounts are corrected for by their number.\n"
+         "--weigh reads the texts with the whole model: a place where it had no choice carries no mark, and\n"
+         "counts less. The question is the same, so choose one of the two answers beforehand.\n"
          "hf-kgw: text that transformers marked on a GPU has other lists than on a CPU and is not found.\n\n"
          "Examples:\n  retort watermark detect story.txt --key served-2026 --model smollm2-135m-instruct\n"
          "  retort watermark detect a.jsonl b.jsonl --key k.json --account alice --account bob --model "
@@ -305,6 +334,8 @@ int watermark_detect(int argc, char **argv)
         {CLI_COUNT, "--random-keys N", &s.random_keys, "for the check (default 99; 0: no check)"},
         {CLI_COUNT, "--seed N", &s.seed, "of the random keys (default 0)"},
         {CLI_COUNT, "--vocab-size N", &s.n_vocab, "hf-kgw: of the model's config, when no --model says it"},
+        {CLI_FLAG, "--weigh", &s.weigh,
+         "also count each place by how free the model was there: more is found in plain text"},
         {CLI_FLAG, "--each", &s.each, "a result for each text too"},
         {CLI_COUNT, "--threads N", &s.threads, "default: one a processor"},
         {CLI_FLAG, "--json", &s.json, "print one JSON object"},
@@ -318,6 +349,7 @@ int watermark_detect(int argc, char **argv)
         return cli_fail(&(rt_error){RT_NO_MEMORY, "no memory"});
     r->s = &s;
     const int status = work(r, &err);
+    cli_weights_close(&r->weights);
     rt_texts_deinit(&r->texts);
     rt_texts_deinit(&r->prompts);
     rt_tokenizer_close(r->tokenizer);

@@ -25,6 +25,26 @@ marked_text_is_found_by_its_key_and_by_no_other() {
     expect_equal true "$(jq '.results[0].log10_p < -20' <<<"$out")"
 }
 
+places_where_the_model_was_free_count_for_more() {
+    expect_status 0 retort watermark key new mine --secret 5b0c7e1d9a3f46828e11f04c6d7a9b53
+    expect_status 0 retort watermark key new other --secret c41d90e7b2a35f6886f3127d0e9b4ac5
+    for scheme in tournament kgw gumbel; do
+        for i in 1 2 3 4 5 6; do printf '{"prompt":"Tell me about thing %s."}\n' "$i"; done >p.jsonl
+        expect_status 0 retort generate "$model" --prompts p.jsonl --temperature 0.6 --tokens-max 120 --seed 2 --out "$scheme.jsonl" \
+            --watermark mine --watermark-scheme $scheme
+        expect_status 0 retort watermark detect $scheme.jsonl --key mine --scheme $scheme --key other --model "$model" --weigh --each --json
+        expect_equal true "$(jq '.results[0] | .weighed.log10_p < .log10_p and .weighed.log10_p < -4' <<<"$out")"
+        expect_equal true "$(jq '.results[1].weighed.log10_p > -4' <<<"$out")"
+        expect_equal true "$(jq '.results[0].weighed.key_check | (.mean | fabs) < 0.4 and .sd > 0.7 and .sd < 1.3' <<<"$out")"
+        expect_equal true "$(jq '[.each[].weighed.log10_p] | length == 12 and all(. <= 0)' <<<"$out")"
+    done
+    expect_status 2 retort watermark detect gumbel.jsonl --key mine --weigh
+    expect_text '--weigh reads the texts with --model' "$err"
+    expect_status 0 retort watermark key new theirs --scheme hf-kgw --secret 987654321 --vocab-size 272
+    expect_status 2 retort watermark detect gumbel.jsonl --key theirs --model "$model" --weigh
+    expect_text 'native scheme' "$err"
+}
+
 the_key_of_an_account_names_it() {
     expect_status 0 retort watermark key new mine --secret 5b0c7e1d9a3f46828e11f04c6d7a9b53
     say a.jsonl --watermark mine --watermark-account alice --watermark-alpha 0.4
@@ -118,7 +138,7 @@ an_innocent_model_is_calibrated_and_shows_nothing() {
     expect_equal true "$(jq '[.results[] | select(.log10_p != null) | .log10_p > -3] | all' <<<"$out")"
 }
 
-run_tests marked_text_is_found_by_its_key_and_by_no_other the_key_of_an_account_names_it \
+run_tests marked_text_is_found_by_its_key_and_by_no_other places_where_the_model_was_free_count_for_more the_key_of_an_account_names_it \
     a_sentence_said_ten_thousand_times_proves_nothing keys_that_others_may_read_wrong_tokenizers_and_ids_are_refused \
     public_demo_keys_are_warned_of_and_refused_for_evidence evidence_goes_from_a_plan_to_a_page \
     an_altered_plan_and_altered_inputs_show another_key_is_not_the_plans an_innocent_model_is_calibrated_and_shows_nothing
