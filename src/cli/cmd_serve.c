@@ -30,6 +30,7 @@ typedef struct settings {
     const char *host, *precision, *log, *db, *secrets, *admin_host;
     size_t port, admin_port, slots, context, queue, prefill, threads, connections;
     const char *guard_state, *guard_log, *asn, *reference;
+    const char *tokenizer;
     bool insecure, ledger_behind, guard;
     const char *reasoning;
     cli_mark_options mark;
@@ -49,6 +50,7 @@ typedef struct server {
     size_t n_models;
     serve_live *live;
     rt_serve *open;
+    rt_tokenizer *counter; /* of a gateway; NULL: none */
     FILE *log;
     pthread_mutex_t log_lock;
     rt_gate *gate; /* NULL: no accounts */
@@ -135,6 +137,19 @@ static rt_status open_one(server *s, const char *argument, rt_error *err)
     return mark_one(s, i, err);
 }
 
+/* Of a gateway whose upstreams do not tell what was used. */
+static rt_status open_counter(server *s, rt_error *err)
+{
+    char *path = NULL;
+    if (!s->settings->tokenizer)
+        return RT_OK;
+    rt_status status = cli_model_path(&path, s->settings->tokenizer, err);
+    if (status == RT_OK)
+        status = rt_tokenizer_open(&s->counter, path, err);
+    free(path);
+    return status;
+}
+
 static rt_status open_models(server *s, rt_error *err)
 {
     const cli_rest *names = &s->settings->models;
@@ -146,8 +161,10 @@ static rt_status open_models(server *s, rt_error *err)
                 err, RT_INVALID,
                 "serve: a gateway draws no tokens and cannot mark: --watermark belongs to the "
                 "server behind it");
-        return RT_OK;
+        return open_counter(s, err);
     }
+    if (s->settings->tokenizer)
+        return rt_error_set(err, RT_INVALID, "serve: --tokenizer is for a gateway; models have their own");
     if (names->count == 0)
         return rt_error_set(err, RT_INVALID, "serve: a MODEL is needed; retort help serve shows examples");
     if (names->count > RT_SERVE_MODELS_MAX)
@@ -342,6 +359,7 @@ static rt_status serve(server *s, rt_error *err)
     rt_serve_options options = rt_serve_options_default();
     options.models = s->served;
     options.n_models = s->n_models;
+    options.counter = s->counter;
     options.ledger_behind = set->ledger_behind;
     options.host = set->host;
     options.port = (int)set->port;
@@ -459,6 +477,8 @@ int cmd_serve(int argc, char **argv)
          "failed checks until it gets no requests (default 3)"},
         {CLI_COUNT, "--health-rise N", &set.live.health_rise,
          "answered checks until it gets some again (default 2)"},
+        {CLI_STRING, "--tokenizer MODEL", &set.tokenizer,
+         "counts tokens for upstreams that do not (else bytes/4, marked as estimated)"},
         {CLI_FLAG, "--ledger-behind", &set.ledger_behind,
          "a gateway's answers do not wait for the disk; a crash may lose the last rows"},
         {CLI_FLAG, "--guard", &set.guard, "judge every request; the ladder of responses as in --policy"},
@@ -494,6 +514,7 @@ int cmd_serve(int argc, char **argv)
         cli_model_close(&s.models[i]);
         free(s.ids[i]);
     }
+    rt_tokenizer_close(s.counter);
     rt_pool_close(s.pool);
     rt_watch_close(s.watch);
     rt_twins_close(s.twins);

@@ -64,6 +64,7 @@ struct rt_relay {
     bool done_seen, broken;
     rt_sse_usage usage;
     size_t text_bytes;
+    rt_text said; /* where answers are counted here */
 };
 
 /* gateway.c */

@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/size.h"
 #include "serve/fields.h"
+#include "serve/gateway_count.h"
 #include "serve/gateway_internal.h"
 
 enum { BYTES_PER_TOKEN = 4 };
@@ -143,6 +144,7 @@ static void relay_free(rt_relay *relay)
     rt_text_deinit(&relay->rewritten);
     rt_text_deinit(&relay->body);
     rt_text_deinit(&relay->tail);
+    rt_text_deinit(&relay->said);
     rt_sse_deinit(&relay->sse);
     free(relay);
 }
@@ -158,7 +160,8 @@ static bool relay_new(rt_call *call, upstream *up, rt_fault *fault)
                         .upstream = rt_upstream_retain(up),
                         .next = g->relays,
                         .wants_stream = json_is_true(json_object_get(call->body, "stream")),
-                        .body = {.size_max = answer_bytes_max}};
+                        .body = {.size_max = answer_bytes_max},
+                        .said = {.size_max = answer_bytes_max}};
     if (g->relays)
         g->relays->prev = relay;
     g->relays = relay;
@@ -377,6 +380,8 @@ static void on_event(void *context, const char *bytes, size_t size, bool whole)
         rt_usage_read(&relay->usage, data, data_size, &only_usage);
     if (data)
         relay->text_bytes += rt_chunk_text_bytes(data, data_size);
+    if (data && relay->gateway->serve->options.counter)
+        rt_said_append(&relay->said, data, data_size);
     if (only_usage && relay->added_usage)
         return; /* asked for by us, not by the client */
     if (data && data_size >= 6 && memcmp(data, "[DONE]", 6) == 0)
@@ -423,6 +428,15 @@ static void count_usage(rt_relay *relay, bool answered)
         call->prompt_tokens = (size_t)relay->usage.input;
         call->cached_tokens = (size_t)relay->usage.cached;
         call->output_tokens = (size_t)relay->usage.output;
+        return;
+    }
+    const rt_tokenizer *counter = call->serve->options.counter;
+    if (counter && answered) {
+        if (!relay->events)
+            rt_said_append(&relay->said, relay->body.data ? relay->body.data : "", relay->body.size);
+        call->prompt_tokens = rt_count_prompt(counter, call->body);
+        call->output_tokens =
+            rt_count_text(counter, relay->said.data ? relay->said.data : "", relay->said.size);
         return;
     }
     call->estimated = answered;

@@ -61,6 +61,8 @@ typedef struct rt_serve_options { /* borrowed for the server's life */
     const rt_upstream *upstreams;
     size_t n_upstreams;
     rt_health_options health;
+    const rt_tokenizer
+        *counter;       /* counts what an upstream does not; borrowed; NULL: bytes/4, marked as estimated */
     bool ledger_behind; /* a gateway's answers do not wait until their rows are on the disk */
     bool signals;       /* SIGTERM and SIGINT drain, SIGHUP reloads */
 } rt_serve_options;

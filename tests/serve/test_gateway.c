@@ -1,6 +1,9 @@
 /* tests/serve/test_gateway.c - the gateway: what goes up, what comes down, what is charged. */
 #include "gateway_help.h"
 
+#include "serve/gateway_count.h"
+#include "tiny_tokenizer.h"
+
 /* ---- the tests ---- */
 
 static void a_whole_answer_comes_down_byte_for_byte_and_is_charged(void **state)
@@ -278,6 +281,39 @@ static void named_models_are_listed_and_told_without_the_upstream(void **state)
     close_stage(&s);
 }
 
+/* ---- tokens counted here ---- */
+
+static rt_tokenizer *counter;
+
+static void tune_counter(rt_serve_options *options) { options->counter = counter; }
+
+static void an_upstream_that_does_not_count_is_counted_for(void **state)
+{
+    (void)state;
+    static stage s;
+    rt_error err = {0};
+    counter = tiny_tokenizer(&err);
+    assert_non_null(counter);
+    stage_tune = tune_counter;
+    open_stage(&s, 1, 1, NULL);
+    stage_tune = NULL;
+    const size_t said = rt_count_text(counter, "one two", 7);
+    json_t *body = json_pack("{s:[{s:s, s:s}]}", "messages", "role", "user", "content", "12345678");
+    const size_t asked = rt_count_prompt(counter, body);
+    json_decref(body);
+    assert_true(asked > 4 && said > 0);
+    assert_int_equal(
+        post(&s, "{\"model\":\"forgets\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":"
+                 "\"12345678\"}]}")
+            .status,
+        200);
+    assert_int_equal(ledger_int(&s, "SELECT estimated FROM ledger"), 0);
+    assert_int_equal(ledger_int(&s, "SELECT input FROM ledger"), (int64_t)asked);
+    assert_int_equal(ledger_int(&s, "SELECT output FROM ledger"), (int64_t)said);
+    close_stage(&s);
+    rt_tokenizer_close(counter);
+}
+
 static void append_event(void *context, const char *bytes, size_t size, bool whole)
 {
     (void)whole;
@@ -357,6 +393,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_client_that_goes_takes_its_upstream_connection_with_it_and_is_charged),
         cmocka_unit_test(what_the_budget_does_not_allow_never_goes_up),
         cmocka_unit_test(an_upstream_that_fails_its_checks_gets_no_requests_until_it_is_back),
+        cmocka_unit_test(an_upstream_that_does_not_count_is_counted_for),
         cmocka_unit_test(weights_share_the_requests),
         cmocka_unit_test(named_models_are_listed_and_told_without_the_upstream),
         cmocka_unit_test(events_are_cut_where_they_end_however_they_arrive),
