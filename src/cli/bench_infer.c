@@ -10,6 +10,7 @@
 #include "cli/bench.h"
 #include "cli/open_model.h"
 #include "model/session.h"
+#include "student/cost.h"
 
 enum { SHORT_TOKENS = 32, DECODE_TOKENS = 48, BATCH = 16 };
 
@@ -22,11 +23,12 @@ typedef struct scene {
     double *times; /* [runs] */
 } scene;
 
+/* That a token is multiplied with: of experts those that it goes to. */
 static double layer_weights(const rt_model_config *c)
 {
-    const double attention =
-        (double)c->n_embd * (double)c->head_dim * (double)(2 * c->n_heads + 2 * c->n_heads_kv);
-    return (double)c->n_layers * (attention + 3 * (double)c->n_embd * (double)c->n_ff);
+    rt_cost_shape shape;
+    rt_cost_shape_of(&shape, c);
+    return shape.matmul - shape.head;
 }
 
 static double kv_bytes(const rt_model *model, size_t positions)
