@@ -183,7 +183,8 @@ static void section_served(rt_text *out, const json_t *story)
     }
     table_close(out);
     rt_page_paragraph(out, "",
-                      "p is the share of benign accounts that look at least like this in a week. Accounts of "
+                      "p is the share of benign accounts, or for linked ones of clusters, that look at least "
+                      "like this in a week. Accounts of "
                       "one cluster are used as one, by their prompts, times and programs.");
     rt_page_section_close(out);
 }
