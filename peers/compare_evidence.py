@@ -8,6 +8,7 @@ usage: compare_evidence.py RETORT RUN_DIR MODEL OUT.json [--text-only]
 
 MODEL is the lab's teacher.  --text-only leaves out transformers (python3 alone is enough) and says so.
 """
+import glob
 import json
 import os
 import subprocess
@@ -41,15 +42,24 @@ def trigrams(texts):
     return {tuple(words[i:i + 3]) for text in texts for words in [text.lower().split()] for i in range(len(words) - 2)}
 
 
+def share(said, served):
+    return f"{100 * len(said & served) / max(1, len(said)):.1f}% (no null, no p)"
+
+
 def overlap():
     served = trigrams(completions(f"{RUN}/text/tournament-1.jsonl"))
-    for name, what in (("tournament-100-1", "student, all marked"), ("tournament-0-1", "control student, unmarked text")):
-        path = f"{RUN}/runs/{name}/said.jsonl"
-        if not os.path.exists(path):
+    note("word trigrams in common with the served answers", "the base, unmarked text",
+         share(trigrams(completions(f"{RUN}/text/base.said.jsonl")), served))
+    for dose, what in ((100, "student, all marked"), (0, "control student, unmarked text")):
+        records = sorted(glob.glob(f"{RUN}/records/tournament-{dose}-*.json"))
+        if not records:
             continue
+        name = os.path.basename(records[0])[:-5]
+        served = trigrams(completions(f"{RUN}/text/tournament-{name.rsplit('-', 1)[1]}.jsonl"))
+        path = f"{RUN}/runs/{name}/said.jsonl"
         said = trigrams(completions(path))
         record = json.load(open(f"{RUN}/records/{name}.json", encoding="utf8"))
-        note("word trigrams in common with the served answers", what, f"{100 * len(said & served) / max(1, len(said)):.1f}% (no null, no p)")
+        note("word trigrams in common with the served answers", what, share(said, served))
         for r in record["results"]:
             if r["test"] in ("pooled", "difference"):
                 note(f"retort evidence, {r['test']}", what, f"z {r['z']:.1f}, log10 p {r['log10_p']:.1f}")
