@@ -4,8 +4,9 @@
 #include "cli/sub.h"
 
 static char replay[] = "guard replay", explain[] = "guard explain", clusters[] = "guard clusters",
-            review[] = "guard review", what_if[] = "guard what-if", calibrate[] = "guard calibrate",
-            features[] = "guard features", train[] = "guard train", train_elicit[] = "guard train-elicit";
+            review[] = "guard review", what_if[] = "guard what-if", report[] = "guard report",
+            calibrate[] = "guard calibrate", features[] = "guard features", train[] = "guard train",
+            train_elicit[] = "guard train-elicit";
 
 static const cli_sub subs[] = {
     {"replay", replay, "recorded traffic judged: one JSON line an account", guard_replay},
@@ -13,6 +14,7 @@ static const cli_sub subs[] = {
     {"clusters", clusters, "linked accounts, and which clusters collect", guard_clusters},
     {"review", review, "what a person should look at, most useful first", guard_review},
     {"what-if", what_if, "who would be hit by another policy", guard_what_if},
+    {"report", report, "what was found and decided, as one page for the record", guard_report},
     {"calibrate", calibrate, "a reference from reviewed benign traffic", guard_calibrate},
     {"features", features, "what a fit needs of labelled traffic", guard_features},
     {"train", train, "a reference's weights from labelled traffic", guard_train},

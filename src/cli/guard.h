@@ -12,6 +12,7 @@ int guard_clusters(int argc, char **argv);
 int guard_review(int argc, char **argv);
 int guard_what_if(int argc, char **argv);
 int guard_features(int argc, char **argv);
+int guard_report(int argc, char **argv);
 int guard_train(int argc, char **argv);
 int guard_train_elicit(int argc, char **argv);
 int guard_calibrate(int argc, char **argv);
@@ -28,9 +29,9 @@ typedef struct guard_run {
     rt_ladders *ladders; /* the decisions that the policy makes of the traffic */
 } guard_run;
 
-/* Reads policy, reference and state, replays the traffic, writes the state.  The key of the sketches is that
- * of the state, or the one in <path>.key, which a server writes beside its --guard-log: then the replay gives
- * the live run's figures bit for bit. */
+/* Reads policy, reference and state, replays the traffic, writes the state.  <path> may also be a state by
+ * itself: then nothing is replayed.  The key of the sketches is that of the state, or the one in <path>.key,
+ * which a server writes beside its --guard-log: then the replay gives the live run's figures bit for bit. */
 rt_status guard_run_open(guard_run *run, rt_error *err);
 void guard_run_close(guard_run *run);
 /* The rung that an account without a history would stand on. */

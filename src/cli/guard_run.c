@@ -5,10 +5,20 @@
 #include "cli/guard.h"
 #include "guard/state.h"
 
+/* Is the file a guard's state rather than traffic? */
+static bool is_state(const char *path)
+{
+    uint64_t key;
+    rt_error none = {0};
+    return rt_guard_state_key(&key, path, &none) == RT_OK;
+}
+
 static rt_status find_key(uint64_t *key, const guard_run *run, rt_error *err)
 {
     if (run->state && rt_path_exists(run->state))
         return rt_guard_state_key(key, run->state, err);
+    if (is_state(run->path))
+        return rt_guard_state_key(key, run->path, err);
     return rt_guard_key_beside(key, run->path, err);
 }
 
@@ -30,6 +40,8 @@ rt_status guard_run_open(guard_run *run, rt_error *err)
         open_guard(run, err) != RT_OK ||
         (run->state && rt_guard_state_load(run->guard, run->ladders, run->state, err) != RT_OK))
         return err->status;
+    if (is_state(run->path))
+        return rt_guard_state_load(run->guard, run->ladders, run->path, err);
     const rt_guard_replay_options how = {
         .ladders = run->ladders, .skip_bad = run->skip_bad, .sweep_at_end = true};
     if (rt_guard_replay(run->guard, run->path, &how, &run->counts, err) != RT_OK ||

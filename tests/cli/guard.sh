@@ -92,7 +92,30 @@ calibration_refuses_a_rate_that_the_sample_cannot_support() {
     expect_status 0 retort guard replay traffic.jsonl --reference reference.json
 }
 
-run_tests replay_gives_a_line_an_account the_collector_scores_highest \
+a_report_is_one_page_that_fetches_nothing_and_escapes_what_it_shows() {
+    write_traffic
+    sed 's/"a0"/"<b>evil<\\\/b>"/' traffic.jsonl >marked.jsonl
+    retort account create "One Ltd" --db accounts.db >/dev/null
+    account=$(retort account list --db accounts.db --json | jq -r '.data[0].id')
+    retort account suspend "$account" --reason "wrapped <i>tasks</i>" --public-reason "bulk" --db accounts.db >/dev/null
+    retort guard replay marked.jsonl --state guard.state >/dev/null
+    expect_status 0 retort guard report guard.state --db accounts.db --out state.html
+    expect_status 0 retort guard report marked.jsonl --out traffic.html --json
+    expect_text '"out":"traffic.html"' "$(printf '%s' "$out" | tr -d ' \n')"
+    local page
+    for page in state.html traffic.html; do
+        expect_text '&lt;b&gt;evil' "$(cat $page)"
+        if grep -qE '<b>evil|<i>tasks|src=|href="http' $page; then return 1; fi
+        expect_text 'sum up to the score' "$(cat $page)"
+    done
+    expect_text 'account.suspend' "$(cat state.html)"
+    expect_text 'wrapped &lt;i&gt;tasks' "$(cat state.html)"
+    expect_text 'The audit trail is whole' "$(cat state.html)"
+    expect_text 'No account database was given' "$(cat traffic.html)"
+    expect_status 1 retort guard report absent.state
+}
+
+run_tests a_report_is_one_page_that_fetches_nothing_and_escapes_what_it_shows replay_gives_a_line_an_account the_collector_scores_highest \
     packed_traffic_and_a_saved_state_give_the_same_result explanations_clusters_and_policies_are_told \
     a_bad_row_is_named_and_may_be_passed_over bad_policies_references_and_networks_are_refused \
     calibration_refuses_a_rate_that_the_sample_cannot_support
