@@ -128,6 +128,31 @@ static rt_status apply_outcome(call *c, const json_t *account, const char *outco
                              active ? NULL : member(account, "public_reason"), 0, err);
 }
 
+/* A case is decided once, and again only when its account has appealed since: two reviewers, or one who
+ * clicks twice, do not overrule each other unawares. */
+static rt_status check_undecided(call *c, const json_t *about, const char *outcome, rt_error *err)
+{
+    int64_t open_count = 0;
+    bool found;
+    const char *state = member(about, "state"), *by = member(about, "decided_by");
+    const rt_sql_value value = rt_sql_text(c->id);
+    if (!state || strcmp(state, "decided") != 0)
+        return RT_OK;
+    if (member(about, "outcome") && strcmp(member(about, "outcome"), "reduce") == 0 &&
+        strcmp(outcome, "reinstate") == 0)
+        return RT_OK; /* the rest is lifted too */
+    if (rt_db_get_int(c->db, "SELECT COUNT(*) FROM appeals WHERE case_id = $1 AND state = 'open'", &value, 1,
+                      &open_count, &found, err) != RT_OK)
+        return err->status;
+    if (open_count > 0)
+        return RT_OK;
+    return rt_error_set(
+        err, RT_MISMATCH,
+        "the case was decided already (%.40s, by %.80s) and no appeal is open: suspend, throttle or "
+        "reinstate the account to change its state",
+        member(about, "outcome") ? member(about, "outcome") : "ended", by ? by : "nobody");
+}
+
 rt_status cases_decide(call *c, rt_error *err)
 {
     const char *outcome, *note;
@@ -146,6 +171,8 @@ rt_status cases_decide(call *c, rt_error *err)
     if (status == RT_OK && (!member(account, "case") || strcmp(member(account, "case"), c->id) != 0))
         status = rt_error_set(err, RT_MISMATCH,
                               "the case is over: the account's state does not rest on it any more");
+    if (status == RT_OK)
+        status = check_undecided(c, about, outcome, err);
     if (status == RT_OK)
         status = case_end(c, member(account, "id"), c->id, outcome, note, err);
     if (status == RT_OK)

@@ -50,4 +50,53 @@ what_a_page_asks_for_is_checked() {
     expect_text '"rung":"suspension proposed"' "$(jq -c .rungs answer.json)"
 }
 
-run_tests a_reviewer_finds_the_cluster_sees_why_and_decides what_a_page_asks_for_is_checked
+# usage: post PATH JSON [KEY]: the status; the answer is in answer.json
+post() {
+    curl -sS -o answer.json -w '%{http_code}' -X POST -H "Authorization: Bearer ${3:-$operator}" -H 'Content-Type: application/json' \
+        -d "$2" "$1"
+}
+
+from_suspicion_to_suspension_to_appeal_to_reinstatement() {
+    make_state
+    local member key chat='{"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}'
+    member=$(head -n 1 ids.txt)
+    key=$(retort key create "$member" --db accounts.db --json | jq -r .secret)
+    honest=$(retort key create "$(sed -n 30p ids.txt)" --db accounts.db --json | jq -r .secret)
+    start_small_server --guard --guard-state guard.state
+    # the rule alone challenges and proposes; suspending is for a person
+    expect_equal 403 "$(post "$url/chat/completions" "$chat" "$key")"
+    expect_text account_challenged "$(cat answer.json)"
+    expect_equal 200 "$(post "$url/chat/completions" "$chat" "$honest")"
+    curl -sS -H "Authorization: Bearer $operator" "$admin/v1/guard/accounts/$member" >account.json
+    expect_equal true "$(jq .proposed account.json)"
+    expect_equal 8 "$(jq .linked.size account.json)"
+    # a person decides, with the ids of requests as evidence
+    expect_equal 200 "$(post "$admin/v1/accounts/$member/suspend" "$(jq '{reason: "one operator, eight accounts", public_reason: "bulk collection of answers",
+        evidence: [.history.exemplars[].request]}' account.json)")"
+    expect_equal 403 "$(post "$url/chat/completions" "$chat" "$key")"
+    expect_text account_suspended "$(cat answer.json)"
+    case_id=$(grep -oE 'case_[A-Za-z0-9]+' answer.json | head -n 1)
+    expect_text "bulk collection of answers" "$(cat answer.json)"
+    # the account appeals, once at a time; a reviewer decides, once
+    expect_equal 201 "$(post "$url/account/appeals" '{"statement": "A research project of our university."}' "$key")"
+    expect_equal "$case_id" "$(jq -r .case answer.json)"
+    expect_equal 409 "$(post "$url/account/appeals" '{"statement": "Again."}' "$key")"
+    expect_equal 200 "$(post "$admin/v1/cases/$case_id/decide" '{"outcome": "uphold", "note": "No project was named."}')"
+    expect_equal 409 "$(post "$admin/v1/cases/$case_id/decide" '{"outcome": "reinstate", "note": "Second thoughts."}')"
+    expect_text "decided already (uphold" "$(cat answer.json)"
+    expect_equal 201 "$(post "$url/account/appeals" '{"statement": "The project is X."}' "$key")"
+    expect_equal 200 "$(post "$admin/v1/cases/$case_id/decide" '{"outcome": "reinstate", "note": "The university confirms it."}')"
+    expect_equal active "$(curl -sS -H "Authorization: Bearer $key" "$url/account" | jq -r .state)"
+    # all of it is in the trail, and in the record
+    for action in account.suspend appeal.open case.decide; do
+        expect_text "$action" "$(retort audit show --db accounts.db)"
+    done
+    expect_status 0 retort audit verify --db accounts.db
+    kill "$server_pid" && wait "$server_pid" || true
+    trap - EXIT
+    expect_status 0 retort guard report guard.state --db accounts.db --out guard.html
+    expect_text "The university confirms it." "$(cat guard.html)"
+    expect_text "The audit trail is whole" "$(cat guard.html)"
+}
+
+run_tests from_suspicion_to_suspension_to_appeal_to_reinstatement a_reviewer_finds_the_cluster_sees_why_and_decides what_a_page_asks_for_is_checked

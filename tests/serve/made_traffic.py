@@ -7,10 +7,12 @@ usage: made_traffic.py IDS OUT    IDS: a file with one account id a line; the fi
 import json
 import random
 import sys
+import time
 
 random.seed(7)
 ids = [line.strip() for line in open(sys.argv[1])]
-weeks, begin = 5, 1.7e9
+weeks = 5
+begin = time.time() // 86400 * 86400 - weeks * 604800  # the last week ends today
 topics = ["bread", "a shelf", "my visa", "the garden", "an old bike", "a birthday", "the tax form", "a headache", "two cats", "the piano"]
 asks = ["how do i {} with {}", "what is the best way to {} for {}", "my friend says {} and {}, is that true", "can you {} about {}", "why does {} need {}"]
 verbs = ["start", "repair", "cook", "explain", "write", "paint", "plan", "clean"]
