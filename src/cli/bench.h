@@ -57,5 +57,6 @@ rt_status bench_start(bench *b, rt_error *err);
 rt_status bench_stream(bench *b, rt_error *err);
 rt_status bench_moe(bench *b, rt_error *err);
 rt_status bench_speculate(bench *b, rt_error *err);
+rt_status bench_guard(bench *b, rt_error *err);
 
 #endif

@@ -18,7 +18,7 @@ static const struct {
 } benches[] = {{"gemm", bench_gemm},   {"prefill", bench_prefill}, {"decode", bench_decode},
                {"train", bench_train}, {"store", bench_store},     {"outputs", bench_outputs},
                {"start", bench_start}, {"stream", bench_stream},   {"speculate", bench_speculate},
-               {"moe", bench_moe}};
+               {"moe", bench_moe},     {"guard", bench_guard}};
 
 void bench_add(bench *b, const bench_row *row)
 {
@@ -121,10 +121,11 @@ int cmd_bench(int argc, char **argv)
          "moe      256 experts, 8 a token, random weights (1.5 GB), against its active products\n"
          "stream   a model three times the memory that it may take, from disk (450 MB in $TMPDIR)\n"
          "speculate answers with --draft running ahead, against the model alone\n"
+         "guard    the guard's cost of a request, memory of an account, and a sweep over 100,000 accounts\n"
          "all      each of these (default)\n\n"
          "Figures are medians of --runs, limits the best of short runs: a busy machine lowers the shares.\n\n"
          "Examples:\n  retort bench\n  retort bench train --teacher-precision bf16 --json"},
-        {CLI_STRING, "[all|gemm|prefill|decode|train|store|outputs|start|stream|speculate|moe]", &what,
+        {CLI_STRING, "[all|gemm|prefill|decode|train|store|outputs|start|stream|speculate|moe|guard]", &what,
          "what to measure"},
         {CLI_STRING, "--model MODEL", &b.options.model, "default smollm2-135m-instruct"},
         {CLI_STRING, "--draft MODEL", &b.options.draft, "speculate: the model that runs ahead"},

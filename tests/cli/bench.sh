@@ -34,6 +34,14 @@ a_training_step_says_its_speed_and_memory() {
     expect_text '"unit": "GiB"' "$out"
 }
 
+what_the_guard_costs_stands_beside_its_bars() {
+    expect_status 0 retort bench guard --json
+    for name in "guard: a request, p50" "guard: a request, p99" "guard: an account" "guard: a sweep over 100,000 accounts"; do
+        expect_text "\"name\": \"$name\"" "$out"
+    done
+    expect_text '"bar": "at most"' "$out"
+}
+
 a_store_is_read_and_taken_away() {
     mkdir tmp
     TMPDIR=$PWD/tmp expect_status 0 retort bench outputs --runs 1 --json
@@ -61,6 +69,6 @@ wrong_use_is_told() {
 run_tests the_limits_are_figures_of_their_own \
     decoding_and_prefill_stand_beside_their_limits \
     a_training_step_says_its_speed_and_memory \
-    a_store_is_read_and_taken_away \
+    what_the_guard_costs_stands_beside_its_bars a_store_is_read_and_taken_away \
     the_start_is_that_of_generate \
     wrong_use_is_told

@@ -268,6 +268,37 @@ static void sketches_are_as_exact_as_they_say(void **state)
     assert_true(rt_hash_sample_jaccard(&a, &b, &shared) > 0.99); /* both saw i / 4 for every i */
 }
 
+/* Prompts that all fall into one register of a sketch under a known key, so that it counts one. */
+static void prompts_that_flood_a_sketch_do_so_under_the_key_that_they_were_made_for_alone(void **state)
+{
+    (void)state;
+    static const uint64_t keys[] = {0x1234567, 0x89abcdef01};
+    double counted[2];
+    for (size_t k = 0; k < 2; k++) {
+        rt_guard *guard = NULL;
+        rt_error err = {0};
+        rt_guard_verdict verdict;
+        char prompt[64];
+        assert_int_equal(rt_guard_open(&guard, &(rt_guard_options){.key = keys[k]}, &err), RT_OK);
+        for (size_t i = 0, sent = 0; sent < 60; i++) {
+            rt_guard_digest digest;
+            (void)snprintf(prompt, sizeof prompt, "a crafted prompt %c%c%c%c", 'a' + (int)(i % 26),
+                           'a' + (int)(i / 26 % 26), 'a' + (int)(i / 676 % 26), 'a' + (int)(i / 17576 % 26));
+            rt_guard_digest_make(&digest, prompt, strlen(prompt), keys[0]);
+            if ((digest.exact & (RT_HLL_REGISTERS - 1)) != 7)
+                continue;
+            const rt_guard_event event = {
+                .ts = 1e9 + (double)sent, .account = span("x"), .prompt = span(prompt), .n = 1};
+            assert_int_equal(rt_guard_observe(guard, &event, &verdict, &err), RT_OK);
+            sent++;
+        }
+        counted[k] = rt_hll_count(&rt_guard_find(guard, "x")->repeat.prompts);
+        rt_guard_close(guard);
+    }
+    assert_true(counted[0] < 5);  /* sixty prompts, counted as one */
+    assert_true(counted[1] > 40); /* an attacker who does not know the key gains nothing */
+}
+
 static void a_sample_too_small_for_the_rate_is_refused(void **state)
 {
     (void)state;
@@ -294,6 +325,7 @@ int main(void)
         cmocka_unit_test(contributions_sum_up_to_the_score),
         cmocka_unit_test(p_falls_as_the_score_rises_and_never_reaches_nought),
         cmocka_unit_test(sketches_are_as_exact_as_they_say),
+        cmocka_unit_test(prompts_that_flood_a_sketch_do_so_under_the_key_that_they_were_made_for_alone),
         cmocka_unit_test(a_sample_too_small_for_the_rate_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

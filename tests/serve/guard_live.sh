@@ -95,6 +95,11 @@ a_challenged_account_is_answered_again_once_it_has_spoken() {
     stop_server
     start_small_server --policy policy.yaml --guard-state guard.state
     expect_equal 403 "$(ask 1)"
+    kill -9 "$server_pid" # what was decided outlives it
+    wait "$server_pid" || true
+    start_small_server --policy policy.yaml --guard-state guard.state
+    expect_equal 403 "$(ask 1)"
+    expect_text 'Case case_' "$(cat answer.json)"
     expect_equal 201 "$(curl -sS -o appeal.json -w '%{http_code}' -X POST -H "Authorization: Bearer $key" \
         -d '{"statement": "We test a page."}' "$url/account/appeals")"
     expect_equal 200 "$(ask 1)"
