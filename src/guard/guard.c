@@ -27,7 +27,7 @@ enum {
     SWEEP_SECONDS = 6 * 3600,
 };
 static const uint64_t key_default = 0x7265746f72743031ULL;
-#define LINKED_P_LEAST 1e-6 /* of a cluster, as cluster.c gives it */
+#define LINKED_P_LEAST 1e-5 /* of a cluster: its bet is spread down to there */
 
 typedef struct network {
     char name[NETWORK_BYTES_MAX + 1];
@@ -287,7 +287,8 @@ static rt_status account_for(rt_guard_account **out, rt_guard *guard, const rt_g
 
 /* ---- blocks of time */
 
-/* What the running block says so far: the account's own bet and, in a cluster, half of its cluster's. */
+/* What the running block says so far: the account's own bet; in a cluster a quarter of it and the rest on
+ * the cluster's. */
 static double bet_of(const rt_guard *guard, const rt_guard_account *account)
 {
     const rt_guard_reference *r = guard->options.reference;
@@ -299,7 +300,7 @@ static double bet_of(const rt_guard *guard, const rt_guard_account *account)
         return own;
     const double linked =
         rt_evalue_p_after((double)account->lift_p, (double)path->linked_sum, path->blocks, habit);
-    return 0.5 * own + 0.5 * rt_evalue_bet(linked, LINKED_P_LEAST);
+    return 0.25 * own + 0.75 * rt_evalue_bet(linked, LINKED_P_LEAST);
 }
 
 /* An account that was never judged in the block and is in no accused cluster has made no bet. */

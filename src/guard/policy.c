@@ -34,7 +34,8 @@ static const rt_field fields[] = {
      "'Please say what these requests are for: POST /v1/account/appeals. Requests are answered again once "
      "you have.'",
      "what the account is told", NULL, 0, 0},
-    {"suspend.p", RT_FIELD_REAL, AT(p[RT_RUNG_SUSPEND]), "0.001", "of an account or its cluster", NULL, 0, 1},
+    {"suspend.p", RT_FIELD_REAL, AT(p[RT_RUNG_SUSPEND]), "0.0025", "of an account or its cluster", NULL, 0,
+     1},
     {"suspend.families", RT_FIELD_COUNT, AT(suspend_families), "2",
      "kinds of signals that agree, unless a cluster is linked", NULL, 1, 4},
     {"suspend.by", RT_FIELD_CHOICE, AT(suspend_by), "person",

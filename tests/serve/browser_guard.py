@@ -48,8 +48,8 @@ def main(page):
     page.until("clusters are listed", says("clusters", "accused"))
     page.picture("guard-clusters.png", 1280, 800)
     press(page, "clusters", "Cluster")
-    page.until("a cluster's links are drawn", "document.querySelectorAll('#cluster svg.graph line.link').length >= 8")
-    page.until("as many accounts as it has", "document.querySelectorAll('#cluster svg.graph g.member').length === 8")
+    page.until("a cluster's links are drawn", "document.querySelectorAll('#cluster svg.graph line.link').length >= 16")
+    page.until("as many accounts as it has", "document.querySelectorAll('#cluster svg.graph g.member').length === 16")
     page.picture("guard-cluster.png", 1280, 1300)
     phone(page, "guard-cluster-phone.png", "cluster")
     page.run("document.querySelector('#cluster svg.graph g.member').focus()")
@@ -82,11 +82,11 @@ def main(page):
     page.until("back to the review", "/^Cluster/.test(document.querySelector('#review article')?.innerText || '')")
     page.run("document.querySelector('#review article button.danger').click()")
     page.until("a reason is asked for", "document.getElementById('ask').open")
-    page.run("document.getElementById('ask-reason').value = '<b>One</b> operator, eight accounts';"
+    page.run("document.getElementById('ask-reason').value = '<b>One</b> operator, sixteen accounts';"
              "document.getElementById('ask-public').value = 'Bulk collection.'; document.getElementById('ask-ok').click()")
     page.until("each decision is in the trail, as text",
                "document.querySelector('nav button[data-view=trail]').click() || "
-               "document.getElementById('trail').innerText.split('account.suspend').length - 1 === 8 && "
+               "document.getElementById('trail').innerText.split('account.suspend').length - 1 === 16 && "
                "document.querySelector('#trail b') === null")
 
 

@@ -68,7 +68,7 @@ rungs_change_what_is_answered_and_a_persons_word_holds() {
     expect_equal throttled "$(jq -r .state account.json)"
     expect_text 'case_' "$(jq -r .case account.json)"
     expect_text 'logprobs after' "$(retort audit show --db accounts.db)"
-    curl -sS -o back.json -X POST -H "Authorization: Bearer $operator" -d '{"note": "an honest customer"}' \
+    curl -sS -o back.json -X POST -H "Authorization: Bearer $operator" -H 'Content-Type: application/json' -d '{"note": "an honest customer"}' \
         "$admin/v1/accounts/$account/reinstate"
     for i in $(seq 15 40); do expect_equal 200 "$(ask "$i")"; done
     for _ in $(seq 50); do
@@ -100,7 +100,7 @@ a_challenged_account_is_answered_again_once_it_has_spoken() {
     start_small_server --policy policy.yaml --guard-state guard.state
     expect_equal 403 "$(ask 1)"
     expect_text 'Case case_' "$(cat answer.json)"
-    expect_equal 201 "$(curl -sS -o appeal.json -w '%{http_code}' -X POST -H "Authorization: Bearer $key" \
+    expect_equal 201 "$(curl -sS -o appeal.json -w '%{http_code}' -X POST -H "Authorization: Bearer $key" -H 'Content-Type: application/json' \
         -d '{"statement": "We test a page."}' "$url/account/appeals")"
     expect_equal 200 "$(ask 1)"
     expect_equal open "$(admin appeals | jq -r '.data[0].state')"

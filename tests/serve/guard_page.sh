@@ -3,10 +3,10 @@
 # shellcheck source=testlib.sh
 . "$(dirname "$0")/../testlib.sh"
 
-# Sixty-nine accounts, of which the first nine collect; the state of their replayed traffic.
+# Seventy-seven accounts, of which the first seventeen collect; the state of their replayed traffic.
 make_state() {
     local i
-    for i in $(seq 69); do retort account create "Account $i" --db accounts.db --json | jq -r .id; done >ids.txt
+    for i in $(seq 77); do retort account create "Account $i" --db accounts.db --json | jq -r .id; done >ids.txt
     operator=$(retort key create --admin support --db accounts.db --json | jq -r .secret)
     python3 -B "$source_dir/tests/serve/made_traffic.py" ids.txt traffic.jsonl
     echo '{"AS1": "residential"}' >asn.json
@@ -18,14 +18,14 @@ a_reviewer_finds_the_cluster_sees_why_and_decides() {
     make_state
     start_small_server --guard --guard-state guard.state
     timeout 300 python3 -B "$source_dir/tests/serve/browser_guard.py" "$admin" "$operator" "$(head -n 1 ids.txt)" \
-        "$(sed -n 9p ids.txt)" "$PWD" >steps.txt || {
+        "$(sed -n 17p ids.txt)" "$PWD" >steps.txt || {
         cat steps.txt
         return 1
     }
     expect_text "ok no console errors" "$(cat steps.txt)"
     if [ -n "${RETORT_KEEP_PICTURES:-}" ]; then cp guard-*.png "$RETORT_KEEP_PICTURES"; fi
     # every decision is in the trail, with what it rests on, and the trail is whole
-    expect_equal 8 "$(retort audit show --db accounts.db --json | jq '[.data[] | select(.action == "account.suspend")] | length')"
+    expect_equal 16 "$(retort audit show --limit 1000 --db accounts.db --json | jq '[.data[] | select(.action == "account.suspend")] | length')"
     expect_status 0 retort audit verify --db accounts.db
     curl -sS -H "Authorization: Bearer $operator" "$admin/v1/cases?account=$(head -n 1 ids.txt)" >cases.json
     expect_text 'req_' "$(jq -c '.data[-1].evidence' cases.json)"
@@ -34,7 +34,7 @@ a_reviewer_finds_the_cluster_sees_why_and_decides() {
 what_a_page_asks_for_is_checked() {
     make_state
     start_small_server --guard --guard-state guard.state
-    ask() { curl -sS -o answer.json -w '%{http_code}' -H "Authorization: Bearer $operator" "$@"; }
+    ask() { curl -sS -o answer.json -w '%{http_code}' -H "Authorization: Bearer $operator" -H 'Content-Type: application/json' "$@"; }
     expect_equal 401 "$(curl -sS -o /dev/null -w '%{http_code}' "$admin/v1/guard/review")"
     expect_equal 200 "$(ask "$admin/v1/guard/review?q=0.2")"
     expect_equal 400 "$(ask "$admin/v1/guard/review?q=7")"
@@ -61,7 +61,7 @@ from_suspicion_to_suspension_to_appeal_to_reinstatement() {
     local member key chat='{"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}'
     member=$(head -n 1 ids.txt)
     key=$(retort key create "$member" --db accounts.db --json | jq -r .secret)
-    honest=$(retort key create "$(sed -n 30p ids.txt)" --db accounts.db --json | jq -r .secret)
+    honest=$(retort key create "$(sed -n 40p ids.txt)" --db accounts.db --json | jq -r .secret)
     start_small_server --guard --guard-state guard.state
     # the rule alone challenges and proposes; suspending is for a person
     expect_equal 403 "$(post "$url/chat/completions" "$chat" "$key")"
@@ -69,9 +69,9 @@ from_suspicion_to_suspension_to_appeal_to_reinstatement() {
     expect_equal 200 "$(post "$url/chat/completions" "$chat" "$honest")"
     curl -sS -H "Authorization: Bearer $operator" "$admin/v1/guard/accounts/$member" >account.json
     expect_equal true "$(jq .proposed account.json)"
-    expect_equal 8 "$(jq .linked.size account.json)"
+    expect_equal 16 "$(jq .linked.size account.json)"
     # a person decides, with the ids of requests as evidence
-    expect_equal 200 "$(post "$admin/v1/accounts/$member/suspend" "$(jq '{reason: "one operator, eight accounts", public_reason: "bulk collection of answers",
+    expect_equal 200 "$(post "$admin/v1/accounts/$member/suspend" "$(jq '{reason: "one operator, sixteen accounts", public_reason: "bulk collection of answers",
         evidence: [.history.exemplars[].request]}' account.json)")"
     expect_equal 403 "$(post "$url/chat/completions" "$chat" "$key")"
     expect_text account_suspended "$(cat answer.json)"
@@ -89,7 +89,7 @@ from_suspicion_to_suspension_to_appeal_to_reinstatement() {
     expect_equal active "$(curl -sS -H "Authorization: Bearer $key" "$url/account" | jq -r .state)"
     # all of it is in the trail, and in the record
     for action in account.suspend appeal.open case.decide; do
-        expect_text "$action" "$(retort audit show --db accounts.db)"
+        expect_text "$action" "$(retort audit show --limit 1000 --db accounts.db)"
     done
     expect_status 0 retort audit verify --db accounts.db
     kill "$server_pid" && wait "$server_pid" || true

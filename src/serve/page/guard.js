@@ -159,8 +159,8 @@ window.retortGuardPages = function (desk) {
   }
 
   // ---- what-if ----
-  const presets = { 'the defaults': '', 'everything twice as strict': 'observe: {p: 0.1}\nslow: {p: 0.02}\nlogprobs: {p: 0.02}\nreasoning: {p: 0.01}\nchallenge: {p: 0.01}\nsuspend: {p: 0.002}\n',
-    'everything half as strict': 'observe: {p: 0.025}\nslow: {p: 0.005}\nlogprobs: {p: 0.005}\nreasoning: {p: 0.0025}\nchallenge: {p: 0.0025}\nsuspend: {p: 0.0005}\n',
+  const presets = { 'the defaults': '', 'everything twice as strict': 'observe: {p: 0.1}\nslow: {p: 0.02}\nlogprobs: {p: 0.02}\nreasoning: {p: 0.01}\nchallenge: {p: 0.01}\nsuspend: {p: 0.005}\n',
+    'everything half as strict': 'observe: {p: 0.025}\nslow: {p: 0.005}\nlogprobs: {p: 0.005}\nreasoning: {p: 0.0025}\nchallenge: {p: 0.0025}\nsuspend: {p: 0.00125}\n',
     'accuse by this week alone': 'ladder: {accuse_by: p}\n' }
   function showWhatIf() {
     const area = make('textarea', { id: 'policy', spellcheck: 'false', rows: 8, class: 'code' }), result = make('div', { id: 'whatif-result', 'aria-live': 'polite' })
