@@ -81,6 +81,20 @@ static rt_status restart(const char *dir, rt_error *err)
     return status;
 }
 
+/* A rank that fails names itself and ends the others, whose last checkpoint stands. */
+static void end_ranks(distill_run *d, rt_status status, rt_error *err)
+{
+    const rt_ranks *ranks = rt_dist_ranks(&d->dist);
+    const bool failed = status != RT_OK && status != RT_STOPPED;
+    char where[32];
+    (void)snprintf(where, sizeof where, "rank %zu", d->dist.ranks.rank);
+    if (ranks && failed) {
+        (void)rt_error_within(err, where);
+        (void)cli_fail(err);
+    }
+    rt_dist_close(&d->dist, failed);
+}
+
 int cmd_distill(int argc, char **argv)
 {
     const char *recipe_path = NULL, *dir = "run";
@@ -110,10 +124,14 @@ int cmd_distill(int argc, char **argv)
         distill_run_close(&d);
         return code;
     }
+    if (status == RT_OK)
+        status = rt_dist_open(&d.dist, &err);
+    const bool first = distill_run_is_first(&d);
+    quiet = quiet || !first;
     screen s = {.quiet = quiet};
     cli_interrupts_watch();
     d.dir = dir;
-    if (status == RT_OK && (status = rt_dir_make(dir, &err)) == RT_OK &&
+    if (status == RT_OK && first && (status = rt_dir_make(dir, &err)) == RT_OK &&
         (status = rt_lock_acquire(&lock, dir, &err)) == RT_OK && anew)
         status = restart(dir, &err);
     if (status == RT_OK)
@@ -126,16 +144,17 @@ int cmd_distill(int argc, char **argv)
         cli_progress_close(&s.bar);
     if (s.shown && !quiet)
         distill_run_say_phases(&d, stderr);
-    if (status == RT_OK && !no_export)
+    if (status == RT_OK && !no_export && first)
         status = distill_run_export(&d, &err);
     json_t *facts = NULL;
-    if (status == RT_OK)
+    if (status == RT_OK && first)
         status = distill_run_facts(&d, &facts, &err);
+    end_ranks(&d, status, &err);
     distill_run_close(&d);
     rt_lock_release(&lock);
     if (status != RT_OK)
         return cli_fail(&err);
-    if (json)
+    if (json && first)
         return cli_print_json(facts);
     json_decref(facts);
     return 0;

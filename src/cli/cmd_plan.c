@@ -9,6 +9,7 @@
 #include "cli/cli.h"
 #include "cli/commands.h"
 #include "cli/plan_inputs.h"
+#include "outputs/price.h"
 
 static const char about[] =
     "What a run takes, from the recipe and the headers of its files; no weights are read.  For this machine\n"
@@ -24,6 +25,7 @@ static const char about[] =
 typedef struct extras {
     double teacher_loss;
     size_t prompts, samples, prompt_tokens, answer_tokens;
+    const char *prices, *api_model;
     double usd_in, usd_out;
 } extras;
 
@@ -127,6 +129,11 @@ static json_t *results_json(plan_inputs *p, const extras *x)
         e.disk.log, "checkpoint", e.disk.checkpoint, "student", e.disk.student, "outputs", e.disk.outputs,
         "total", e.disk.total, "store_draws", e.disk.store_draws, "store_topk", e.disk.store_topk);
     (void)json_object_update_new(out, more);
+    if (p->in.network > 0)
+        (void)json_object_set_new(out, "network",
+                                  json_pack("{s:f, s:f, s:f, s:f, s:f}", "bytes_sent", e.time.network_bytes,
+                                            "reduce_s", e.time.reduce_s, "gather_s", e.time.gather_s,
+                                            "waiting_s", e.time.waiting_s, "efficiency", e.time.efficiency));
     (void)json_object_set_new(out, "scaling", scaling_json(p, &e, x->teacher_loss));
     (void)json_object_set_new(out, "api", api_json(x));
     (void)json_object_set_new(out, "stream", stream_json(p));
@@ -216,6 +223,13 @@ static void print_time(const json_t *json)
                      100 * real(json, "time", "student_s") / step, 100 * real(json, "time", "head_s") / step,
                      100 * real(json, "time", "update_s") / step);
     (void)printf("\n");
+    if (json_object_get(json, "network"))
+        (void)printf(
+            "%-12s%s sent by each a step, %.3g s for gradients and %.3g s for parameters, %.3g s of it not "
+            "hidden: %.0f%% of %.0f times one\n",
+            "network", bytes(a, real(json, "network", "bytes_sent")), real(json, "network", "reduce_s"),
+            real(json, "network", "gather_s"), real(json, "network", "waiting_s"),
+            100 * real(json, "network", "efficiency"), real(json, "machine", "devices"));
     if (!measured || real(json, "time", "usd") > 0)
         (void)printf("%-12s%s device hours, %s US$\n", "cost",
                      short_number(b, real(json, "time", "device_hours")),
@@ -285,11 +299,28 @@ static void print_table(const json_t *json)
         printf("%-12s%s\n", i ? "" : "notes", json_string_value(note));
 }
 
+/* The prices of --prices, where it is given. */
+static rt_status read_prices(extras *x, rt_error *err)
+{
+    rt_price price;
+    if (!x->prices != !x->api_model)
+        return rt_error_set(err, RT_INVALID, "plan: --prices and --api-model belong together");
+    if (!x->prices)
+        return RT_OK;
+    if (x->usd_in > 0 || x->usd_out > 0)
+        return rt_error_set(err, RT_INVALID, "plan: give --prices, or --usd-in and --usd-out");
+    if (rt_price_read(&price, x->prices, x->api_model, err) != RT_OK)
+        return err->status;
+    x->usd_in = price.input;
+    x->usd_out = price.output;
+    return RT_OK;
+}
+
 int cmd_plan(int argc, char **argv)
 {
     const char *recipe = NULL;
     bool json_wanted = false;
-    plan_options options = {.machine = "this", .nodes = 1, .stream_tokens = 16384};
+    plan_options options = {.machine = "this", .nodes = 1, .latency_us = 20, .stream_tokens = 16384};
     extras x = {.samples = 1, .prompt_tokens = 200, .answer_tokens = 500};
     cli_rest words = {0};
     const cli_option spec[] = {
@@ -299,6 +330,9 @@ int cmd_plan(int argc, char **argv)
         {CLI_STRING, "--machine M", &options.machine,
          "this (default), H100, H200, H800, A100, or a JSON file"},
         {CLI_COUNT, "--nodes N", &options.nodes, "how many of them (default 1)"},
+        {CLI_REAL, "--network B", &options.network,
+         "GB/s each way between them: gradients and parameters go by a ring (default: costs nothing)"},
+        {CLI_REAL, "--latency U", &options.latency_us, "microseconds a message (default 20)"},
         {CLI_REAL, "--utilisation U", &options.utilisation,
          "share of the peak that is reached (default 0.35)"},
         {CLI_REAL, "--usd-hour P", &options.usd_hour, "price of one for an hour"},
@@ -315,6 +349,8 @@ int cmd_plan(int argc, char **argv)
         {CLI_COUNT, "--samples N", &x.samples, "answers a prompt (default 1)"},
         {CLI_COUNT, "--prompt-tokens N", &x.prompt_tokens, "of a prompt (default 200)"},
         {CLI_COUNT, "--answer-tokens N", &x.answer_tokens, "of an answer (default 500)"},
+        {CLI_STRING, "--prices FILE", &x.prices, "collect's price table, for --api-model"},
+        {CLI_STRING, "--api-model NAME", &x.api_model, "whose entry of it counts"},
         {CLI_REAL, "--usd-in P", &x.usd_in, "US$ a million prompt tokens"},
         {CLI_REAL, "--usd-out P", &x.usd_out, "US$ a million answer tokens"},
         {CLI_FLAG, "--json", &json_wanted, "print one JSON object"},
@@ -328,6 +364,8 @@ int cmd_plan(int argc, char **argv)
     if (status == RT_OK && (options.stream_tokens == 0 || options.stream_tokens > 1 << 30))
         status = rt_error_set(&err, RT_INVALID, "--stream-tokens %zu is not in 1..%d", options.stream_tokens,
                               1 << 30);
+    if (status == RT_OK)
+        status = read_prices(&x, &err);
     if (status == RT_OK)
         status = plan_inputs_read(&p, recipe, words.items, words.count, &options, &err);
     if (status != RT_OK) {

@@ -108,6 +108,8 @@ static rt_status open_trainer(distill_run *d, rt_error *err)
         .mix = d->objective.mix,
         .course = d->objective.course,
         .seed = r->train.seed,
+        .teacher_always = d->on_policy,
+        .ranks = rt_dist_ranks(&d->dist),
         .adamw = {r->train.lr, r->train.beta1, r->train.beta2, r->train.eps, r->train.weight_decay},
         .schedule = rt_recipe_schedule(r),
         .clip = r->train.clip,
@@ -301,6 +303,11 @@ static rt_status keep_recipe(const distill_run *d, rt_error *err)
     return status;
 }
 
+bool distill_run_is_first(const distill_run *d)
+{
+    return !rt_dist_ranks(&d->dist) || d->dist.ranks.rank == 0;
+}
+
 rt_status distill_run_open(distill_run *d, rt_error *err)
 {
     d->started = (json_int_t)rt_clock_unix_seconds();
@@ -309,7 +316,7 @@ rt_status distill_run_open(distill_run *d, rt_error *err)
         open_teacher(d, err) != RT_OK || hash_teacher(d, err) != RT_OK || read_text(d, err) != RT_OK ||
         start_student(d, err) != RT_OK || open_own(d, err) != RT_OK || make_identity(d, err) != RT_OK)
         return err->status;
-    return keep_recipe(d, err);
+    return distill_run_is_first(d) ? keep_recipe(d, err) : RT_OK;
 }
 
 void distill_run_close(distill_run *d)
@@ -366,6 +373,9 @@ void distill_run_say(const distill_run *d, FILE *out)
         (void)fprintf(out,
                       "\nown      %.0f%% of the steps on the student's answers to %zu prompts, %zu at a time",
                       100 * d->own.options.share, d->own.n_prompts, d->own.options.answers);
+    if (rt_dist_ranks(&d->dist))
+        (void)fprintf(out, "\nranks    %zu, %zu micro-batches a step shared out", d->dist.ranks.size,
+                      d->recipe.train.micro_batches);
     (void)fprintf(
         out, "\ntrain    %llu steps of up to %zu tokens, %.2f GiB of memory\n",
         (unsigned long long)rt_recipe_steps(&d->recipe),

@@ -8,6 +8,7 @@
 #include <jansson.h>
 #include <stdio.h>
 
+#include "dist/dist.h"
 #include "student/recipe.h"
 #include "student/run.h"
 
@@ -16,6 +17,7 @@ typedef struct distill_run {
     rt_recipe recipe;
     rt_objective objective;
     const char *dir;
+    rt_dist dist; /* opened by the caller */
     /* the rest is filled by open */
     bool has_teacher;
     char *teacher_path; /* without a teacher: of the student's tokenizer */
@@ -38,6 +40,8 @@ typedef struct distill_run {
     json_int_t started; /* unix seconds */
 } distill_run;
 
+/* Of several processes the first one writes and speaks. */
+bool distill_run_is_first(const distill_run *d);
 rt_status distill_run_open(distill_run *d, rt_error *err);
 void distill_run_say(const distill_run *d, FILE *out); /* a few lines: what is trained from what, on what */
 void distill_run_say_phases(const distill_run *d, FILE *out); /* a line with on_policy: where the time went */

@@ -400,6 +400,8 @@ static rt_status read_all(plan_inputs *p, plan_model *student, plan_model *teach
                                 .steps = rt_recipe_steps(r),
                                 .micro_batches = r->train.micro_batches,
                                 .devices = options->nodes,
+                                .network = options->network * 1e9,
+                                .latency_s = options->latency_us * 1e-6,
                                 .machine = &p->machine,
                                 .output_bits = bits_of_outputs(r)};
     if (choose_machine(p, options, p->in.has_teacher || (named && options->stream) ? &precision : NULL, pool,

@@ -12,6 +12,7 @@ typedef struct plan_options {
     const char *machine; /* "this", a name, or a file */
     size_t nodes, threads;
     double utilisation, usd_hour; /* <= 0: the machine's */
+    double network, latency_us;   /* GB/s each way between nodes, <= 0: costs nothing; of a message */
     bool no_text;                 /* do not read the training text */
     bool measure;                 /* this machine again, whatever is kept */
     bool stream;                  /* the teacher's layers come from disk */

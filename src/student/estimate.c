@@ -85,6 +85,24 @@ static void time_measured(rt_estimate *out, const rt_estimate_input *in)
     out->time.step_s = out->time.student_s + out->time.head_s + out->time.teacher_s + out->time.update_s;
 }
 
+/* Data parallel (student/ranks.h): a ring sends 2 (N-1)/N of the gradients, while the last micro-batch's
+ * backward pass (two thirds of its time) goes on, and then (N-1)/N of the parameters. */
+static void count_network(rt_estimate *out, const rt_estimate_input *in)
+{
+    const double n = (double)in->devices, share = (n - 1) / n, bytes = in->student.parameters * 4;
+    const double alone = out->time.step_s;
+    out->time.efficiency = 1;
+    if (in->network <= 0 || in->devices < 2)
+        return;
+    out->time.network_bytes = 3 * share * bytes;
+    out->time.reduce_s = 2 * share * bytes / in->network + 2 * (n - 1) * in->latency_s;
+    out->time.gather_s = share * bytes / in->network + (n - 1) * in->latency_s;
+    const double own = fmax((double)in->micro_batches / n, 1), hidden = alone / own * 2 / 3;
+    out->time.waiting_s = fmax(out->time.reduce_s - hidden, 0) + out->time.gather_s;
+    out->time.step_s += out->time.waiting_s;
+    out->time.efficiency = alone / out->time.step_s;
+}
+
 static void count_time(rt_estimate *out, const rt_estimate_input *in)
 {
     const double devices = (double)in->devices;
@@ -94,6 +112,7 @@ static void count_time(rt_estimate *out, const rt_estimate_input *in)
         out->time.step_s =
             out->flops.total / (double)in->steps / (in->machine->bf16 * in->machine->utilisation);
     out->time.step_s /= devices;
+    count_network(out, in);
     out->time.tokens_per_s = out->tokens / (double)in->steps / out->time.step_s;
     out->time.total_s = out->time.step_s * (double)in->steps;
     out->time.device_hours = out->time.total_s * devices / 3600;
@@ -109,8 +128,11 @@ static void count_memory(rt_estimate *out, const rt_estimate_input *in)
     out->memory.mapped = (double)in->mapped_bytes;
     out->memory.text = in->text.tokens * 5;
     out->memory.program = program_bytes;
-    out->memory.peak = (out->memory.arenas + out->memory.teacher) / devices + out->memory.mapped +
-                       out->memory.text + out->memory.program;
+    const double models =
+        in->network > 0 /* each device holds all but the others' moments */
+            ? out->memory.arenas - in->student.parameters * 8 * (1 - 1 / devices) + out->memory.teacher
+            : (out->memory.arenas + out->memory.teacher) / devices;
+    out->memory.peak = models + out->memory.mapped + out->memory.text + out->memory.program;
     out->memory.fits = in->machine->memory <= 0 || out->memory.peak <= in->machine->memory;
 }
 

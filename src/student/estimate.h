@@ -30,7 +30,9 @@ typedef struct rt_estimate_input {
     rt_estimate_text text;
     const rt_machine *machine;
     size_t devices;
-    size_t arena_bytes;   /* rt_trainer_bytes_of; 0: not known, only parameters are counted */
+    double network,
+        latency_s;      /* bytes/s of a device's link each way, seconds a message; network 0: costs nothing */
+    size_t arena_bytes; /* rt_trainer_bytes_of; 0: not known, only parameters are counted */
     size_t teacher_bytes; /* its weights in memory */
     size_t mapped_bytes;  /* files that are mapped and read through */
     double output_bits;   /* a weight, all GGUF files of the recipe together */
@@ -45,6 +47,9 @@ typedef struct rt_estimate {
     struct {
         double teacher_s, student_s, head_s, update_s; /* of a step; 0 where the machine is not measured */
         double step_s, tokens_per_s, total_s, device_hours, usd;
+        /* of a step over a network, by a ring: bytes that each device sends; gradients' and parameters' way;
+         * the part of it that the backward pass does not hide; speed over that of `devices` alone */
+        double network_bytes, reduce_s, gather_s, waiting_s, efficiency;
     } time;
     struct {
         double arenas, teacher, mapped, text, program, peak; /* bytes, of one device */

@@ -23,11 +23,16 @@ typedef struct run {
     rt_run_state state;
 } run;
 
+static const rt_ranks *ranks_of(const run *r) { return r->trainer->options.ranks; }
+
+/* Of several processes one writes the log. */
+static bool is_first(const run *r) { return !ranks_of(r) || ranks_of(r)->rank == 0; }
+
 static rt_status save(run *r, rt_error *err)
 {
     r->state.step = r->trainer->step;
     r->state.cursor = r->dealer.cursor;
-    if (fflush(r->log) != 0 || fsync(fileno(r->log)) != 0)
+    if (r->log && (fflush(r->log) != 0 || fsync(fileno(r->log)) != 0))
         return rt_error_set(err, RT_IO, "%.300s: cannot write: %s", r->log_path, strerror(errno));
     return rt_checkpoint_write(r->checkpoint, r->trainer, &r->state, r->options->own, r->options->identity,
                                err);
@@ -52,6 +57,10 @@ static rt_status trim_log(run *r, rt_error *err)
         at = (size_t)(newline - text) + 1;
         kept = at;
     }
+    if (!is_first(r)) {
+        free(text);
+        return RT_OK;
+    }
     const rt_status status = rt_file_write(r->log_path, text, kept, err);
     free(text);
     if (status != RT_OK)
@@ -70,6 +79,8 @@ static void put_real(json_t *line, const char *key, double value)
 
 static rt_status log_step(run *r, const rt_run_progress *p, rt_error *err)
 {
+    if (!r->log)
+        return RT_OK;
     json_t *line = json_object();
     (void)json_object_set_new(line, "step", json_integer((json_int_t)p->report.step));
     (void)json_object_set_new(line, "tokens", json_integer((json_int_t)p->tokens));
@@ -122,8 +133,13 @@ static rt_status train_step(run *r, rt_run_progress *p, rt_error *err)
     const size_t targets = count_targets(r, dealer);
     uint64_t tokens = 0;
     rt_loss_mix mix;
+    const rt_ranks *ranks = ranks_of(r);
     for (size_t m = 0; m < r->options->micro_batches; m++) {
         rt_dealer_next(dealer, &r->deal);
+        tokens += r->deal.batch.n_tokens;
+        if (ranks && m % ranks->size != ranks->rank)
+            continue; /* another rank's */
+        r->trainer->last_batch = !ranks || m + ranks->size >= r->options->micro_batches;
         for (size_t i = 0; i < r->deal.targets.n; i++)
             r->deal.scales[i] = 1.0 / (double)targets; /* the mean over the step's tokens */
         if (p->own)
@@ -132,7 +148,6 @@ static rt_status train_step(run *r, rt_run_progress *p, rt_error *err)
             return err->status;
         if (rt_trainer_accumulate(r->trainer, &r->deal.batch, &r->deal.targets, err) != RT_OK)
             return err->status;
-        tokens += r->deal.batch.n_tokens;
     }
     if (rt_trainer_update(r->trainer, &p->report, err) != RT_OK)
         return err->status;
@@ -147,6 +162,20 @@ static rt_status train_step(run *r, rt_run_progress *p, rt_error *err)
     return RT_OK;
 }
 
+/* What one rank wants, all do: stop where any was told to, save when the first one's clock says so. */
+static rt_status agree(const run *r, bool *stop, bool *due, rt_error *err)
+{
+    const rt_ranks *ranks = ranks_of(r);
+    double wishes[] = {*stop, is_first(r) && *due};
+    if (!ranks)
+        return RT_OK;
+    if (ranks->sum(ranks->self, wishes, 2, err) != RT_OK)
+        return err->status;
+    *stop = wishes[0] > 0;
+    *due = wishes[1] > 0;
+    return RT_OK;
+}
+
 static rt_status train(run *r, rt_run_step_fn step_fn, void *context, rt_error *err)
 {
     double saved = rt_clock_seconds();
@@ -154,9 +183,12 @@ static rt_status train(run *r, rt_run_step_fn step_fn, void *context, rt_error *
         rt_run_progress p = {0};
         if (train_step(r, &p, err) != RT_OK || log_step(r, &p, err) != RT_OK)
             return err->status;
-        const bool go_on = !step_fn || step_fn(context, &p);
-        const bool due = r->options->checkpoint_seconds > 0 &&
-                         rt_clock_seconds() - saved >= r->options->checkpoint_seconds;
+        bool stop = step_fn && !step_fn(context, &p);
+        bool due = r->options->checkpoint_seconds > 0 &&
+                   rt_clock_seconds() - saved >= r->options->checkpoint_seconds;
+        if (agree(r, &stop, &due, err) != RT_OK)
+            return err->status;
+        const bool go_on = !stop;
         if (!go_on || due || r->trainer->step == r->options->steps) {
             if (save(r, err) != RT_OK)
                 return err->status;
@@ -196,6 +228,13 @@ rt_status rt_run(rt_trainer *trainer, const rt_documents *docs, const rt_run_opt
     if (options->micro_batches == 0 || options->micro_batches > MICRO_BATCHES_MAX)
         return rt_error_set(err, RT_INVALID, "%zu micro-batches a step; 1 to %d are possible",
                             options->micro_batches, (int)MICRO_BATCHES_MAX);
+    const rt_ranks *ranks = trainer->options.ranks;
+    if (ranks && options->micro_batches < ranks->size)
+        return rt_error_set(err, RT_INVALID,
+                            "train.micro_batches %zu is fewer than the %zu ranks: each needs one of a step's",
+                            options->micro_batches, ranks->size);
+    if (ranks && ranks->same(ranks->self, "settings, text, models or build", options->identity, err) != RT_OK)
+        return err->status;
     run r = {.trainer = trainer, .options = options};
     rt_status status = begin(&r, docs, resumed_at, err);
     if (status == RT_OK)

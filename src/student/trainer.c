@@ -61,6 +61,30 @@ static rt_status take_arrays(rt_trainer *t, rt_error *err)
     return RT_OK;
 }
 
+/* Each rank's part begins where a range does. */
+static rt_status share_out(rt_trainer *t, rt_error *err)
+{
+    const rt_ranks *ranks = t->options.ranks;
+    if (!ranks)
+        return RT_OK;
+    t->parts = calloc(ranks->size + 1, sizeof *t->parts);
+    if (!t->parts)
+        return rt_error_set(err, RT_NO_MEMORY, "no memory for %zu ranks", ranks->size);
+    size_t rank = 1;
+    for (size_t i = 0; i < t->n_ranges; i++)
+        while (rank < ranks->size && t->ranges[i].begin >= t->total / ranks->size * rank)
+            t->parts[rank++] = t->ranges[i].begin;
+    for (; rank <= ranks->size; rank++)
+        t->parts[rank] = t->total;
+    return RT_OK;
+}
+
+void rt_trainer_part(const rt_trainer *t, size_t *begin, size_t *end)
+{
+    *begin = t->parts ? t->parts[t->options.ranks->rank] : 0;
+    *end = t->parts ? t->parts[t->options.ranks->rank + 1] : t->total;
+}
+
 static bool is_kept(const rt_trainer_options *options) { return options->kept.topk || options->kept.draws; }
 
 /* The mixture at both ends of the run. */
@@ -112,10 +136,10 @@ rt_status rt_trainer_open(rt_trainer **out, const rt_model_config *config, const
     t->config = *config;
     t->pool = pool;
     t->taid = options->course.taid;
-    const bool heads = !kept && rt_loss_mix_needs_teacher(&options->mix); /* the teacher's logits */
+    const bool heads = !kept && (options->teacher_always || rt_loss_mix_needs_teacher(&options->mix));
     t->teacher = heads || features ? teacher : NULL;
     if (rt_layout_build(&t->layout, config, err) != RT_OK || count_values(t, teacher, err) != RT_OK ||
-        take_arrays(t, err) != RT_OK || list_ranges(t, err) != RT_OK ||
+        take_arrays(t, err) != RT_OK || list_ranges(t, err) != RT_OK || share_out(t, err) != RT_OK ||
         rt_model_view(&t->student, config, &t->layout, t->values, t->half, options->precision, pool, err) !=
             RT_OK ||
         rt_pass_open(&t->pass, t->student, options->tokens_max, true, err) != RT_OK ||
@@ -146,6 +170,7 @@ void rt_trainer_close(rt_trainer *t)
     rt_model_close(t->student);
     rt_layout_free(&t->layout);
     rt_arena_deinit(&t->arena);
+    free(t->parts);
     free(t->ranges);
     free(t->norm_chunks);
     free(t);
@@ -198,6 +223,103 @@ static void add_stats(rt_trainer *t, const rt_head_rows *rows)
     t->sum.rows += rows->n;
 }
 
+/* ---- the backward pass, and the gradients' way to the other ranks ---- */
+
+/* The elements of a layer's parameters, which lie together. */
+static void layer_elements(const rt_layout *layout, size_t layer, size_t *begin, size_t *end)
+{
+    *begin = SIZE_MAX;
+    *end = 0;
+    for (size_t i = 0; i < layout->count; i++) {
+        const rt_param *p = &layout->list[i];
+        if (p->layer != layer)
+            continue;
+        *begin = rt_size_min(*begin, p->offset);
+        *end = rt_size_max(*end, p->offset + p->count);
+    }
+}
+
+static void send(rt_trainer *t, size_t begin, size_t end)
+{
+    const rt_ranks *ranks = t->options.ranks;
+    if (t->reduce_status == RT_OK && begin < end)
+        t->reduce_status = ranks->reduce_begin(ranks->self, t->grads + begin, end - begin, &t->reduce_err);
+}
+
+typedef struct sending {
+    rt_trainer *t;
+    rt_backward_hooks inner; /* of the features */
+} sending;
+
+/* Before layer - 1 is gone through, the gradients of `layer` are whole. */
+static void send_layer(void *context, size_t layer, float *dx)
+{
+    const sending *s = context;
+    rt_trainer *t = s->t;
+    size_t begin, end;
+    if (s->inner.stream)
+        s->inner.stream(s->inner.context, layer, dx);
+    if (layer < t->config.n_layers) {
+        layer_elements(&t->layout, layer, &begin, &end);
+        send(t, begin, end);
+    }
+    t->options.ranks->progress(t->options.ranks->self);
+}
+
+static void pass_heads(void *context, size_t layer)
+{
+    const sending *s = context;
+    if (s->inner.heads)
+        s->inner.heads(s->inner.context, layer);
+}
+
+static void back(rt_trainer *t, const rt_batch *batch)
+{
+    const rt_backward_hooks none = {0};
+    const bool out = t->options.ranks && t->last_batch;
+    sending s = {t, t->features ? rt_features_hooks(t->features) : none};
+    const rt_backward_hooks both = {&s, send_layer, pass_heads};
+    rt_backward_hooked(t->student, t->pass, batch, &t->layout, t->dhidden, t->grads, out ? &both : &s.inner);
+    t->sent = t->sent || out;
+}
+
+/* Everything that is not part of a layer goes out behind the last backward pass; then all is awaited. */
+static rt_status join_gradients(rt_trainer *t, rt_error *err)
+{
+    const rt_ranks *ranks = t->options.ranks;
+    if (!ranks)
+        return RT_OK;
+    assert(t->sent);
+    size_t at = 0;
+    for (size_t l = 0; l < t->config.n_layers; l++) { /* what lies between the layers */
+        size_t begin, end;
+        layer_elements(&t->layout, l, &begin, &end);
+        assert(begin >= at);
+        send(t, at, begin);
+        at = end;
+    }
+    send(t, at, t->total);
+    t->sent = false;
+    const rt_status status = ranks->reduce_end(ranks->self, err);
+    if (t->reduce_status != RT_OK) {
+        *err = t->reduce_err;
+        return t->reduce_status;
+    }
+    double sums[] = {t->sum.loss,     t->sum.kl_forward, t->sum.kl_reverse,   t->sum.nll,
+                     t->sum.features, t->sum.taid,       (double)t->sum.rows, (double)t->sum.labelled};
+    if (status != RT_OK || ranks->sum(ranks->self, sums, sizeof sums / sizeof sums[0], err) != RT_OK)
+        return err->status;
+    t->sum.loss = sums[0];
+    t->sum.kl_forward = sums[1];
+    t->sum.kl_reverse = sums[2];
+    t->sum.nll = sums[3];
+    t->sum.features = sums[4];
+    t->sum.taid = sums[5];
+    t->sum.rows = (size_t)sums[6];
+    t->sum.labelled = (size_t)sums[7];
+    return RT_OK;
+}
+
 rt_status rt_trainer_accumulate(rt_trainer *t, const rt_batch *batch, const rt_head_rows *rows, rt_error *err)
 {
     rt_loss_mix mix;
@@ -226,13 +348,9 @@ rt_status rt_trainer_accumulate(rt_trainer *t, const rt_batch *batch, const rt_h
     }
     t->sum.loss += loss;
     add_stats(t, rows);
-    if (!t->features) {
-        rt_backward(t->student, t->pass, batch, &t->layout, t->dhidden, t->grads);
-        return RT_OK;
-    }
-    const rt_backward_hooks hooks = rt_features_hooks(t->features);
-    rt_backward_hooked(t->student, t->pass, batch, &t->layout, t->dhidden, t->grads, &hooks);
-    t->sum.features += rt_features_loss(t->features);
+    back(t, batch);
+    if (t->features)
+        t->sum.features += rt_features_loss(t->features);
     return RT_OK;
 }
 
@@ -254,8 +372,11 @@ static void update_task(void *context, size_t index, unsigned thread)
     const update_job *job = context;
     rt_trainer *t = job->t;
     const rt_update_range *r = &t->ranges[index];
-    rt_adamw_update(r->decay ? &job->decayed : &job->plain, t->grads, t->values, t->m, t->v, t->half,
-                    r->begin, r->end);
+    size_t begin, end;
+    rt_trainer_part(t, &begin, &end);
+    if (r->begin >= begin && r->begin < end)
+        rt_adamw_update(r->decay ? &job->decayed : &job->plain, t->grads, t->values, t->m, t->v, t->half,
+                        r->begin, r->end);
     memset(t->grads + r->begin, 0, (r->end - r->begin) * sizeof *t->grads);
 }
 
@@ -281,6 +402,9 @@ static rt_status name_bad_tensor(const rt_trainer *t, rt_error *err)
 rt_status rt_trainer_update(rt_trainer *t, rt_step_report *report, rt_error *err)
 {
     const size_t chunks = rt_norm_chunks(t->total);
+    const rt_ranks *ranks = t->options.ranks;
+    if (join_gradients(t, err) != RT_OK)
+        return err->status;
     rt_pool_run(t->pool, chunks, norm_task, t);
     const double norm = rt_norm_total(t->norm_chunks, chunks);
     if (!isfinite(norm))
@@ -292,6 +416,10 @@ rt_status rt_trainer_update(rt_trainer *t, rt_step_report *report, rt_error *err
     update_job job = {t, rt_adamw_step_make(&t->options.adamw, t->step + 1, factor, clip),
                       rt_adamw_step_make(&plain, t->step + 1, factor, clip)};
     rt_pool_run(t->pool, t->n_ranges, update_task, &job);
+    if (ranks && ranks->gather(ranks->self, t->values, t->parts, err) != RT_OK)
+        return err->status;
+    if (ranks)
+        rt_trainer_sync(t); /* the others' parts */
     t->step++;
     const bool adaptive = t->options.course.adaptive;
     const double rows = (double)t->sum.rows, taid = adaptive ? t->taid.t : (double)NAN;

@@ -13,6 +13,7 @@
 #include "student/head.h"
 #include "student/loss.h"
 #include "student/optimiser.h"
+#include "student/ranks.h"
 #include "student/schedule.h"
 
 typedef struct rt_trainer_options {
@@ -30,6 +31,8 @@ typedef struct rt_trainer_options {
     } kept;
     rt_feature_options features; /* need a teacher model */
     uint64_t seed;               /* of the projections' start */
+    bool teacher_always;         /* some batches bring an objective of their own that needs the teacher */
+    const rt_ranks *ranks;       /* borrowed; NULL: one process */
 } rt_trainer_options;
 
 typedef struct rt_trainer {
@@ -53,6 +56,11 @@ typedef struct rt_trainer {
     size_t n_ranges;
     rt_pool *pool;
     rt_arena arena;
+    size_t *parts;   /* [ranks + 1] whose values are whose to update; NULL: one process */
+    bool last_batch; /* set by the caller: the next batch is the last of the step, its gradients may go out */
+    bool sent;       /* of the step under way: the layers' gradients are on their way */
+    rt_status reduce_status; /* of the hooks, which cannot fail */
+    rt_error reduce_err;
     struct { /* of the step under way */
         double loss, kl_forward, kl_reverse, nll, features, taid;
         size_t rows, labelled;
@@ -82,6 +90,8 @@ size_t rt_trainer_bytes_of(const rt_model *student, const rt_model *teacher, siz
                            const rt_trainer_options *options);
 /* After values were written: makes the bf16 copy. */
 void rt_trainer_sync(rt_trainer *trainer);
+/* The elements [*begin, *end) of the parameters that this process updates and whose moments it holds. */
+void rt_trainer_part(const rt_trainer *trainer, size_t *begin, size_t *end);
 /* Adds one micro-batch's gradient.  rows->scales are the tokens' weights in the whole step's loss. */
 rt_status rt_trainer_accumulate(rt_trainer *trainer, const rt_batch *batch, const rt_head_rows *rows,
                                 rt_error *err);

@@ -43,6 +43,31 @@ a_folder_with_a_config_alone_is_enough() {
     expect_text "extrapolated" "$out"
 }
 
+a_network_between_nodes_costs_time() {
+    write_recipe
+    expect_status 0 retort plan r.yaml student.n_layers=10 --machine H100 --nodes 4 --json
+    alone=$(figure step_s)
+    # a ring over four: 2 x 3/4 of 63.7 M gradients of 4 bytes at 1 GB/s, then 3/4 of the parameters
+    expect_status 0 retort plan r.yaml student.n_layers=10 --machine H100 --nodes 4 --network 1 --latency 0 --json
+    near bytes_sent 573e6 0.01
+    near reduce_s 0.382 0.01
+    near gather_s 0.191 0.01
+    awk -v a="$alone" -v s="$(figure step_s)" -v w="$(figure waiting_s)" 'BEGIN { d = s - a - w; exit d > 1e-6 || d < -1e-6 || w < 0.19 }'
+    expect_status 0 retort plan r.yaml student.n_layers=10 --machine H100 --nodes 4 --network 400
+    expect_text "of 4 times one" "$out"
+}
+
+answers_cost_what_the_price_table_says() {
+    write_recipe
+    printf 'currency: usd\nmodels:\n  big: {input: 1, output: 4}\n' >prices.yaml
+    expect_status 0 retort plan r.yaml --machine A100 --prompts 1K --prompt-tokens 100 --answer-tokens 1000 --prices prices.yaml --api-model big --json
+    expect_equal 4.1 "$(jq .api.usd <<<"$out")"
+    expect_status 1 retort plan r.yaml --machine A100 --prices prices.yaml --api-model bug
+    expect_text "big" "$err"
+    expect_status 2 retort plan r.yaml --machine A100 --prices prices.yaml
+    expect_text "belong together" "$err"
+}
+
 a_machine_may_be_described_in_a_file() {
     write_recipe
     printf '{"name": "shed", "bf16_flops": 1e12, "utilisation": 0.5, "memory_bytes": 1e9, "usd_per_hour": 3}' >m.json
@@ -94,5 +119,6 @@ this_machine_is_measured_once() {
     expect_text "as measured" "$out"
 }
 
-run_tests deepseek_v3_costs_what_was_published a_folder_with_a_config_alone_is_enough a_machine_may_be_described_in_a_file a_streamed_teacher_is_planned_from_the_disks_rate \
+run_tests deepseek_v3_costs_what_was_published a_folder_with_a_config_alone_is_enough a_network_between_nodes_costs_time answers_cost_what_the_price_table_says \
+    a_machine_may_be_described_in_a_file a_streamed_teacher_is_planned_from_the_disks_rate \
     what_cannot_be_planned_is_said this_machine_is_measured_once
