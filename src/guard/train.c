@@ -31,7 +31,7 @@ static const prior priors[] = {
     {"elicit.trace", 0.15F, 1},     {"elicit.grade", 0.15F, 1},      {"elicit.evolve", 0.15F, 1},
     {"elicit.wrapper", 0.1F, 1},    {"elicit.agent", 0.15F, 1},      {"elicit.any", 0.1F, 1},
     {"elicit.any_types", 0.25F, 1}, {"elicit.count", 0.05F, 1},      {"params.top_logprobs", 0.1F, 1},
-    {"params.exposure", 0.2F, 1},   {"params.bias_ids", 0.6F, 1},    {"params.samples", 0.05F, 1},
+    {"params.exposure", 0.2F, 1},   {"params.bias_ids", 1.2F, 1},    {"params.samples", 0.05F, 1},
     {"params.cold", 0, -1},         {"volume.ratio", 0, 1},          {"volume.out", 0, 1},
 };
 enum { N_PRIORS = sizeof priors / sizeof *priors };

@@ -15,10 +15,9 @@ make_accounts() {
     operator=$(retort key create --admin support --db accounts.db --json | jq -r .secret)
 }
 
-# usage: ask NUMBER [JSON MEMBERS]: the status of a chat request with the NUMBER-th prompt
+# usage: ask NUMBER [JSON MEMBERS]: the status of an honest chat request
 ask() {
-    local prompt
-    prompt=$(sed -n "$1p" "$source_dir/data/prompts.jsonl" | jq -r .prompt)
+    local prompt="Where is my parcel number $1? It should have come on Monday."
     curl -sS -o answer.json -w '%{http_code}' -H "Authorization: Bearer $key" -H 'Content-Type: application/json' \
         -d "$(jq -nc --arg p "$prompt" --argjson more "${2:-{\}}" \
             '{messages: [{role: "user", content: $p}], max_tokens: 2} + $more')" "$url/chat/completions"
@@ -47,7 +46,7 @@ logprobs: {p: 0.999, top: 0}
 reasoning: {p: 0}
 challenge: {p: ${1:-0}}
 suspend: {p: 0}
-ladder: {requests_min: 6, accuse_by: p}
+ladder: {requests_min: 26, accuse_by: p}
 END
 }
 
@@ -59,7 +58,7 @@ rungs_change_what_is_answered_and_a_persons_word_holds() {
     expect_equal 403 "$(ask 1 '{"logprobs": true, "logit_bias": {"5": 1}}')"
     expect_text 'not given together' "$(cat answer.json)"
     local i
-    for i in $(seq 2 14); do expect_equal 200 "$(ask "$i")"; done
+    for i in $(seq 2 27); do expect_equal 200 "$(ask "$i")"; done
     await_rung logprobs
     expect_equal 403 "$(ask 1 '{"logprobs": true}')"
     expect_text 'feature_not_allowed' "$(cat answer.json)"
@@ -70,7 +69,7 @@ rungs_change_what_is_answered_and_a_persons_word_holds() {
     expect_text 'logprobs after' "$(retort audit show --db accounts.db)"
     curl -sS -o back.json -X POST -H "Authorization: Bearer $operator" -H 'Content-Type: application/json' -d '{"note": "an honest customer"}' \
         "$admin/v1/accounts/$account/reinstate"
-    for i in $(seq 15 40); do expect_equal 200 "$(ask "$i")"; done
+    for i in $(seq 28 45); do expect_equal 200 "$(ask "$i")"; done
     for _ in $(seq 50); do
         [ "$(admin guard | jq '.data | length')" = 0 ] && break
         sleep 0.1
@@ -111,10 +110,10 @@ a_replay_of_the_recorded_rows_gives_the_live_scores() {
     write_policy
     start_small_server --policy policy.yaml --guard-log rows.jsonl
     local i
-    for i in $(seq 1 20); do expect_equal 200 "$(ask "$i")"; done
+    for i in $(seq 1 30); do expect_equal 200 "$(ask "$i")"; done
     await_rung logprobs
     for _ in $(seq 100); do
-        [ "$(admin guard | jq -r .judged)" -ge 20 ] && break
+        [ "$(admin guard | jq -r .judged)" -ge 30 ] && break
         sleep 0.1
     done
     admin guard | jq -c '.data[0] | {account, requests, score, p, reasons}' >live.json
