@@ -37,12 +37,12 @@ await_rung() {
     return 1
 }
 
-# Any account soon has these p-values: what is tested is what follows from them.
+# Any account has these p-values: what is tested is what follows from them.
 write_policy() {
     cat >policy.yaml <<END
-observe: {p: 0.999}
-slow: {p: 0.999}
-logprobs: {p: 0.999, top: 0}
+observe: {p: 1}
+slow: {p: 1}
+logprobs: {p: 1, top: 0}
 reasoning: {p: 0}
 challenge: {p: ${1:-0}}
 suspend: {p: 0}
@@ -81,7 +81,7 @@ rungs_change_what_is_answered_and_a_persons_word_holds() {
 
 a_challenged_account_is_answered_again_once_it_has_spoken() {
     make_accounts
-    write_policy 0.999
+    write_policy 1
     start_small_server --policy policy.yaml --guard-state guard.state
     local i
     for i in $(seq 1 30); do
