@@ -302,8 +302,12 @@ static rt_status read_part(const char *path, rt_trainer *t, uint64_t step, const
                            size_t *next, rt_error *err)
 {
     rt_weights *file;
-    if (rt_weights_open(&file, path, err) != RT_OK)
-        return err->status;
+    const rt_status opened = rt_weights_open(&file, path, err);
+    if (opened == RT_NOT_FOUND) /* which would read as: there is no checkpoint */
+        return rt_error_set(err, RT_CORRUPT,
+                            "%.300s, a part of the checkpoint, is missing; --restart begins anew", path);
+    if (opened != RT_OK)
+        return opened;
     const rt_weight *head = rt_weights_find(file, "part"), *owner = rt_weights_find(file, "identity");
     int64_t words[PART_WORDS];
     rt_status status = RT_OK;

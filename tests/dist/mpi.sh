@@ -6,7 +6,7 @@
 
 teacher=$source_dir/data/teacher-small.gguf
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 OMPI_MCA_btl_vader_single_copy_mechanism=none
-export OMPI_MCA_odls_base_sigkill_timeout=60 OMPI_MCA_mpi_yield_when_idle=1
+export OMPI_MCA_mpi_yield_when_idle=1
 export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
 
 make_world() {
@@ -64,9 +64,9 @@ stop_after() {
     local dir=$1 lines=$2
     shift 2
     if [ "$n" -eq 1 ]; then
-        "$build_dir/retort" distill recipe.yaml --quiet --run "$dir" "$@" &
+        "$build_dir/retort" distill recipe.yaml --quiet --run "$dir" train.checkpoint_minutes=0.0001 "$@" &
     else
-        mpirun -np "$n" "$build_dir/retort" distill recipe.yaml --quiet --run "$dir" "$@" 2>/dev/null &
+        mpirun --mca odls_base_sigkill_timeout 5 -np "$n" "$build_dir/retort" distill recipe.yaml --quiet --run "$dir" train.checkpoint_minutes=0.0001 "$@" 2>/dev/null &
     fi
     pid=$!
     for _ in $(seq 2000); do
