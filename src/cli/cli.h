@@ -81,7 +81,7 @@ void cli_visit_commands(cli_visit visit, void *context);
 typedef struct cli_name {
     bool is_option, is_optional; /* optional: "[NAME]" */
     char word[48];               /* "--context", "MODEL" */
-    char value[80];              /* "N", "f32|bf16"; empty for a flag */
+    char value[160];             /* "N", "f32|bf16"; empty for a flag */
 } cli_name;
 cli_name cli_name_of(const cli_option *option);
 bool cli_name_has_choices(const cli_name *name);

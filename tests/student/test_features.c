@@ -61,7 +61,7 @@ static rt_status world_open(world *w, const rt_trainer_options *base, const char
     for (size_t s = 0; s < SEQUENCES; s++)
         w->segments[s] = (rt_segment){.begin = s * LENGTH, .count = LENGTH};
     w->batch = (rt_batch){w->ids, TOKENS, w->segments, SEQUENCES};
-    w->rows = (rt_head_rows){w->positions, w->labels, w->scales, TOKENS, NULL};
+    w->rows = (rt_head_rows){.rows = w->positions, .labels = w->labels, .scales = w->scales, .n = TOKENS};
     return RT_OK;
 }
 
