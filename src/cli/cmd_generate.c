@@ -353,7 +353,7 @@ int cmd_generate(int argc, char **argv)
          "a second key, derived for this account, for a share of the tokens"},
         {CLI_COUNT, "--slots N", &s.slots, "answers side by side (default 16)"},
         {CLI_STRING, "--draft MODEL", &s.draft,
-         "a small model that runs ahead: same answers' distribution, sooner; one prompt after another"},
+         "a small model that runs ahead: the same answers sooner; one prompt after another"},
         {CLI_COUNT, "--draft-max N", &s.draft_max,
          "tokens that it runs ahead at most (default 4, 16 at most)"},
         {CLI_COUNT, "--context N", &s.context, "tokens of prompt and answer (default: the model's)"},

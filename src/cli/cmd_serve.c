@@ -431,9 +431,9 @@ int cmd_serve(int argc, char **argv)
         {CLI_ABOUT, NULL, NULL,
          "Serves models to OpenAI-compatible clients: chat/completions, completions (with echo scoring),\n"
          "models, tokenize, detokenize, health, ready, metrics; streams as server-sent events. SIGTERM lets\n"
-         "running answers finish, SIGHUP reads the settings again and opens the log again. Where there are "
-         "accounts (retort account\n"
-         "create) every request needs a key; without any only this machine is served.\n\n"
+         "running answers finish, SIGHUP reads the settings again and opens the log again. Where there are\n"
+         "accounts (retort account create) every request needs a key; without any only this machine is "
+         "served.\n\n"
          "Examples:\n  retort serve smollm2-135m-instruct\n"
          "  retort serve teacher.gguf student/ --port 9000 --alias gpt-4o-mini=student --log access.jsonl"},
         {CLI_REST, "[MODEL...]", &set.models, "GGUF files, folders, or models that were pulled"},
@@ -468,7 +468,7 @@ int cmd_serve(int argc, char **argv)
         {CLI_COUNT, "--admin-port N", &set.admin_port,
          "0 takes a free one (default 8081, or a free one when that is taken)"},
         {CLI_LIST, "--upstream URL", &set.live.upstreams,
-         "a gateway to this server, no models (several times); + key-env= key-file= weight= models= health="},
+         "a gateway to it, no models (several times); + key-env= key-file= weight= models= health="},
         {CLI_STRING, "--upstream-key-env NAME", (void *)&set.live.upstream_key_env,
          "the environment's variable with the upstreams' key"},
         {CLI_COUNT, "--health-interval SECONDS", &set.live.health_interval,
@@ -497,8 +497,7 @@ int cmd_serve(int argc, char **argv)
         {CLI_REAL, "--twins-share X", &set.twins_share,
          "of the requests of --suspect accounts that are drawn twice (default 0.02)"},
         {CLI_STRING, "--watermark-own all|guard|nobody", &set.mark_own,
-         "accounts with a key of their own beside the common one; guard: from its rung watermark on (default "
-         "all)"},
+         "accounts with a key of their own; guard: from its rung watermark on (default all)"},
         {CLI_STRING, "--precision " CLI_PRECISIONS, &set.precision, "of the computation (default int8)"},
         {CLI_COUNT, "--threads N", &set.threads, "default: one a processor"},
         {CLI_END, NULL, NULL, NULL},

@@ -183,7 +183,7 @@ static void requests_in_one_piece_are_answered_in_their_order(void **state)
     AWAIT(heard_of(p, &heard, "number39") == 1);
     const char *at = heard.data;
     for (int i = 0; i < 40; i++) {
-        char wanted[16];
+        char wanted[24];
         (void)snprintf(wanted, sizeof wanted, "number%02d", i);
         at = strstr(at, wanted);
         assert_non_null(at);
