@@ -13,26 +13,8 @@
 #include "report/html.h"
 #include "report/page.h"
 #include "report/svg.h"
+#include "report/table.h"
 #include "retort/version.h"
-
-static const char *text_of(const json_t *o, const char *key)
-{
-    const char *text = json_string_value(json_object_get(o, key));
-    return text ? text : "";
-}
-
-static double number_of(const json_t *o, const char *key)
-{
-    const json_t *value = json_object_get(o, key);
-    return json_is_number(value) ? json_number_value(value) : (double)NAN;
-}
-
-static void cell(rt_text *out, const char *text)
-{
-    rt_text_puts(out, "<td style=\"text-align:left\">");
-    rt_html_puts(out, text);
-    rt_text_puts(out, "</td>");
-}
 
 static void cell_number(rt_text *out, double value, const char *format)
 {
@@ -41,19 +23,9 @@ static void cell_number(rt_text *out, double value, const char *format)
         rt_text_printf(out, format, value); /* formats are ours */
         rt_text_puts(out, "</td>");
     } else {
-        cell(out, "\xE2\x80\x93");
+        rt_table_cell(out, "\xE2\x80\x93");
     }
 }
-
-static void table_open(rt_text *out, const char *const *heads, size_t n)
-{
-    rt_text_puts(out, "<table class=\"results\"><thead><tr>");
-    for (size_t i = 0; i < n; i++)
-        rt_text_printf(out, "<th style=\"text-align:left\">%s</th>", heads[i]);
-    rt_text_puts(out, "</tr></thead><tbody>\n");
-}
-
-static void table_close(rt_text *out) { rt_text_puts(out, "</tbody></table>\n"); }
 
 static void alarm(rt_text *out, const char *sentence)
 {
@@ -70,12 +42,13 @@ static void section_verdict(rt_text *out, const json_t *record, bool intact)
     if (!intact)
         alarm(out, "The plan was altered after it was hashed: what follows was not fixed before looking.");
     (void)snprintf(line, sizeof line, "The words for it: %.60s. Combined p %.40s over %d tests, by %.120s.",
-                   text_of(v, "words"), text_of(v, "p"),
-                   (int)json_integer_value(json_object_get(v, "tests_combined")), text_of(v, "combined_by"));
+                   rt_field_text(v, "words"), rt_field_text(v, "p"),
+                   (int)json_integer_value(json_object_get(v, "tests_combined")),
+                   rt_field_text(v, "combined_by"));
     rt_page_paragraph(out, "lead", line);
-    if (text_of(v, "missing_for_more")[0]) {
+    if (rt_field_text(v, "missing_for_more")[0]) {
         (void)snprintf(line, sizeof line, "For stronger words this is missing: %.300s.",
-                       text_of(v, "missing_for_more"));
+                       rt_field_text(v, "missing_for_more"));
         rt_page_paragraph(out, "", line);
     }
     size_t i;
@@ -89,7 +62,7 @@ static void section_verdict(rt_text *out, const json_t *record, bool intact)
     rt_page_paragraph(out, "",
                       "p is how often an innocent model would show at least this much. It is not the chance "
                       "that the suspect is innocent, and no figure here tells intent.");
-    const double lr = number_of(v, "log10_likelihood_ratio_at_most");
+    const double lr = rt_field_number(v, "log10_likelihood_ratio_at_most");
     if (isfinite(lr)) {
         (void)snprintf(line, sizeof line,
                        "As a likelihood ratio this p is worth at most 10 to the power %.1f, whatever the "
@@ -106,7 +79,7 @@ static void row_text(rt_text *out, const char *name, const char *value)
         return;
     const bool one_word = strlen(value) > 48 && !strchr(value, ' '); /* a hash, a path */
     rt_text_puts(out, "<tr>");
-    cell(out, name);
+    rt_table_cell(out, name);
     rt_text_puts(out, one_word ? "<td style=\"text-align:left;overflow-wrap:anywhere\">"
                                : "<td style=\"text-align:left\">");
     rt_html_puts(out, value);
@@ -129,7 +102,7 @@ static void section_plan(rt_text *out, const json_t *record)
     const json_t *plan = json_object_get(record, "plan"), *key = json_object_get(record, "key"), *value;
     const char *name;
     rt_page_section_open(out, "plan", "The plan, written before looking");
-    table_open(out, heads, 2);
+    rt_table_open(out, heads, 2);
     json_object_foreach((json_t *)(uintptr_t)plan, name, value)
     {
         char number[48];
@@ -152,8 +125,8 @@ static void section_plan(rt_text *out, const json_t *record)
             rt_text_deinit(&list);
         }
     }
-    row_text(out, "key's commitment", text_of(key, "commitment"));
-    table_close(out);
+    row_text(out, "key's commitment", rt_field_text(key, "commitment"));
+    rt_table_close(out);
     rt_page_section_close(out);
 }
 
@@ -165,7 +138,7 @@ static void figure_p(rt_text *out, const json_t *results)
     const json_t *r;
     json_array_foreach(results, i, r)
     {
-        const double p = number_of(r, "log10_p");
+        const double p = rt_field_number(r, "log10_p");
         if (isfinite(p)) {
             least = fmin(least, p);
             n++;
@@ -182,12 +155,12 @@ static void figure_p(rt_text *out, const json_t *results)
     double y = svg.top + 14;
     json_array_foreach(results, i, r)
     {
-        const double p = number_of(r, "log10_p");
+        const double p = rt_field_number(r, "log10_p");
         if (!isfinite(p))
             continue;
         const double from = rt_scale_at(&svg.x, 0), to = rt_scale_at(&svg.x, -p);
-        rt_svg_text(&svg, svg.left - 8, y + 4, RT_ANCHOR_END, "tick", text_of(r, "test"));
-        rt_svg_rect(&svg, "fill s-student", from, y - 7, fmax(to - from, 1), 14, text_of(r, "p"));
+        rt_svg_text(&svg, svg.left - 8, y + 4, RT_ANCHOR_END, "tick", rt_field_text(r, "test"));
+        rt_svg_rect(&svg, "fill s-student", from, y - 7, fmax(to - from, 1), 14, rt_field_text(r, "p"));
         y += 26;
     }
     rt_svg_close(&svg);
@@ -200,24 +173,26 @@ static void figure_p(rt_text *out, const json_t *results)
 static void power_line(rt_text *out, const json_t *r)
 {
     char line[512];
-    const double dose = number_of(r, "least_dose_at_1e-5"), ratio = number_of(r, "likelihood_ratio"),
-                 share = number_of(r, "share_of_dose_at_1e-5"), rise = number_of(r, "least_rise_at_1e-5");
+    const double dose = rt_field_number(r, "least_dose_at_1e-5"),
+                 ratio = rt_field_number(r, "likelihood_ratio"),
+                 share = rt_field_number(r, "share_of_dose_at_1e-5"),
+                 rise = rt_field_number(r, "least_rise_at_1e-5");
     line[0] = '\0';
     if (isfinite(dose))
         (void)snprintf(
             line, sizeof line,
             "%.40s: of students with %.3g%% marked text, four of five were found at p = 1e-5; less may be "
             "missed.",
-            text_of(r, "test"), 100 * dose);
+            rt_field_text(r, "test"), 100 * dose);
     else if (isfinite(share))
         (void)snprintf(line, sizeof line, "%.40s: about %.3g%% of this dose would still have shown p = 1e-5.",
-                       text_of(r, "test"), 100 * share);
+                       rt_field_text(r, "test"), 100 * share);
     else if (isfinite(rise))
         (void)snprintf(
             line, sizeof line,
             "%.40s: a mean score %.4g above chance would have shown p = 1e-5; less than that cannot be "
             "told from nothing.",
-            text_of(r, "test"), rise);
+            rt_field_text(r, "test"), rise);
     if (line[0])
         rt_page_paragraph(out, "", line);
     if (isfinite(ratio)) {
@@ -225,7 +200,7 @@ static void power_line(rt_text *out, const json_t *r)
             line, sizeof line,
             "%.40s: such a figure is %.3g times more expected if the suspect is one of the students than if "
             "it is one of the controls; the numbers of models allow no larger or smaller ratio than theirs.",
-            text_of(r, "test"), ratio);
+            rt_field_text(r, "test"), ratio);
         rt_page_paragraph(out, "", line);
     }
 }
@@ -238,31 +213,32 @@ static void section_results(rt_text *out, const json_t *record)
     size_t i;
     rt_page_section_open(out, "tests", "Every test");
     figure_p(out, results);
-    table_open(out, heads, 7);
+    rt_table_open(out, heads, 7);
     json_array_foreach(results, i, r)
     {
         rt_text_puts(out, "<tr>");
-        cell(out, text_of(r, "test"));
-        cell_number(out, number_of(r, "n"), "%.0f");
-        cell_number(out, number_of(r, "statistic"), "%.4g");
-        cell_number(out, number_of(r, "z"), "%.2f");
-        cell(out, text_of(r, "p")[0]            ? text_of(r, "p")
-                  : isfinite(number_of(r, "z")) ? "not calibrated here"
-                                                : "a figure, no p");
-        cell(out, text_of(r, "null"));
+        rt_table_cell(out, rt_field_text(r, "test"));
+        cell_number(out, rt_field_number(r, "n"), "%.0f");
+        cell_number(out, rt_field_number(r, "statistic"), "%.4g");
+        cell_number(out, rt_field_number(r, "z"), "%.2f");
+        rt_table_cell(out, rt_field_text(r, "p")[0]            ? rt_field_text(r, "p")
+                           : isfinite(rt_field_number(r, "z")) ? "not calibrated here"
+                                                               : "a figure, no p");
+        rt_table_cell(out, rt_field_text(r, "null"));
         rt_text says = {0};
-        rt_text_printf(&says, "Assumes that %.300s. Cannot say: %.300s.", text_of(r, "assumes"),
-                       text_of(r, "cannot_say"));
-        cell(out, says.data ? says.data : "");
+        rt_text_printf(&says, "Assumes that %.300s. Cannot say: %.300s.", rt_field_text(r, "assumes"),
+                       rt_field_text(r, "cannot_say"));
+        rt_table_cell(out, says.data ? says.data : "");
         rt_text_deinit(&says);
         rt_text_puts(out, "</tr>\n");
     }
-    table_close(out);
+    rt_table_close(out);
     json_array_foreach(results, i, r)
     {
         char line[512];
-        if (text_of(r, "note")[0]) {
-            (void)snprintf(line, sizeof line, "%.40s: %.400s.", text_of(r, "test"), text_of(r, "note"));
+        if (rt_field_text(r, "note")[0]) {
+            (void)snprintf(line, sizeof line, "%.40s: %.400s.", rt_field_text(r, "test"),
+                           rt_field_text(r, "note"));
             rt_page_paragraph(out, "", line);
         }
         power_line(out, r);
@@ -278,17 +254,17 @@ static void section_accounts(rt_text *out, const json_t *record)
     size_t i;
     if (json_array_size(accounts) > 0) {
         rt_page_section_open(out, "accounts", "Whose answers");
-        table_open(out, heads, 4);
+        rt_table_open(out, heads, 4);
         json_array_foreach(accounts, i, r)
         {
             rt_text_puts(out, "<tr>");
-            cell(out, text_of(r, "account"));
-            cell(out, text_of(r, "test"));
-            cell_number(out, number_of(r, "z"), "%.2f");
-            cell_number(out, number_of(r, "log10_p_corrected"), "%.2f");
+            rt_table_cell(out, rt_field_text(r, "account"));
+            rt_table_cell(out, rt_field_text(r, "test"));
+            cell_number(out, rt_field_number(r, "z"), "%.2f");
+            cell_number(out, rt_field_number(r, "log10_p_corrected"), "%.2f");
             rt_text_puts(out, "</tr>\n");
         }
-        table_close(out);
+        rt_table_close(out);
         rt_page_section_close(out);
     }
     if (json_array_size(identity) > 0) {
@@ -299,21 +275,21 @@ static void section_accounts(rt_text *out, const json_t *record)
         rt_page_paragraph(out, "",
                           "Models have no knowledge of themselves, and web text is full of such sentences: "
                           "this lifts no verdict.");
-        table_open(out, names, 8);
+        rt_table_open(out, names, 8);
         json_array_foreach(identity, i, r)
         {
             rt_text_puts(out, "<tr>");
-            cell(out, text_of(r, "name"));
-            cell_number(out, number_of(r, "k"), "%.0f");
-            cell_number(out, number_of(r, "n"), "%.0f");
-            cell_number(out, number_of(r, "lo"), "%.4f");
-            cell_number(out, number_of(r, "hi"), "%.4f");
-            cell_number(out, number_of(r, "prompts_claiming"), "%.0f");
-            cell_number(out, number_of(r, "prompts"), "%.0f");
-            cell_number(out, number_of(json_object_get(r, "controls"), "log10_p"), "%.2f");
+            rt_table_cell(out, rt_field_text(r, "name"));
+            cell_number(out, rt_field_number(r, "k"), "%.0f");
+            cell_number(out, rt_field_number(r, "n"), "%.0f");
+            cell_number(out, rt_field_number(r, "lo"), "%.4f");
+            cell_number(out, rt_field_number(r, "hi"), "%.4f");
+            cell_number(out, rt_field_number(r, "prompts_claiming"), "%.0f");
+            cell_number(out, rt_field_number(r, "prompts"), "%.0f");
+            cell_number(out, rt_field_number(json_object_get(r, "controls"), "log10_p"), "%.2f");
             rt_text_puts(out, "</tr>\n");
         }
-        table_close(out);
+        rt_table_close(out);
         rt_page_section_close(out);
     }
 }
@@ -348,9 +324,9 @@ static void section_asked(rt_text *out, const json_t *record)
     if (!json_is_object(e) && !json_is_object(answers))
         return;
     rt_page_section_open(out, "asked", json_is_object(e) ? "What was asked of the server" : "The answers");
-    table_open(out, heads, 2);
-    row_text(out, "address", text_of(e, "url"));
-    row_text(out, "model asked for", text_of(e, "model"));
+    rt_table_open(out, heads, 2);
+    row_text(out, "address", rt_field_text(e, "url"));
+    row_text(out, "model asked for", rt_field_text(e, "model"));
     row_counts(out, "models that answered", json_object_get(e, "models"));
     row_counts(out, "fingerprints", json_object_get(e, "fingerprints"));
     row_count(out, "answers kept", e, "rows");
@@ -361,7 +337,7 @@ static void section_asked(rt_text *out, const json_t *record)
     row_count(out, "answers looked at", answers, "asked");
     row_count(out, "refusals, left out", answers, "refusals");
     row_count(out, "copies of logged answers, left out", answers, "copies");
-    table_close(out);
+    rt_table_close(out);
     rt_page_section_close(out);
 }
 
@@ -383,7 +359,7 @@ static void figure_qq(rt_text *out, const char *test, const char *kind, const js
     (void)snprintf(
         caption, sizeof caption,
         "On the diagonal they are honest. Kolmogorov-Smirnov p %.3g over %.0f cases; %.2f%% below 0.01.",
-        number_of(o, "ks_p"), number_of(o, "n"), 100 * number_of(o, "below_0.01"));
+        rt_field_number(o, "ks_p"), rt_field_number(o, "n"), 100 * rt_field_number(o, "below_0.01"));
     const rt_ticks ticks = rt_ticks_cover(0, 1, 5);
     rt_svg svg;
     rt_page_figure_open(out, title);
@@ -412,18 +388,18 @@ static void table_doses(rt_text *out, const json_t *tests)
         json_array_foreach(json_object_get(json_object_get(test, "power"), "doses"), i, dose)
         {
             if (!open)
-                table_open(out, heads, 4);
+                rt_table_open(out, heads, 4);
             open = true;
             rt_text_puts(out, "<tr>");
-            cell(out, name);
-            cell_number(out, number_of(dose, "dose"), "%.3g");
-            cell_number(out, number_of(dose, "students"), "%.0f");
-            cell_number(out, number_of(dose, "reached"), "%.0f");
+            rt_table_cell(out, name);
+            cell_number(out, rt_field_number(dose, "dose"), "%.3g");
+            cell_number(out, rt_field_number(dose, "students"), "%.0f");
+            cell_number(out, rt_field_number(dose, "reached"), "%.0f");
             rt_text_puts(out, "</tr>\n");
         }
     }
     if (open)
-        table_close(out);
+        rt_table_close(out);
 }
 
 static void section_calibration(rt_text *out, const json_t *record)
@@ -433,22 +409,22 @@ static void section_calibration(rt_text *out, const json_t *record)
     const json_t *results = json_object_get(record, "results"), *tests, *r;
     size_t i;
     rt_page_section_open(out, "calibration", "Are the p-values honest here?");
-    table_open(out, heads, 6);
+    rt_table_open(out, heads, 6);
     json_array_foreach(results, i, r)
     {
         const json_t *check = json_object_get(r, "key_check");
         if (!check)
             continue;
         rt_text_puts(out, "<tr>");
-        cell(out, text_of(r, "test"));
-        cell_number(out, number_of(check, "keys"), "%.0f");
-        cell_number(out, number_of(check, "mean"), "%.2f");
-        cell_number(out, number_of(check, "sd"), "%.2f");
-        cell_number(out, number_of(check, "p"), "%.3g");
-        cell(out, json_is_true(json_object_get(check, "calibrated")) ? "yes" : "no");
+        rt_table_cell(out, rt_field_text(r, "test"));
+        cell_number(out, rt_field_number(check, "keys"), "%.0f");
+        cell_number(out, rt_field_number(check, "mean"), "%.2f");
+        cell_number(out, rt_field_number(check, "sd"), "%.2f");
+        cell_number(out, rt_field_number(check, "p"), "%.3g");
+        rt_table_cell(out, json_is_true(json_object_get(check, "calibrated")) ? "yes" : "no");
         rt_text_puts(out, "</tr>\n");
     }
-    table_close(out);
+    rt_table_close(out);
     tests = json_object_get(json_object_get(record, "calibration"), "tests");
     if (!tests)
         rt_page_missing(
@@ -475,16 +451,16 @@ static void section_alternatives(rt_text *out, const json_t *record)
             out, "Nothing was found that needs explaining; that nothing was found says little, see the "
                  "power of each test.");
     else {
-        table_open(out, heads, 3);
+        rt_table_open(out, heads, 3);
         json_array_foreach(list, i, r)
         {
             rt_text_puts(out, "<tr>");
-            cell(out, text_of(r, "explanation"));
-            cell(out, text_of(r, "tested_how"));
-            cell(out, text_of(r, "here"));
+            rt_table_cell(out, rt_field_text(r, "explanation"));
+            rt_table_cell(out, rt_field_text(r, "tested_how"));
+            rt_table_cell(out, rt_field_text(r, "here"));
             rt_text_puts(out, "</tr>\n");
         }
-        table_close(out);
+        rt_table_close(out);
     }
     rt_page_paragraph(
         out, "",
@@ -497,10 +473,10 @@ void rt_report_evidence(rt_text *out, const json_t *record, bool plan_intact)
 {
     const json_t *plan = json_object_get(record, "plan"), *v = json_object_get(record, "verdict");
     char deck[400], foot[160];
-    (void)snprintf(deck, sizeof deck, "Claim: %.200s. Outcome: %.60s.", text_of(plan, "claim"),
-                   text_of(v, "words"));
-    rt_page_open(out, text_of(plan, "suspect")[0] ? text_of(plan, "suspect") : "Recorded answers", "Evidence",
-                 deck);
+    (void)snprintf(deck, sizeof deck, "Claim: %.200s. Outcome: %.60s.", rt_field_text(plan, "claim"),
+                   rt_field_text(v, "words"));
+    rt_page_open(out, rt_field_text(plan, "suspect")[0] ? rt_field_text(plan, "suspect") : "Recorded answers",
+                 "Evidence", deck);
     section_verdict(out, record, plan_intact);
     section_plan(out, record);
     section_results(out, record);
@@ -509,6 +485,6 @@ void rt_report_evidence(rt_text *out, const json_t *record, bool plan_intact)
     section_calibration(out, record);
     section_alternatives(out, record);
     (void)snprintf(foot, sizeof foot, "Made by retort %s in %.0f s.", RT_VERSION,
-                   number_of(record, "wall_s"));
+                   rt_field_number(record, "wall_s"));
     rt_page_close(out, foot);
 }

@@ -13,28 +13,12 @@
 #include "report/html.h"
 #include "report/page.h"
 #include "report/svg.h"
+#include "report/table.h"
 #include "retort/version.h"
 
 enum { GRAPH_MEMBERS_MAX = 60 };
 
-static const char *text_of(const json_t *o, const char *key)
-{
-    const char *text = json_string_value(json_object_get(o, key));
-    return text ? text : "";
-}
-
-static double number_of(const json_t *o, const char *key)
-{
-    const json_t *value = json_object_get(o, key);
-    return json_is_number(value) ? json_number_value(value) : (double)NAN;
-}
-
-static void cell(rt_text *out, const char *text)
-{
-    rt_text_puts(out, "<td style=\"text-align:left\">");
-    rt_html_puts(out, text[0] ? text : "\xE2\x80\x93");
-    rt_text_puts(out, "</td>");
-}
+static void cell(rt_text *out, const char *text) { rt_table_cell(out, text[0] ? text : "\xE2\x80\x93"); }
 
 static void cell_number(rt_text *out, double value, const char *format)
 {
@@ -54,18 +38,9 @@ static void cell_time(rt_text *out, double seconds)
     cell(out, text);
 }
 
-static void table_open(rt_text *out, const char *const *heads, size_t n)
-{
-    rt_text_puts(out, "<table class=\"results\"><thead><tr>");
-    for (size_t i = 0; i < n; i++)
-        rt_text_printf(out, "<th style=\"text-align:left\">%s</th>", heads[i]);
-    rt_text_puts(out, "</tr></thead><tbody>\n");
-}
-
-static void table_close(rt_text *out) { rt_text_puts(out, "</tbody></table>\n"); }
 #define TABLE(out, ...)                                                                                      \
-    table_open(out, (const char *const[]){__VA_ARGS__},                                                      \
-               sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *))
+    rt_table_open(out, (const char *const[]){__VA_ARGS__},                                                   \
+                  sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *))
 
 static void alarm(rt_text *out, const char *sentence)
 {
@@ -86,7 +61,7 @@ static void section_found(rt_text *out, const json_t *record)
                    "%.0f accounts were judged. %zu findings are listed, those that wait for a person first, "
                    "then those of "
                    "which one decision settles most.",
-                   number_of(record, "accounts"), json_array_size(items));
+                   rt_field_number(record, "accounts"), json_array_size(items));
     rt_page_paragraph(out, "lead", line);
     rt_page_paragraph(
         out, "",
@@ -104,23 +79,23 @@ static void section_found(rt_text *out, const json_t *record)
             size_t k;
             const json_t *row;
             json_array_foreach(json_object_get(item, "accounts"), k, row) requests +=
-                number_of(row, "requests");
-            if (strcmp(text_of(item, "kind"), "cluster") == 0)
-                (void)snprintf(name, sizeof name, "cluster %.0f: %zu accounts", number_of(item, "id"),
+                rt_field_number(row, "requests");
+            if (strcmp(rt_field_text(item, "kind"), "cluster") == 0)
+                (void)snprintf(name, sizeof name, "cluster %.0f: %zu accounts", rt_field_number(item, "id"),
                                json_array_size(json_object_get(item, "accounts")));
             else
-                (void)snprintf(name, sizeof name, "%.80s", text_of(item, "id"));
+                (void)snprintf(name, sizeof name, "%.80s", rt_field_text(item, "id"));
             rt_text_puts(out, "<tr>");
             cell(out, name);
-            cell(out, text_of(item, "why"));
+            cell(out, rt_field_text(item, "why"));
             cell(out, json_is_true(json_object_get(first, "proposed")) ? "suspension proposed"
-                                                                       : text_of(first, "rung"));
+                                                                       : rt_field_text(first, "rung"));
             cell_number(out, requests, "%.0f");
-            cell_number(out, number_of(item, "p"), "%.3g");
-            cell_number(out, number_of(item, "e"), "%.4g");
+            cell_number(out, rt_field_number(item, "p"), "%.3g");
+            cell_number(out, rt_field_number(item, "e"), "%.4g");
             rt_text_puts(out, "</tr>\n");
         }
-        table_close(out);
+        rt_table_close(out);
     }
     rt_page_section_close(out);
 }
@@ -135,8 +110,8 @@ static void figure_course(rt_text *out, const json_t *points)
         return;
     for (size_t i = 0; i < n; i++) {
         const json_t *point = json_array_get(points, i);
-        xs[i] = number_of(point, "requests");
-        ys[i] = fmin(12, fmax(-3, number_of(point, "log_e") / log(10)));
+        xs[i] = rt_field_number(point, "requests");
+        ys[i] = fmin(12, fmax(-3, rt_field_number(point, "log_e") / log(10)));
         most = fmax(most, ys[i]);
     }
     rt_svg svg;
@@ -157,34 +132,35 @@ static void account(rt_text *out, const json_t *a)
     const json_t *row, *history = json_object_get(a, "history");
     size_t i;
     rt_text_puts(out, "<h3 style=\"margin-top:44px\">");
-    rt_html_puts(out, text_of(a, "account"));
+    rt_html_puts(out, rt_field_text(a, "account"));
     rt_text_puts(out, "</h3>\n");
     (void)snprintf(line, sizeof line,
                    "Rung: %.30s%s. %.0f requests over %.0f weeks, p %.3g, e %.4g; first under 1%% after %.0f "
                    "requests. Judged "
                    "among benign %.20s by reference %.20s.",
-                   text_of(a, "rung"),
+                   rt_field_text(a, "rung"),
                    json_is_true(json_object_get(a, "proposed")) ? ", suspension proposed" : "",
-                   number_of(a, "requests"), number_of(a, "weeks"), number_of(a, "p"), number_of(a, "e"),
-                   number_of(a, "flagged_at"), text_of(a, "use_class"), text_of(a, "reference"));
+                   rt_field_number(a, "requests"), rt_field_number(a, "weeks"), rt_field_number(a, "p"),
+                   rt_field_number(a, "e"), rt_field_number(a, "flagged_at"), rt_field_text(a, "use_class"),
+                   rt_field_text(a, "reference"));
     rt_page_paragraph(out, "", line);
     figure_course(out, json_object_get(history, "points"));
     TABLE(out, "signal", "value", "percentile among benign", "part in the score");
     json_array_foreach(json_object_get(a, "signals"), i, row)
     {
-        const double part = number_of(row, "contribution");
+        const double part = rt_field_number(row, "contribution");
         if (!(fabs(part) >= 0.02))
             continue;
         rt_text_puts(out, "<tr>");
-        cell(out, text_of(row, "signal"));
-        cell_number(out, number_of(row, "value"), "%.4g");
-        cell_number(out, number_of(row, "percentile"), "%.0f");
+        cell(out, rt_field_text(row, "signal"));
+        cell_number(out, rt_field_number(row, "value"), "%.4g");
+        cell_number(out, rt_field_number(row, "percentile"), "%.0f");
         cell_number(out, part, "%+.3f");
         rt_text_puts(out, "</tr>\n");
     }
-    table_close(out);
+    rt_table_close(out);
     (void)snprintf(line, sizeof line, "These and the base %.3f sum up to the score %.3f.",
-                   number_of(a, "base"), number_of(a, "score_now"));
+                   rt_field_number(a, "base"), rt_field_number(a, "score_now"));
     rt_page_paragraph(out, "", line);
     const json_t *exemplars = json_object_get(history, "exemplars");
     if (json_array_size(exemplars)) {
@@ -192,13 +168,13 @@ static void account(rt_text *out, const json_t *a)
         json_array_foreach(exemplars, i, row)
         {
             rt_text_puts(out, "<tr>");
-            cell(out, text_of(row, "request"));
-            cell_time(out, number_of(row, "ts"));
-            cell(out, text_of(row, "wants"));
-            cell_number(out, number_of(row, "probability"), "%.2f");
+            cell(out, rt_field_text(row, "request"));
+            cell_time(out, rt_field_number(row, "ts"));
+            cell(out, rt_field_text(row, "wants"));
+            cell_number(out, rt_field_number(row, "probability"), "%.2f");
             rt_text_puts(out, "</tr>\n");
         }
-        table_close(out);
+        rt_table_close(out);
     }
 }
 
@@ -234,12 +210,12 @@ static void figure_links(rt_text *out, const json_t *cluster)
     }
     json_array_foreach(links, i, l)
     {
-        const double a = number_of(l, "a"), b = number_of(l, "b");
+        const double a = rt_field_number(l, "a"), b = rt_field_number(l, "b");
         if (a >= 0 && b >= 0 && a < (double)n && b < (double)n)
             rt_svg_segment(&svg, "grid", x[(size_t)a], y[(size_t)a], x[(size_t)b], y[(size_t)b]);
     }
     for (size_t k = 0; k < n; k++) {
-        const char *name = text_of(json_array_get(members, k), "account");
+        const char *name = rt_field_text(json_array_get(members, k), "account");
         rt_svg_dot(&svg, "fill s-ce", x[k], y[k], 6, name);
         if (n <= 16) {
             const size_t size = strlen(name);
@@ -271,7 +247,7 @@ static void section_clusters(rt_text *out, const json_t *record)
     {
         (void)snprintf(
             line, sizeof line, "Cluster %.0f: %.0f accounts, p %.3g that its members are benign%s.",
-            number_of(c, "cluster"), number_of(c, "size"), number_of(c, "p"),
+            rt_field_number(c, "cluster"), rt_field_number(c, "size"), rt_field_number(c, "p"),
             json_is_true(json_object_get(c, "confirmed")) ? "; confirmed by e-BH among all clusters" : "");
         rt_page_paragraph(out, "lead", line);
         figure_links(out, c);
@@ -279,14 +255,14 @@ static void section_clusters(rt_text *out, const json_t *record)
         json_array_foreach(json_object_get(c, "members"), k, row)
         {
             rt_text_puts(out, "<tr>");
-            cell(out, text_of(row, "account"));
-            cell(out, text_of(row, "rung"));
-            cell_number(out, number_of(row, "requests"), "%.0f");
-            cell_number(out, number_of(row, "p"), "%.3g");
-            cell_number(out, number_of(row, "e"), "%.4g");
+            cell(out, rt_field_text(row, "account"));
+            cell(out, rt_field_text(row, "rung"));
+            cell_number(out, rt_field_number(row, "requests"), "%.0f");
+            cell_number(out, rt_field_number(row, "p"), "%.3g");
+            cell_number(out, rt_field_number(row, "e"), "%.4g");
             rt_text_puts(out, "</tr>\n");
         }
-        table_close(out);
+        rt_table_close(out);
     }
     rt_page_section_close(out);
 }
@@ -317,18 +293,19 @@ static void section_decisions(rt_text *out, const json_t *record)
     json_array_foreach(rows, i, row)
     {
         const json_t *detail = json_object_get(row, "detail");
-        const char *why = text_of(detail, "reason")[0] ? text_of(detail, "reason") : text_of(detail, "note");
+        const char *why = rt_field_text(detail, "reason")[0] ? rt_field_text(detail, "reason")
+                                                             : rt_field_text(detail, "note");
         rt_text_puts(out, "<tr>");
-        cell_time(out, number_of(row, "at"));
-        cell(out, text_of(row, "actor"));
-        cell(out, text_of(row, "action"));
-        cell(out, text_of(row, "subject"));
+        cell_time(out, rt_field_number(row, "at"));
+        cell(out, rt_field_text(row, "actor"));
+        cell(out, rt_field_text(row, "action"));
+        cell(out, rt_field_text(row, "subject"));
         cell(out, why);
         rt_text_puts(out, "<td style=\"text-align:left\" class=\"hash\">");
-        rt_html_text(out, text_of(row, "hash"), strlen(text_of(row, "hash")), 16);
+        rt_html_text(out, rt_field_text(row, "hash"), strlen(rt_field_text(row, "hash")), 16);
         rt_text_puts(out, "</td></tr>\n");
     }
-    table_close(out);
+    rt_table_close(out);
     rt_page_section_close(out);
 }
 
@@ -372,9 +349,9 @@ static void section_trust(rt_text *out, const json_t *record)
     json_array_foreach(json_object_get(calibration, "classes"), i, k)
     {
         if (json_is_true(json_object_get(k, "alarm")))
-            alarm(out, text_of(k, "sentence"));
+            alarm(out, rt_field_text(k, "sentence"));
         else
-            rt_page_paragraph(out, "", text_of(k, "sentence"));
+            rt_page_paragraph(out, "", rt_field_text(k, "sentence"));
         figure_p(out, k);
     }
     TABLE(out, "rung", "taken at", "reads", "use", "best that one account alone reaches in a week");
@@ -382,14 +359,14 @@ static void section_trust(rt_text *out, const json_t *record)
         json_array_foreach(json_object_get(r, "alone"), c, a)
     {
         rt_text_puts(out, "<tr>");
-        cell(out, text_of(r, "rung"));
-        cell_number(out, number_of(r, "p"), "%.4g");
-        cell(out, text_of(r, "reads"));
-        cell(out, text_of(a, "class"));
-        cell_number(out, number_of(a, "best"), "%.3g");
+        cell(out, rt_field_text(r, "rung"));
+        cell_number(out, rt_field_number(r, "p"), "%.4g");
+        cell(out, rt_field_text(r, "reads"));
+        cell(out, rt_field_text(a, "class"));
+        cell_number(out, rt_field_number(a, "best"), "%.3g");
         rt_text_puts(out, "</tr>\n");
     }
-    table_close(out);
+    rt_table_close(out);
     rt_page_section_close(out);
 }
 
@@ -397,7 +374,7 @@ static void section_policy(rt_text *out, const json_t *record)
 {
     rt_page_section_open(out, "policy", "The policy, and how to make this again");
     rt_text_puts(out, "<pre style=\"font:13px/1.5 var(--mono);white-space:pre-wrap\">");
-    rt_html_puts(out, text_of(record, "policy"));
+    rt_html_puts(out, rt_field_text(record, "policy"));
     rt_text_puts(out, "</pre>\n");
     rt_page_paragraph(out, "",
                       "`retort guard replay` over the recorded traffic, with this policy and the key beside "
@@ -411,8 +388,8 @@ static void section_policy(rt_text *out, const json_t *record)
 void rt_report_guard(rt_text *out, const json_t *record)
 {
     char deck[300];
-    (void)snprintf(deck, sizeof deck, "From %.160s, made %.40s.", text_of(record, "source"),
-                   text_of(record, "made"));
+    (void)snprintf(deck, sizeof deck, "From %.160s, made %.40s.", rt_field_text(record, "source"),
+                   rt_field_text(record, "made"));
     rt_page_open(out, "Accounts that collect", "retort guard: the record", deck);
     section_found(out, record);
     section_decisions(out, record);

@@ -11,45 +11,17 @@
 #include "report/html.h"
 #include "report/page.h"
 #include "report/svg.h"
+#include "report/table.h"
 #include "retort/version.h"
 
 enum { POINTS_MAX = 2000, CURVES_MAX = 16, BARS_MAX = 40 };
-
-static const char *text_of(const json_t *o, const char *key)
-{
-    const char *text = json_string_value(json_object_get(o, key));
-    return text ? text : "";
-}
-
-static double number_of(const json_t *o, const char *key)
-{
-    const json_t *value = json_object_get(o, key);
-    return json_is_number(value) ? json_number_value(value) : (double)NAN;
-}
-
-static void cell(rt_text *out, const char *text)
-{
-    rt_text_puts(out, "<td style=\"text-align:left\">");
-    rt_html_puts(out, text);
-    rt_text_puts(out, "</td>");
-}
 
 static void cell_number(rt_text *out, double value, rt_number kind)
 {
     char number[RT_NUMBER_SIZE];
     rt_number_format(number, value, kind);
-    cell(out, number);
+    rt_table_cell(out, number);
 }
-
-static void table_open(rt_text *out, const char *const *heads, size_t n)
-{
-    rt_text_puts(out, "<table class=\"results\"><thead><tr>");
-    for (size_t i = 0; i < n; i++)
-        rt_text_printf(out, "<th style=\"text-align:left\">%s</th>", heads[i]);
-    rt_text_puts(out, "</tr></thead><tbody>\n");
-}
-
-static void table_close(rt_text *out) { rt_text_puts(out, "</tbody></table>\n"); }
 
 /* ---- pictures ---- */
 
@@ -101,16 +73,17 @@ static void figure_lines(rt_text *out, const json_t *curves, const char *title, 
         size_t k;
         json_array_foreach(marks, k, mark)
         {
-            const double mx = number_of(mark, "x"), my = number_of(mark, "y");
+            const double mx = rt_field_number(mark, "x"), my = rt_field_number(mark, "y");
             if (isfinite(mx) && isfinite(my) && mx >= 0 && mx <= x_most)
                 rt_svg_dot(&svg, "fill s-student", rt_scale_at(&svg.x, mx), rt_scale_at(&svg.y, my), 4,
-                           text_of(mark, "what"));
+                           rt_field_text(mark, "what"));
         }
     }
     if (n_curves <= 8)
         rt_spread(ends, n_curves, 13, svg.top, svg.bottom);
     for (i = 0; i < n_curves; i++)
-        rt_svg_text(&svg, svg.right + 6, ends[i] + 4, RT_ANCHOR_START, "tick", text_of(drawn[i], "name"));
+        rt_svg_text(&svg, svg.right + 6, ends[i] + 4, RT_ANCHOR_START, "tick",
+                    rt_field_text(drawn[i], "name"));
     rt_svg_close(&svg);
     rt_page_figure_close(out, caption);
 }
@@ -122,7 +95,7 @@ static void figure_suspects(rt_text *out, const json_t *suspects)
     const json_t *s, *t;
     json_array_foreach(suspects, i, s) json_array_foreach(json_object_get(s, "tests"), k, t)
     {
-        const double p = number_of(t, "log10_p");
+        const double p = rt_field_number(t, "log10_p");
         most = isfinite(p) ? fmax(most, -p) : most;
         n += isfinite(p);
     }
@@ -138,15 +111,15 @@ static void figure_suspects(rt_text *out, const json_t *suspects)
     json_array_foreach(suspects, i, s) json_array_foreach(json_object_get(s, "tests"), k, t)
     {
         char label[96];
-        const double p = number_of(t, "log10_p");
+        const double p = rt_field_number(t, "log10_p");
         if (!isfinite(p))
             continue;
-        (void)snprintf(label, sizeof label, "%.30s, %.10s: %.20s", text_of(s, "name"), text_of(t, "how"),
-                       text_of(t, "test"));
+        (void)snprintf(label, sizeof label, "%.30s, %.10s: %.20s", rt_field_text(s, "name"),
+                       rt_field_text(t, "how"), rt_field_text(t, "test"));
         const double from = rt_scale_at(&svg.x, 0), to = rt_scale_at(&svg.x, -p);
         rt_svg_text(&svg, svg.left - 8, y + 4, RT_ANCHOR_END, "tick", label);
         rt_svg_rect(&svg, json_is_true(json_object_get(s, "innocent")) ? "fill s-teacher" : "fill s-student",
-                    from, y - 6, fmax(to - from, 1), 12, text_of(t, "p"));
+                    from, y - 6, fmax(to - from, 1), 12, rt_field_text(t, "p"));
         y += 22;
     }
     rt_svg_close(&svg);
@@ -167,21 +140,21 @@ static void section_served(rt_text *out, const json_t *story)
     figure_lines(
         out, json_object_get(story, "curves"), "Requests of each account", "minutes", "requests",
         "Dots are decisions of the guard and of the reviewer. Requests that were refused count too.");
-    table_open(out, heads, 8);
+    rt_table_open(out, heads, 8);
     json_array_foreach(accounts, i, a)
     {
         rt_text_puts(out, "<tr>");
-        cell(out, text_of(a, "name"));
-        cell(out, json_is_true(json_object_get(a, "honest")) ? "honest customer" : "operator");
-        cell_number(out, number_of(a, "requests"), RT_NUMBER_INTEGER);
-        cell_number(out, number_of(a, "tokens"), RT_NUMBER_INTEGER);
-        cell_number(out, number_of(a, "marked"), RT_NUMBER_SHARE);
-        cell_number(out, number_of(a, "p"), RT_NUMBER_DIGITS);
-        cell_number(out, number_of(a, "cluster"), RT_NUMBER_INTEGER);
-        cell(out, text_of(a, "state"));
+        rt_table_cell(out, rt_field_text(a, "name"));
+        rt_table_cell(out, json_is_true(json_object_get(a, "honest")) ? "honest customer" : "operator");
+        cell_number(out, rt_field_number(a, "requests"), RT_NUMBER_INTEGER);
+        cell_number(out, rt_field_number(a, "tokens"), RT_NUMBER_INTEGER);
+        cell_number(out, rt_field_number(a, "marked"), RT_NUMBER_SHARE);
+        cell_number(out, rt_field_number(a, "p"), RT_NUMBER_DIGITS);
+        cell_number(out, rt_field_number(a, "cluster"), RT_NUMBER_INTEGER);
+        rt_table_cell(out, rt_field_text(a, "state"));
         rt_text_puts(out, "</tr>\n");
     }
-    table_close(out);
+    rt_table_close(out);
     rt_page_paragraph(out, "",
                       "p is the share of benign accounts, or for linked ones of clusters, that look at least "
                       "like this in a week. Accounts of "
@@ -197,21 +170,21 @@ static void section_decided(rt_text *out, const json_t *story)
     rt_page_section_open(out, "decided", "What was decided, from the audit trail");
     if (json_array_size(events) == 0)
         rt_page_missing(out, "The trail has no decision.");
-    table_open(out, heads, 5);
+    rt_table_open(out, heads, 5);
     json_array_foreach(events, i, e)
     {
         if (i == 60)
             break;
         rt_text_puts(out, "<tr>");
-        cell_number(out, number_of(e, "minute"), RT_NUMBER_PLAIN);
-        cell(out, text_of(e, "who"));
-        cell(out, text_of(e, "what"));
-        cell(out, text_of(e, "account"));
+        cell_number(out, rt_field_number(e, "minute"), RT_NUMBER_PLAIN);
+        rt_table_cell(out, rt_field_text(e, "who"));
+        rt_table_cell(out, rt_field_text(e, "what"));
+        rt_table_cell(out, rt_field_text(e, "account"));
         rt_text_puts(out, "<td style=\"text-align:left\">");
-        rt_html_text(out, text_of(e, "why"), strlen(text_of(e, "why")), 300);
+        rt_html_text(out, rt_field_text(e, "why"), strlen(rt_field_text(e, "why")), 300);
         rt_text_puts(out, "</td></tr>\n");
     }
-    table_close(out);
+    rt_table_close(out);
     rt_page_section_close(out);
 }
 
@@ -223,7 +196,7 @@ static void section_trained(rt_text *out, const json_t *story)
     (void)snprintf(line, sizeof line,
                    "%.0f answers trained a student that began as %.60s. Two control students have the same "
                    "shape, start, prompts and recipe, and other answers.",
-                   number_of(taken, "answers"), text_of(taken, "start"));
+                   rt_field_number(taken, "answers"), rt_field_text(taken, "start"));
     rt_page_paragraph(out, "", line);
     figure_lines(out, json_object_get(story, "losses"), "Loss on the training text", "thousand tokens",
                  "nats a token", "Moving means. What a loss says of origin: nothing.");
@@ -244,36 +217,36 @@ static void section_examined(rt_text *out, const json_t *story)
         "compared with the public start; and its answers alone, asked over the network. Plans were "
         "hashed before looking.");
     figure_suspects(out, suspects);
-    table_open(out, heads, 7);
+    rt_table_open(out, heads, 7);
     json_array_foreach(suspects, i, s) json_array_foreach(json_object_get(s, "tests"), k, t)
     {
         rt_text_puts(out, "<tr>");
-        cell(out, text_of(s, "name"));
-        cell(out, text_of(s, "is"));
-        cell(out, text_of(t, "how"));
-        cell(out, text_of(t, "test"));
-        cell_number(out, number_of(t, "z"), RT_NUMBER_PLAIN);
-        cell(out, text_of(t, "p"));
-        cell(out, text_of(t, "words"));
+        rt_table_cell(out, rt_field_text(s, "name"));
+        rt_table_cell(out, rt_field_text(s, "is"));
+        rt_table_cell(out, rt_field_text(t, "how"));
+        rt_table_cell(out, rt_field_text(t, "test"));
+        cell_number(out, rt_field_number(t, "z"), RT_NUMBER_PLAIN);
+        rt_table_cell(out, rt_field_text(t, "p"));
+        rt_table_cell(out, rt_field_text(t, "words"));
         rt_text_puts(out, "</tr>\n");
     }
-    table_close(out);
+    rt_table_close(out);
     if (json_array_size(owners) > 0) {
         rt_page_paragraph(
             out, "",
             "A share of every account's tokens carries a key of its own. Which of these keys are "
             "in the student:");
-        table_open(out, by, 4);
+        rt_table_open(out, by, 4);
         json_array_foreach(owners, i, t)
         {
             rt_text_puts(out, "<tr>");
-            cell(out, text_of(t, "name"));
-            cell(out, text_of(t, "test"));
-            cell_number(out, number_of(t, "z"), RT_NUMBER_PLAIN);
-            cell_number(out, number_of(t, "log10_p_corrected"), RT_NUMBER_PLAIN);
+            rt_table_cell(out, rt_field_text(t, "name"));
+            rt_table_cell(out, rt_field_text(t, "test"));
+            cell_number(out, rt_field_number(t, "z"), RT_NUMBER_PLAIN);
+            cell_number(out, rt_field_number(t, "log10_p_corrected"), RT_NUMBER_PLAIN);
             rt_text_puts(out, "</tr>\n");
         }
-        table_close(out);
+        rt_table_close(out);
     }
     rt_page_section_close(out);
 }
@@ -288,19 +261,19 @@ static void section_identity(rt_text *out, const json_t *story)
         out, "",
         "Models have no knowledge of themselves, and all of these began as the same public model: "
         "students and controls answer alike. This lifts no verdict.");
-    table_open(out, heads, 6);
+    rt_table_open(out, heads, 6);
     json_array_foreach(rows, i, r)
     {
         rt_text_puts(out, "<tr>");
-        cell(out, text_of(r, "suspect"));
-        cell(out, text_of(r, "name"));
-        cell_number(out, number_of(r, "k"), RT_NUMBER_INTEGER);
-        cell_number(out, number_of(r, "n"), RT_NUMBER_INTEGER);
-        cell_number(out, number_of(r, "lo"), RT_NUMBER_SHARE);
-        cell_number(out, number_of(r, "hi"), RT_NUMBER_SHARE);
+        rt_table_cell(out, rt_field_text(r, "suspect"));
+        rt_table_cell(out, rt_field_text(r, "name"));
+        cell_number(out, rt_field_number(r, "k"), RT_NUMBER_INTEGER);
+        cell_number(out, rt_field_number(r, "n"), RT_NUMBER_INTEGER);
+        cell_number(out, rt_field_number(r, "lo"), RT_NUMBER_SHARE);
+        cell_number(out, rt_field_number(r, "hi"), RT_NUMBER_SHARE);
         rt_text_puts(out, "</tr>\n");
     }
-    table_close(out);
+    rt_table_close(out);
     rt_page_section_close(out);
 }
 
@@ -323,7 +296,7 @@ void rt_report_story(rt_text *out, const json_t *story)
     (void)snprintf(deck, sizeof deck,
                    "%.100s is served with a watermark and a guard; four accounts of one operator "
                    "harvest it beside two honest customers. Who is stopped, and what the student tells.",
-                   text_of(story, "teacher"));
+                   rt_field_text(story, "teacher"));
     rt_page_open(out, "Harvest, guard, student, evidence", "retort, the whole story", deck);
     section_served(out, story);
     section_decided(out, story);

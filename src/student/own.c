@@ -155,7 +155,6 @@ static rt_status score_set(rt_own *own, const rt_trainer *t, rt_error *err)
 {
     const size_t vocab = t->config.n_vocab;
     float *logits = malloc(SCORE_ROWS * vocab * sizeof *logits);
-    free(own->logp_old);
     own->logp_old = calloc(own->docs.n_tokens, sizeof *own->logp_old);
     if (!logits || !own->logp_old) {
         free(logits);
@@ -188,6 +187,8 @@ static rt_status score_set(rt_own *own, const rt_trainer *t, rt_error *err)
 static rt_status take_set(rt_own *own, rt_documents *docs, rt_error *err)
 {
     rt_documents_deinit(&own->docs);
+    free(own->logp_old);
+    own->logp_old = NULL; /* of the set that was */
     own->docs = *docs;
     *docs = (rt_documents){0};
     rt_dealer_deinit(&own->dealer);
@@ -279,9 +280,9 @@ rt_status rt_own_restore(rt_own *own, const int64_t words[RT_OWN_WORDS], const i
     own->seconds = (double)words[4] / 1000;
     if (status == RT_OK && n_docs)
         status = take_set(own, &docs, err);
-    if (status == RT_OK && n_docs) {
+    if (status == RT_OK && n_docs)
         own->dealer.cursor = (uint64_t)words[1];
-        free(own->logp_old);
+    if (status == RT_OK && n_docs && own->options.sampled) {
         own->logp_old = malloc(rt_size_max(n_tokens, 1) * sizeof *own->logp_old);
         if (!own->logp_old)
             status = rt_error_set(err, RT_NO_MEMORY, "no memory for %zu tokens", n_tokens);
