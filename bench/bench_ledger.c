@@ -146,7 +146,8 @@ int main(int argc, char **argv)
     rt_desk *desk = NULL;
     rt_secrets secrets;
     rt_error err = {0};
-    (void)snprintf(path, sizeof path, "%.250s.secrets", argc > 2 ? "bench-ledger.db" : where);
+    (void)snprintf(path, sizeof path, "%.250s.secrets",
+                   rt_db_url_is_shared(where) ? "bench-ledger.db" : where);
     const int64_t first_s = rt_clock_unix_seconds() / 86400 * 86400 - (DAYS - 1) * 86400;
     double seconds = -1;
     if (rt_db_open(&db, where, &err) == RT_OK && rt_secrets_open(&secrets, path, where, &err) == RT_OK &&
