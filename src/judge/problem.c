@@ -84,6 +84,35 @@ static rt_status set(const reader *r, rt_problem_kind kind, const char *prompt, 
                : r->err->status;
 }
 
+/* The same with a prompt that was put together; it is taken over. */
+static rt_status set_made(const reader *r, rt_problem_kind kind, rt_text *prompt, const char *gold)
+{
+    char *text = NULL;
+    rt_status status = keep_text(r, &text, prompt);
+    if (status == RT_OK)
+        status = set(r, kind, text, gold);
+    free(text);
+    return status;
+}
+
+/* A program: prompt and tests are taken over. */
+static rt_status set_program(const reader *r, rt_text *prompt, rt_text *tests, const char *before,
+                             const char *entry)
+{
+    rt_problem *p = r->p;
+    p->kind = RT_PROBLEM_PROGRAM;
+    rt_status status = keep_text(r, &p->prompt, prompt);
+    if (status == RT_OK)
+        status = keep_text(r, &p->gold, tests);
+    if (status == RT_OK)
+        status = keep(r, &p->before, before);
+    if (status == RT_OK)
+        status = keep(r, &p->entry, entry);
+    rt_text_deinit(prompt);
+    rt_text_deinit(tests);
+    return status;
+}
+
 /* A string or a number, as text. */
 static const char *scalar(const json_t *value, char room[64])
 {
@@ -122,12 +151,7 @@ static rt_status svamp(const reader *r)
         return lacks(r, "a row with Body needs the texts Body and Question and an Answer");
     rt_text text = {0};
     rt_text_printf(&text, "%s %s", body, question);
-    char *prompt = NULL;
-    rt_status status = keep_text(r, &prompt, &text);
-    if (status == RT_OK)
-        status = set(r, RT_PROBLEM_NUMBER, prompt, answer);
-    free(prompt);
-    return status;
+    return set_made(r, RT_PROBLEM_NUMBER, &text, answer);
 }
 
 /* The question, and its options a line each; the answer is a letter in words. */
@@ -136,7 +160,6 @@ static rt_status aqua(const reader *r)
     const json_t *options = json_object_get(r->row, "options"), *option;
     const char *question = text_of(r->row, "question"), *right = text_of(r->row, "correct");
     rt_text text = {0};
-    char *prompt = NULL;
     size_t i;
     if (!question || !right || !json_is_array(options))
         return lacks(r, "a row with options needs question, a list of options and the letter correct");
@@ -149,11 +172,7 @@ static rt_status aqua(const reader *r)
         }
         rt_text_printf(&text, "\n%s", json_string_value(option));
     }
-    rt_status status = keep_text(r, &prompt, &text);
-    if (status == RT_OK)
-        status = set(r, RT_PROBLEM_LETTER, prompt, right);
-    free(prompt);
-    return status;
+    return set_made(r, RT_PROBLEM_LETTER, &text, right);
 }
 
 static rt_status humaneval(const reader *r)
@@ -168,18 +187,7 @@ static rt_status humaneval(const reader *r)
                    "```python\n%s\n```",
                    prompt);
     rt_text_printf(&tests, "%s\n\ncheck(%s)\n", test, entry);
-    rt_problem *p = r->p;
-    p->kind = RT_PROBLEM_PROGRAM;
-    rt_status status = keep_text(r, &p->prompt, &text);
-    if (status == RT_OK)
-        status = keep_text(r, &p->gold, &tests);
-    if (status == RT_OK)
-        status = keep(r, &p->before, prompt);
-    if (status == RT_OK)
-        status = keep(r, &p->entry, entry);
-    rt_text_deinit(&text);
-    rt_text_deinit(&tests);
-    return status;
+    return set_program(r, &text, &tests, prompt, entry);
 }
 
 static rt_status mbpp(const reader *r)
@@ -204,18 +212,7 @@ static rt_status mbpp(const reader *r)
         rt_text_printf(&tests, "%s\n", line);
     }
     rt_text_puts(&text, "```");
-    rt_problem *p = r->p;
-    p->kind = RT_PROBLEM_PROGRAM;
-    rt_status status = keep_text(r, &p->prompt, &text);
-    if (status == RT_OK)
-        status = keep_text(r, &p->gold, &tests);
-    if (status == RT_OK)
-        status = keep(r, &p->before, setup ? setup : "");
-    if (status == RT_OK)
-        status = keep(r, &p->entry, "");
-    rt_text_deinit(&text);
-    rt_text_deinit(&tests);
-    return status;
+    return set_program(r, &text, &tests, setup ? setup : "", "");
 }
 
 static rt_status ifeval(const reader *r)
