@@ -28,11 +28,11 @@ typedef struct settings {
     cli_rest models;
     serve_given live; /* what may change while it runs */
     const char *host, *precision, *log, *db, *secrets, *admin_host;
-    size_t port, admin_port, slots, context, queue, prefill, threads, connections;
+    size_t port, admin_port, slots, context, queue, prefill, prefix_cache, threads, connections;
     const char *guard_state, *guard_log, *asn, *reference;
     const char *tokenizer;
     bool insecure, ledger_behind, guard;
-    const char *reasoning;
+    const char *reasoning, *prefix_share;
     cli_mark_options mark;
     const char *mark_own, *sealed;
     cli_list suspects;
@@ -367,6 +367,8 @@ static rt_status serve(server *s, rt_error *err)
     options.n_positions = set->context;
     options.prefill_tokens = set->prefill;
     options.queue_max = set->queue;
+    options.prefix_bytes = set->prefix_cache;
+    options.prefix_share_all = strcmp(set->prefix_share, "all") == 0;
     options.reasoning = strcmp(set->reasoning, "none") != 0;
     options.http.connections_max = set->connections;
     options.log = set->log ? write_log : NULL;
@@ -418,6 +420,8 @@ int cmd_serve(int argc, char **argv)
                     .reasoning = "deepseek",
                     .port = 8080,
                     .slots = 16,
+                    .prefix_cache = (size_t)512 << 20,
+                    .prefix_share = "account",
                     .live = {.timeout = SERVE_NOT_GIVEN,
                              .drain = SERVE_NOT_GIVEN,
                              .health_interval = SERVE_NOT_GIVEN,
@@ -446,6 +450,11 @@ int cmd_serve(int argc, char **argv)
         {CLI_COUNT, "--context N", &set.context, "tokens of prompt and answer (default: the model's)"},
         {CLI_COUNT, "--queue N", &set.queue, "requests that may wait (default 256)"},
         {CLI_COUNT, "--prefill N", &set.prefill, "prompt tokens between two decoding steps (default 256)"},
+        {CLI_COUNT, "--prefix-cache BYTES", &set.prefix_cache,
+         "memory for prompts seen before, of all models; 0: only what slots hold (default 512Mi)"},
+        {CLI_STRING, "--prefix-cache-share account|all", &set.prefix_share,
+         "whose prompts a prompt may begin like; all tells accounts by time what others asked (default "
+         "account)"},
         {CLI_COUNT, "--request-timeout SECONDS", &set.live.timeout,
          "the longest a request may take (default 600)"},
         {CLI_COUNT, "--drain SECONDS", &set.live.drain, "how long SIGTERM waits for answers (default 30)"},

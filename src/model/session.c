@@ -226,3 +226,31 @@ void rt_session_copy(rt_session *s, size_t to, size_t from, size_t n)
     }
     s->lengths[to] = n;
 }
+
+size_t rt_session_token_bytes(const rt_session *s)
+{
+    return 2 * s->model->config.n_layers * s->row * rt_act_size(s->model);
+}
+
+void rt_session_save(const rt_session *s, size_t slot, size_t begin, size_t n, void *out)
+{
+    const size_t bytes = n * s->row * rt_act_size(s->model);
+    unsigned char *to = out;
+    for (size_t layer = 0; layer < s->model->config.n_layers; layer++, to += 2 * bytes) {
+        const size_t at = ((layer * s->n_slots + slot) * s->padded + begin) * s->row;
+        memcpy(to, rt_act_at(s->model, s->keys, at), bytes);
+        memcpy(to + bytes, rt_act_at(s->model, s->values, at), bytes);
+    }
+}
+
+void rt_session_restore(rt_session *s, size_t slot, const void *block, size_t saved, size_t n)
+{
+    const size_t token = s->row * rt_act_size(s->model);
+    const unsigned char *from = block;
+    for (size_t layer = 0; layer < s->model->config.n_layers; layer++, from += 2 * saved * token) {
+        const size_t at = ((layer * s->n_slots + slot) * s->padded + s->lengths[slot]) * s->row;
+        memcpy(rt_act_at_mut(s->model, s->keys, at), from, n * token);
+        memcpy(rt_act_at_mut(s->model, s->values, at), from + saved * token, n * token);
+    }
+    s->lengths[slot] += n;
+}

@@ -42,5 +42,11 @@ rt_status rt_session_append(rt_session *session, const rt_piece *pieces, size_t 
 void rt_session_logits(const rt_session *session, const size_t *rows, size_t n, float *out);
 /* Slot `to` then holds the first n tokens of slot `from`; n <= its length. */
 void rt_session_copy(rt_session *session, size_t to, size_t from, size_t n);
+/* Keys and values apart from any slot: rt_session_save writes those of n tokens from `begin` on, n *
+ * rt_session_token_bytes; rt_session_restore appends the first n of the `saved` tokens of such a block to a
+ * slot with room for them, which has to hold the tokens that came before. */
+size_t rt_session_token_bytes(const rt_session *session);
+void rt_session_save(const rt_session *session, size_t slot, size_t begin, size_t n, void *out);
+void rt_session_restore(rt_session *session, size_t slot, const void *block, size_t saved, size_t n);
 
 #endif

@@ -101,6 +101,7 @@ static bool submit(rt_call *call, rt_fault *fault)
         return false;
     if (call->caller)
         call->job->account = rt_hash64(call->caller->account, strlen(call->caller->account), 1);
+    call->job->scope = serve->options.prefix_share_all ? 0 : call->job->account;
     call->last_sent_s = rt_clock_seconds();
     rt_call_twin(call);
     if (rt_engine_submit(serve->engine, call->job)) {

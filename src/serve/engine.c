@@ -135,6 +135,12 @@ static void publish(rt_engine *e, const rt_lane_sink *sink)
         stats.kv_tokens += rt_lane_kv_tokens(&e->lanes[i]);
         stats.kv_room += e->lanes[i].capacity * e->lanes[i].options.n_slots;
         queued += e->lanes[i].queue.n_jobs;
+        const rt_prefix_stats prefix = rt_prefix_get_stats(e->lanes[i].prefixes);
+        stats.prefix.hits += prefix.hits;
+        stats.prefix.tokens += prefix.tokens;
+        stats.prefix.evicted += prefix.evicted;
+        stats.prefix.bytes += prefix.bytes;
+        stats.prefix.bytes_max += prefix.bytes_max;
     }
     (void)pthread_mutex_lock(&e->lock);
     for (const rt_job *job = e->inbox; job; job = job->next)

@@ -8,7 +8,8 @@
  * Keys and values: every slot has room for the whole context, as address space; pages are touched when they
  * are used, so the operating system does the paging and a token costs memory only once it is there.  What a
  * finished sequence leaves is kept, and a new prompt that begins alike takes it over (or a copy, when its
- * owner runs).  Only keys and values made by prefill are reused: those of generated tokens were made by
+ * owner runs); what slots no longer hold lies in a store (prefix.h).  A job sees only what jobs of its own
+ * scope left.  Only keys and values made by prefill are reused: those of generated tokens were made by
  * another way through the model and differ in the last bits, and an answer must not depend on what was
  * cached.
  *
@@ -19,11 +20,13 @@
 
 #include "model/session.h"
 #include "serve/job.h"
+#include "serve/prefix.h"
 
 typedef struct rt_lane_options { /* models are borrowed for the engine's life */
     const rt_model *model;
     const rt_tokenizer *tokenizer;
     size_t n_slots, n_positions; /* n_positions 0: the model's context */
+    size_t prefix_bytes;         /* for beginnings that slots no longer hold (prefix.h); 0: none are kept */
 } rt_lane_options;
 
 typedef struct rt_engine_options {
@@ -51,6 +54,7 @@ typedef struct rt_engine_stats {
     size_t running, queued;    /* sequences in slots; jobs not begun */
     size_t kv_tokens, kv_room; /* tokens kept in slots, and how many there could be */
     uint64_t prompt_tokens, cached_tokens, generated_tokens;
+    rt_prefix_stats prefix; /* of all models */
 } rt_engine_stats;
 rt_engine_stats rt_engine_get_stats(rt_engine *engine);
 

@@ -101,6 +101,7 @@ struct rt_job {
     rt_choice *choices; /* [n_prompts * n] */
     size_t n_choices;
     uint64_t account; /* whose turn it is; 0 without accounts */
+    uint64_t scope;   /* whose keys and values it may use again */
     double arrived_s, deadline_s;
     size_t lane;         /* which model */
     void *owner;         /* the event thread's */

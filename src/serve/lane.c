@@ -30,6 +30,9 @@ rt_status rt_lane_open(rt_lane *lane, const rt_lane_options *options, rt_error *
         lane->logit_rows = 1;
         break;
     }
+    if (options->prefix_bytes > 0 &&
+        rt_prefix_open(&lane->prefixes, lane->session, options->prefix_bytes, err) != RT_OK)
+        return err->status;
     size_t logits;
     lane->slots = calloc(n, sizeof *lane->slots);
     lane->drawers = calloc(threads, sizeof *lane->drawers);
@@ -68,6 +71,7 @@ void rt_lane_close(rt_lane *lane)
     free(lane->drawn);
     free(lane->tops);
     rt_fair_deinit(&lane->queue);
+    rt_prefix_close(lane->prefixes);
     rt_session_close(lane->session);
     *lane = (rt_lane){0};
 }
@@ -111,6 +115,8 @@ static void tell(rt_job *job, rt_lane_sink *sink)
 void rt_slot_finish(rt_lane *lane, rt_slot *slot, rt_job_finish why, rt_lane_sink *sink)
 {
     rt_job *job = slot->job;
+    if (slot->choice->index == 0 && job->options.prompt_top_logprobs < 0) /* scored ones are not used again */
+        rt_prefix_keep(lane->prefixes, slot->scope, (size_t)(slot - lane->slots), slot->ids, slot->clean);
     end_choice(job, slot->choice, why);
     slot->state = RT_SLOT_FREE;
     slot->job = NULL;
@@ -172,23 +178,24 @@ static uint64_t cost_of(const rt_job *job)
     return 1 + rt_size_min(prompt + answer, COST_MAX);
 }
 
-static size_t common(const rt_slot *slot, const int32_t *ids, size_t n)
+static size_t common(const rt_slot *slot, uint64_t scope, const int32_t *ids, size_t n)
 {
-    const size_t most = rt_size_min(slot->clean, n);
+    const size_t most = slot->scope == scope ? rt_size_min(slot->clean, n) : 0;
     size_t same = 0;
     while (same < most && slot->ids[same] == ids[same])
         same++;
     return same;
 }
 
-/* The slot for a prompt, brought to the longest beginning that any slot holds of it; *same tokens. */
-static rt_slot *choose_slot(rt_lane *lane, const int32_t *ids, size_t n, size_t *same)
+/* The slot for a prompt, brought to the longest beginning of it that a slot or the store holds; *same tokens.
+ */
+static rt_slot *choose_slot(rt_lane *lane, uint64_t scope, const int32_t *ids, size_t n, size_t *same)
 {
     rt_slot *source = NULL, *oldest = NULL;
     size_t best = 0;
     for (size_t i = 0; i < lane->options.n_slots; i++) {
         rt_slot *slot = &lane->slots[i];
-        const size_t k = common(slot, ids, n);
+        const size_t k = common(slot, scope, ids, n);
         if (k > best || (k == best && k > 0 && slot->state == RT_SLOT_FREE)) {
             best = k;
             source = slot;
@@ -198,9 +205,14 @@ static rt_slot *choose_slot(rt_lane *lane, const int32_t *ids, size_t n, size_t 
              ((slot->filled > 0) == (oldest->filled > 0) && slot->last_used < oldest->last_used)))
             oldest = slot;
     }
-    *same = best;
-    if (!oldest || best == 0)
+    const rt_prefix_match kept = rt_prefix_find(lane->prefixes, scope, ids, n);
+    *same = rt_size_max(best, kept.n);
+    if (!oldest || *same == 0)
         return oldest;
+    if (kept.n > best) {
+        rt_prefix_load(lane->prefixes, &kept, (size_t)(oldest - lane->slots));
+        return oldest;
+    }
     /* its own continuation takes the slot; another text that only begins alike leaves it what it has */
     if (source->state == RT_SLOT_FREE && 2 * best >= source->clean)
         return source;
@@ -214,7 +226,7 @@ static void begin(rt_lane *lane, rt_job *job, double now, rt_lane_sink *sink)
     rt_choice *choice = &job->choices[job->n_started];
     rt_job_prompt *prompt = &job->prompts[choice->prompt];
     size_t same;
-    rt_slot *slot = choose_slot(lane, prompt->ids, prompt->n, &same);
+    rt_slot *slot = choose_slot(lane, job->scope, prompt->ids, prompt->n, &same);
     const bool sibling = job->prompt_logits[choice->prompt] && same == prompt->n;
     if (job->options.prompt_top_logprobs >= 0 && choice->index == 0)
         same = 0; /* every token of it has to be scored */
@@ -229,6 +241,7 @@ static void begin(rt_lane *lane, rt_job *job, double now, rt_lane_sink *sink)
                       .n = prompt->n,
                       .filled = same,
                       .clean = same,
+                      .scope = job->scope,
                       .last_used = ++lane->clock};
     memcpy(slot->ids, prompt->ids, prompt->n * sizeof *slot->ids);
     rt_session_truncate(lane->session, (size_t)(slot - lane->slots), same);

@@ -5,6 +5,7 @@
 #include "serve/draw.h"
 #include "serve/engine.h"
 #include "serve/fair.h"
+#include "serve/prefix.h"
 
 typedef enum rt_slot_state { RT_SLOT_FREE, RT_SLOT_PREFILL, RT_SLOT_DECODE } rt_slot_state;
 
@@ -17,16 +18,18 @@ typedef struct rt_slot {
     size_t n_prompt, n; /* n - n_prompt: sampled */
     size_t filled;      /* keys and values that are there */
     size_t clean;       /* of them from the start, made by prefill: what others may reuse */
+    uint64_t scope;     /* of the job whose they are */
     uint64_t last_used;
 } rt_slot;
 
 typedef struct rt_lane {
     rt_lane_options options;
     rt_session *session;
-    size_t n_vocab, capacity; /* positions a slot */
-    rt_slot *slots;           /* [n_slots]; the session has one more, for padding */
-    size_t pad_rows;          /* a decoding pass has at least so many rows; 0: any number */
-    size_t logit_rows;        /* logits are made for multiples of so many rows */
+    rt_prefix_store *prefixes; /* NULL: only slots keep anything */
+    size_t n_vocab, capacity;  /* positions a slot */
+    rt_slot *slots;            /* [n_slots]; the session has one more, for padding */
+    size_t pad_rows;           /* a decoding pass has at least so many rows; 0: any number */
+    size_t logit_rows;         /* logits are made for multiples of so many rows */
     rt_fair queue;
     rt_drawer *drawers; /* [threads] */
     float *logits;      /* [LANE_ROWS][n_vocab] */

@@ -41,6 +41,13 @@ void rt_run_metrics(rt_call *call)
     rt_metrics_value(&out, "retort_queued", "gauge", (double)s.queued);
     rt_metrics_value(&out, "retort_kv_used_ratio", "gauge",
                      s.kv_room ? (double)s.kv_tokens / (double)s.kv_room : 0);
+    if (serve->engine) {
+        rt_metrics_value(&out, "retort_prefix_hits_total", "counter", (double)s.prefix.hits);
+        rt_metrics_value(&out, "retort_prefix_tokens_total", "counter", (double)s.prefix.tokens);
+        rt_metrics_value(&out, "retort_prefix_evicted_total", "counter", (double)s.prefix.evicted);
+        rt_metrics_value(&out, "retort_prefix_bytes", "gauge", (double)s.prefix.bytes);
+        rt_metrics_value(&out, "retort_prefix_bytes_max", "gauge", (double)s.prefix.bytes_max);
+    }
     rt_metrics_value(&out, "retort_connections", "gauge", (double)rt_http_connections(serve->http));
     if (serve->gateway)
         rt_gateway_metrics(serve->gateway, &out);

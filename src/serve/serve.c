@@ -16,6 +16,7 @@ rt_serve_options rt_serve_options_default(void)
 {
     return (rt_serve_options){.host = "127.0.0.1",
                               .n_slots = 16,
+                              .prefix_bytes = (size_t)512 << 20,
                               .request_timeout_s = 600,
                               .drain_s = 30,
                               .reasoning = true,
@@ -143,8 +144,9 @@ static rt_status open_engine(rt_serve *s, rt_error *err)
 {
     rt_lane_options lanes[RT_SERVE_MODELS_MAX];
     for (size_t i = 0; i < s->options.n_models; i++)
-        lanes[i] = (rt_lane_options){s->options.models[i].model, s->options.models[i].tokenizer,
-                                     s->options.n_slots, s->options.n_positions};
+        lanes[i] =
+            (rt_lane_options){s->options.models[i].model, s->options.models[i].tokenizer, s->options.n_slots,
+                              s->options.n_positions, s->options.prefix_bytes / s->options.n_models};
     const rt_engine_options options = {.prefill_tokens = s->options.prefill_tokens,
                                        .queue_max = s->options.queue_max,
                                        .changed = wake_loop,

@@ -40,6 +40,8 @@ typedef struct rt_serve_options { /* borrowed for the server's life */
     int port;                         /* 0: a free one */
     size_t n_slots, n_positions;      /* of each model; n_positions 0: the model's context */
     size_t prefill_tokens, queue_max; /* 0: the engine's defaults */
+    size_t prefix_bytes;              /* of all models, for prompts that begin like earlier ones; 0: none */
+    bool prefix_share_all;            /* earlier ones of every account, not only of one's own */
     double request_timeout_s, drain_s;
     bool open_tokenizer, metrics_open; /* no key needed for these */
     bool reasoning;                    /* think tags become reasoning_content */

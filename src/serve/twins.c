@@ -175,6 +175,7 @@ static rt_job *second_job(rt_call *call)
         job->lane = call->lane;
         job->deadline_s = call->job->deadline_s;
         job->account = ~call->job->account; /* its turn is not taken from the client's own */
+        job->scope = call->job->scope;
         const rt_marking *marking = call->mark.marking;
         if (marking) {
             const char *own = call->mark.own_share > 0 ? call->caller->account : NULL;
