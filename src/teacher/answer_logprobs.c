@@ -253,28 +253,73 @@ static bool check_ids(rt_answered *reply, size_t n_vocab)
     return true;
 }
 
-/* Do the tokens spell the text?  An end token after it and blanks around it do not matter. */
-static bool check_bytes(const rt_answered *reply, const rt_text *shown)
+/* ---- do the tokens spell the text? ---- */
+
+static bool is_blank(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
+
+/* Without the blanks around it. */
+static const char *trimmed(const rt_text *text, size_t *size)
 {
-    size_t at = 0;
-    const char *text = shown->data ? shown->data : "";
+    const char *data = text->data ? text->data : "";
+    *size = text->size;
+    while (*size && is_blank(data[*size - 1]))
+        --*size;
+    for (; *size && is_blank(*data); data++)
+        --*size;
+    return data;
+}
+
+static bool holds(const rt_text *text, const char *part, size_t size)
+{
+    return text->size >= size && memmem(text->data, text->size, part, size) != NULL;
+}
+
+/* What the chosen tokens say as text: ill-formed bytes, such as a character that was cut off, are U+FFFD as
+ * in every JSON.  Control tokens (<...>, [...]) that are nowhere in the text were not shown. */
+static void spell(const rt_answered *reply, const rt_text *shown, rt_text *out)
+{
+    rt_text raw = {0};
     for (size_t i = 0; i < reply->n_tokens; i++) {
         const rt_answered_alternative *chosen = &reply->tokens[i].chosen;
         const char *bytes = reply->pool.data ? reply->pool.data + chosen->bytes : "";
-        if (at + chosen->n_bytes <= shown->size && memcmp(text + at, bytes, chosen->n_bytes) == 0) {
-            at += chosen->n_bytes;
-            continue;
-        }
-        size_t skip = 0; /* servers that strip the start */
-        while (at == 0 && skip < chosen->n_bytes && (bytes[skip] == ' ' || bytes[skip] == '\n'))
-            skip++;
-        if (skip && at + chosen->n_bytes - skip <= shown->size &&
-            memcmp(text, bytes + skip, chosen->n_bytes - skip) == 0)
-            at += chosen->n_bytes - skip;
-        else
-            return at == shown->size; /* what follows the text: a stop string, or the end token's name */
+        const size_t n = chosen->n_bytes;
+        const bool control =
+            n >= 3 && ((bytes[0] == '<' && bytes[n - 1] == '>') || (bytes[0] == '[' && bytes[n - 1] == ']'));
+        if (!control || holds(shown, bytes, n) || holds(&reply->reasoning, bytes, n))
+            rt_text_append(&raw, bytes, n);
     }
-    return at == shown->size;
+    for (size_t at = 0, n; at < raw.size; at += n) {
+        char utf8[4];
+        const uint32_t code = rt_utf8_decode(raw.data + at, raw.size - at, &n);
+        rt_text_append(out, utf8, rt_utf8_encode(code, utf8));
+    }
+    out->failed |= raw.failed;
+    rt_text_deinit(&raw);
+}
+
+/* Blanks around the text, and what follows it (a stop string, the end token's name), do not matter; before it
+ * there is nothing, or the reasoning and the tags around that. */
+static bool check_bytes(const rt_answered *reply, const rt_text *shown)
+{
+    enum { TAG_MAX = 64 };
+    rt_text said = {0};
+    size_t size, n;
+    spell(reply, shown, &said);
+    const char *at = trimmed(&said, &size), *thought = trimmed(&reply->reasoning, &n);
+    bool ok = !said.failed;
+    if (n > 0) { /* both parts are looked for near to where they have to be */
+        const char *hit = memmem(at, rt_size_min(size, n + TAG_MAX), thought, n);
+        ok = ok && hit;
+        if (hit) {
+            size -= (size_t)(hit - at) + n;
+            at = hit + n;
+        }
+    }
+    const size_t tags = n > 0 ? TAG_MAX : 0;
+    const char *text = trimmed(shown, &n);
+    ok = ok && (n == 0 || memmem(at, rt_size_min(size, n + tags), text, n));
+    rt_text_deinit(&said);
+    return ok;
 }
 
 void rt_answer_check_logprobs(rt_answered *reply, const rt_answer_wish *wish, const rt_text *shown)

@@ -128,6 +128,47 @@ static void log_probabilities_of_both_forms_give_bytes_ids_order_and_tail(void *
     assert_int_equal(reply.alternatives[reply.tokens[1].top].id, 3);
 }
 
+static void tokens_spell_the_text_also_where_parts_of_it_are_not_shown(void **state)
+{
+    (void)state;
+#define TOKEN(bytes) "{\"token\":\"?\",\"bytes\":[" bytes "],\"logprob\":-1}"
+#define ANSWER(message, tokens)                                                                              \
+    "{\"choices\":[{\"message\":{" message "},\"logprobs\":{\"content\":[" tokens "]}}]}"
+    static const struct {
+        const char *text;
+        bool spells;
+    } cases[] = {
+        {ANSWER("\"content\":\"ab\"", TOKEN("97") "," TOKEN("98")), true},
+        {ANSWER("\"content\":\"ab\"", TOKEN("97") "," TOKEN("99")), false},
+        {ANSWER("\"content\":\"ab\"", TOKEN("97")), false},
+        /* a stop string begins within a token */
+        {ANSWER("\"content\":\"ab.\"", TOKEN("97,98") "," TOKEN("46,10,10")), true},
+        /* cut off within a character, and bytes that are none */
+        {ANSWER("\"content\":\"a\xEF\xBF\xBD\"", TOKEN("97") "," TOKEN("240,159")), true},
+        {ANSWER("\"content\":\"\xEF\xBF\xBD"
+                "b\"",
+                TOKEN("255") "," TOKEN("98")),
+         true},
+        /* a control token that the text does not show: <s>; one that is text: <b> */
+        {ANSWER("\"content\":\"ab\"", TOKEN("97") "," TOKEN("60,115,62") "," TOKEN("98")), true},
+        {ANSWER("\"content\":\"<b>a\"", TOKEN("60,98,62") "," TOKEN("97")), true},
+        {ANSWER("\"content\":\"ab\"", TOKEN("97") "," TOKEN("120,121,122") "," TOKEN("98")), false},
+        /* reasoning was split off, with its tags: <t> r </t> a */
+        {ANSWER(
+             "\"content\":\"a\",\"reasoning_content\":\"r\"",
+             TOKEN("60,116,62") "," TOKEN("114") "," TOKEN("60,47,116,62") "," TOKEN("10") "," TOKEN("97")),
+         true},
+        {ANSWER("\"content\":\"a\",\"reasoning_content\":\"x\"", TOKEN("114") "," TOKEN("97")), false},
+        /* blanks that a server strips */
+        {ANSWER("\"content\":\"a\"", TOKEN("32,97") "," TOKEN("10")), true},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        assert_int_equal(read_chat(cases[i].text), RT_OK);
+        if (((reply.flags & RT_REPLY_BYTES) == 0) != cases[i].spells)
+            fail_msg("case %zu: %s", i, cases[i].text);
+    }
+}
+
 static void usage_that_cannot_be_true_is_estimated_and_marked(void **state)
 {
     (void)state;
@@ -274,6 +315,7 @@ int main(void)
         TEST(what_is_no_answer_is_refused_with_a_sentence),
         TEST(reasoning_is_found_in_all_three_places),
         TEST(log_probabilities_of_both_forms_give_bytes_ids_order_and_tail),
+        TEST(tokens_spell_the_text_also_where_parts_of_it_are_not_shown),
         TEST(usage_that_cannot_be_true_is_estimated_and_marked),
         TEST(ids_outside_the_vocabulary_are_dropped),
         TEST(a_model_may_answer_with_its_long_name_but_not_as_another),
