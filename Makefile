@@ -4,6 +4,7 @@
 #   make             the program at build/retort
 #   make demo        teacher, student, judge, report: TOKENS=..., PROMPTS=file
 #   make check       all tests, the parsers again under sanitizers, lint, a short demo
+#   make check-tsan  servers, gate and clients again under ThreadSanitizer
 #   make lint        layering, banned calls, format, headers alone; TIDY=1 adds clang-tidy and cppcheck
 #   make fmt         formats the C files
 #   make bench       speed beside the machine's measured limits: WHAT=train|prefill|decode|gemm|serve|...
@@ -26,7 +27,7 @@ JOBS ?= $(shell nproc)
 FOLDER := $(if $(filter release,$(PRESET)),build,build-$(PRESET))
 VERSION = $(shell sed -n 's/.*RT_VERSION "\(.*\)"/\1/p' include/retort/version.h)
 
-.PHONY: all check demo bench lint fmt fuzz peers results story results-evidence install uninstall dist clean deps deps-check
+.PHONY: all check check-tsan demo bench lint fmt fuzz peers results story results-evidence install uninstall dist clean deps deps-check
 .DEFAULT_GOAL := all
 
 deps:
@@ -42,6 +43,9 @@ all: deps
 
 check: deps-check
 	@scripts/check
+
+check-tsan: deps-check
+	@scripts/check-tsan
 
 demo: all
 	@scripts/demo

@@ -122,6 +122,13 @@ static bool still_open(const rt_ticket *ticket, rt_refusal *refusal)
                      "this account or key was blocked while the request waited");
 }
 
+/* Under the gate's lock: Jansson's counts are for one thread at a time, and the writer frees tickets. */
+static void drop_prices(rt_ticket *ticket)
+{
+    json_decref(ticket->prices);
+    ticket->prices = NULL;
+}
+
 static bool try_admit(rt_gate *gate, rt_ticket *ticket, const rt_gate_ask *ask, rt_refusal *refusal)
 {
     rt_error err = {0};
@@ -157,6 +164,8 @@ rt_ticket *rt_gate_admit(rt_gate *gate, const rt_caller *caller, const rt_gate_a
     if (admitted) {
         (void)pthread_mutex_lock(&gate->mutex);
         admitted = try_admit(gate, ticket, ask, refusal);
+        if (!admitted)
+            drop_prices(ticket);
         (void)pthread_mutex_unlock(&gate->mutex);
     }
     ticket->row.reserved = admitted;
@@ -217,6 +226,7 @@ void rt_gate_settle(rt_gate *gate, rt_ticket *ticket, const rt_outcome *outcome,
     (void)pthread_mutex_lock(&gate->mutex);
     account_entry *account = ticket->account;
     (void)rt_prices_cost(ticket->prices, row->model, row->input, row->cached, row->output, &row->cost);
+    drop_prices(ticket);
     row->used_draw = (rt_meter_draw){row->input + row->output, row->cost, true};
     keep_prompt(ticket, &account->prompts, outcome);
     /* With PostgreSQL these are copies for the limit headers; the writer changes what counts. */

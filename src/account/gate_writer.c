@@ -15,7 +15,6 @@ enum { GROUP_MAX = 2000, QUEUED_MAX = 100000, SWEEP_S = 5, PRUNE_S = 600 };
 static void free_ticket(rt_ticket *ticket)
 {
     free(ticket->row.prompt);
-    json_decref(ticket->prices);
     free(ticket);
 }
 
