@@ -9,7 +9,7 @@
 static const float edge_min = (float)RT_GUARD_EDGE_MIN, edge_alone = 4.0F; /* nats */
 static const double correlation = 0.5;
 static const float accused_p = 1e-3F, lift_least = 1e-6F;
-enum { ACCUSED_SIZE = 3 };
+enum { ACCUSED_SIZE = 3, GROUP_MIN = 4, GROUP_SHARE = 3, ROUNDS_MAX = 8 };
 
 typedef struct edge {
     uint32_t a, b;
@@ -118,6 +118,105 @@ static void join(uint32_t *parent, uint32_t a, uint32_t b)
         parent[b] = a;
     else
         parent[a] = b;
+}
+
+static int by_weight(const void *x, const void *y)
+{
+    const edge *a = x, *b = y;
+    if (a->weight != b->weight)
+        return a->weight > b->weight ? -1 : 1;
+    return by_ends(x, y);
+}
+
+/* An edge between two groups: of the member `inner` of the smaller one. */
+typedef struct bridge {
+    uint32_t small, large, inner;
+} bridge;
+
+static int by_groups(const void *x, const void *y)
+{
+    const bridge *a = x, *b = y;
+    if (a->small != b->small)
+        return a->small < b->small ? -1 : 1;
+    if (a->large != b->large)
+        return a->large < b->large ? -1 : 1;
+    return (a->inner > b->inner) - (a->inner < b->inner);
+}
+
+static bridge bridge_of(uint32_t *parent, const uint32_t *sizes, const edge *e)
+{
+    const uint32_t a = root_of(parent, e->a), b = root_of(parent, e->b);
+    const bool first = sizes[a] < sizes[b] || (sizes[a] == sizes[b] && a < b);
+    return first ? (bridge){a, b, e->a} : (bridge){b, a, e->b};
+}
+
+/* Joins groups of which a third of the smaller one's members have an edge to the other; says whether any
+ * were: two operators who hire the same exits meet in a few members only. */
+static bool join_groups(uint32_t *parent, uint32_t *sizes, const graph *g, bridge *bridges)
+{
+    size_t n = 0;
+    bool joined = false;
+    for (size_t i = 0; i < g->n; i++)
+        if (root_of(parent, g->edges[i].a) != root_of(parent, g->edges[i].b))
+            bridges[n++] = bridge_of(parent, sizes, &g->edges[i]);
+    if (n)
+        qsort(bridges, n, sizeof *bridges, by_groups);
+    for (size_t i = 0, end; i < n; i = end) {
+        size_t members = 0;
+        for (end = i;
+             end < n && bridges[end].small == bridges[i].small && bridges[end].large == bridges[i].large;
+             end++)
+            members += end == i || bridges[end].inner != bridges[end - 1].inner;
+        const uint32_t a = root_of(parent, bridges[i].small), b = root_of(parent, bridges[i].large);
+        if (a == b || members < GROUP_MIN / 2 || members * GROUP_SHARE < sizes[bridges[i].small])
+            continue;
+        const uint32_t size = sizes[a] + sizes[b];
+        join(parent, a, b);
+        sizes[root_of(parent, a)] = size;
+        joined = true;
+    }
+    return joined;
+}
+
+/* Roots of connected parts: the strongest edges first; groups join as join_groups says. */
+static rt_status connect(uint32_t *parent, graph *g, size_t n, rt_error *err)
+{
+    size_t *start = NULL;
+    uint32_t *list = NULL, *sizes = calloc(n + 1, sizeof *sizes);
+    bridge *bridges = calloc(g->n + 1, sizeof *bridges);
+    rt_status status = sizes && bridges
+                           ? neighbours(&start, &list, g, n, err)
+                           : rt_error_set(err, RT_NO_MEMORY, "guard: no memory for %zu links", g->n);
+    if (status == RT_OK) {
+        size_t kept = 0;
+        for (size_t i = 0; i < g->n; i++)
+            if (g->edges[i].weight >= edge_alone || has_common(start, list, g->edges[i].a, g->edges[i].b))
+                g->edges[kept++] = g->edges[i];
+        g->n = kept;
+        if (kept)
+            qsort(g->edges, kept, sizeof *g->edges, by_weight);
+        for (size_t i = 0; i < n; i++) {
+            parent[i] = (uint32_t)i;
+            sizes[i] = 1;
+        }
+        for (size_t i = 0; i < kept; i++) {
+            const uint32_t a = root_of(parent, g->edges[i].a), b = root_of(parent, g->edges[i].b);
+            if (a == b || (sizes[a] >= GROUP_MIN && sizes[b] >= GROUP_MIN))
+                continue;
+            const uint32_t size = sizes[a] + sizes[b];
+            join(parent, a, b);
+            sizes[root_of(parent, a)] = size;
+        }
+        for (size_t round = 0; round < ROUNDS_MAX && join_groups(parent, sizes, g, bridges); round++)
+            ;
+        for (size_t i = 0; i < n; i++)
+            parent[i] = root_of(parent, (uint32_t)i);
+    }
+    free(start);
+    free(list);
+    free(sizes);
+    free(bridges);
+    return status;
 }
 
 /* The normal deviate with upper tail p (Acklam's rational approximation, relative error under 1.2e-9). */
@@ -231,8 +330,7 @@ rt_status rt_guard_clusters_find(rt_guard *guard, rt_error *err)
     const size_t n = rt_guard_count(guard);
     rt_guard_links *links = NULL;
     graph g = {0};
-    size_t *start = NULL;
-    uint32_t *list = NULL, *parent = calloc(n + 1, sizeof *parent);
+    uint32_t *parent = calloc(n + 1, sizeof *parent);
     rt_status status = parent ? rt_guard_links_open(&links, guard, err)
                               : rt_error_set(err, RT_NO_MEMORY, "guard: no memory to link %zu accounts", n);
     if (status == RT_OK) {
@@ -243,24 +341,14 @@ rt_status rt_guard_clusters_find(rt_guard *guard, rt_error *err)
     }
     if (status == RT_OK) {
         weigh(&g);
-        status = neighbours(&start, &list, &g, n, err);
+        status = connect(parent, &g, n, err);
     }
-    if (status == RT_OK) {
-        for (size_t i = 0; i < n; i++)
-            parent[i] = (uint32_t)i;
-        for (size_t i = 0; i < g.n; i++)
-            if (g.edges[i].weight >= edge_alone || has_common(start, list, g.edges[i].a, g.edges[i].b))
-                join(parent, g.edges[i].a, g.edges[i].b);
-        for (size_t i = 0; i < n; i++)
-            parent[i] = root_of(parent, (uint32_t)i);
+    if (status == RT_OK)
         status = rt_guard_attach(parent, guard, err);
-    }
     if (status == RT_OK)
         status = judge_all(guard, parent, n, err);
     rt_guard_links_close(links);
     free(g.edges);
-    free(start);
-    free(list);
     free(parent);
     return status;
 }

@@ -1,18 +1,19 @@
 /* guard/link.c - see link.h.
  *
- * Keys (address, payer, creation hour, most frequent head) of all accounts are sorted once; a run of equal
- * keys is a bucket, its length the base rate.  Each pair is visited from its first common bucket only. */
+ * Keys (address, payer, creation hour, wrappers) of all accounts are sorted once; a run of equal keys is a
+ * bucket, its length the base rate.  Each pair is visited from its first common bucket only. */
 #include "guard/link.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { BUCKET_MAX = 48, RARE_ADDRESS = 12 };
+enum { BUCKET_MAX = 48, RARE_ADDRESS = 12, WRAPPERS = 4, WRAPPER_HITS = 3, WRAPPER_SHARE = 20 };
 /* the most that a creation gap says, and all but addresses and payers together */
 static const double created_most = 4, others_most = 8.5;
 static const double week = 604800;
-enum { KEY_ADDRESS, KEY_PAYER, KEY_CREATED };
+static const float wrappers_most = 3.5F, one_place_less = 1.5F;
+enum { KEY_ADDRESS, KEY_PAYER, KEY_CREATED, KEY_HEAD, KEY_TAIL };
 
 typedef struct key {
     uint64_t value; /* kind in the top bits */
@@ -47,6 +48,38 @@ static void add_key(rt_guard_links *links, int kind, uint64_t value, size_t acco
     links->keys[links->n_keys++] = (key){key_of(kind, value), (uint32_t)account, 0};
 }
 
+/* The beginnings or ends that the account uses most, as far as they are habits: WRAPPER_HITS times and in one
+ * of WRAPPER_SHARE prompts at least.  Returns how many. */
+static size_t wrappers_of(uint32_t out[WRAPPERS], const rt_frequent *frequent, uint32_t judged)
+{
+    uint32_t hits[WRAPPERS];
+    size_t n = 0;
+    for (size_t i = 0; i < RT_FREQUENT_ITEMS; i++) {
+        const uint32_t sure = (uint32_t)(frequent->counts[i] - frequent->over[i]);
+        if (sure < WRAPPER_HITS || sure * (uint64_t)WRAPPER_SHARE < judged)
+            continue;
+        size_t at = n < WRAPPERS ? n++ : WRAPPERS;
+        for (; at > 0 && hits[at - 1] < sure; at--)
+            if (at < WRAPPERS) {
+                hits[at] = hits[at - 1];
+                out[at] = out[at - 1];
+            }
+        if (at < WRAPPERS) {
+            hits[at] = sure;
+            out[at] = frequent->items[i];
+        }
+    }
+    return n;
+}
+
+static void add_wrappers(rt_guard_links *links, int kind, const rt_frequent *frequent, size_t index)
+{
+    uint32_t mine[WRAPPERS];
+    const size_t n = wrappers_of(mine, frequent, rt_guard_account_at(links->guard, index)->template.judged);
+    for (size_t i = 0; i < n; i++)
+        add_key(links, kind, mine[i], index);
+}
+
 static void add_keys(rt_guard_links *links, size_t index)
 {
     const rt_guard_account *a = rt_guard_account_at(links->guard, index);
@@ -61,6 +94,8 @@ static void add_keys(rt_guard_links *links, size_t index)
         add_key(links, KEY_CREATED, bin, index);
         add_key(links, KEY_CREATED, bin + 1, index);
     }
+    add_wrappers(links, KEY_HEAD, &a->template.heads, index);
+    add_wrappers(links, KEY_TAIL, &a->template.tails, index);
 }
 
 /* What the account does, for "do these two do the same": features as the score sees them. */
@@ -93,7 +128,8 @@ rt_status rt_guard_links_open(rt_guard_links **out, const rt_guard *guard, rt_er
     if (links) {
         links->guard = guard;
         links->n = n;
-        links->keys = calloc(n * (RT_GUARD_ADDRESSES + RT_GUARD_PAYERS + 2) + 1, sizeof *links->keys);
+        links->keys =
+            calloc(n * (RT_GUARD_ADDRESSES + RT_GUARD_PAYERS + 2 + 2 * WRAPPERS) + 1, sizeof *links->keys);
         links->profile = calloc(n + 1, sizeof *links->profile);
         links->profiled = calloc(n + 1, sizeof *links->profiled);
     }
@@ -174,6 +210,23 @@ static void payers(rt_guard_link *link, const rt_guard_links *links, const rt_gu
                                      fmax(2, users_of(links, key_of(KEY_PAYER, a->client.payers[i])))));
 }
 
+/* Habits of wording that both have: what few accounts use counts, what many use does not. */
+static float same_wrappers(const rt_guard_links *links, int kind, const rt_guard_account *a,
+                           const rt_guard_account *b)
+{
+    const bool head = kind == KEY_HEAD;
+    uint32_t x[WRAPPERS], y[WRAPPERS];
+    const size_t nx = wrappers_of(x, head ? &a->template.heads : &a->template.tails, a->template.judged),
+                 ny = wrappers_of(y, head ? &b->template.heads : &b->template.tails, b->template.judged);
+    double sum = 0;
+    for (size_t i = 0; i < nx; i++)
+        for (size_t k = 0; k < ny; k++)
+            if (x[i] == y[k])
+                sum +=
+                    fmax(0, log(((double)links->n + 100) / fmax(2, users_of(links, key_of(kind, x[i])))) - 1);
+    return (float)sum;
+}
+
 /* Phi of presence in ten-minute bins, over the hours that either is ever seen in. */
 static float presence_phi(const rt_guard_account *a, const rt_guard_account *b)
 {
@@ -224,12 +277,18 @@ static double made_near(const rt_guard_links *links, double time)
     return (double)(bounds[1] - bounds[0]);
 }
 
+/* How exactly a time of creation is known: some systems keep the day or the hour. */
+static double grain_of(double time)
+{
+    return fmod(time, 86400) == 0 ? 86400 : fmod(time, 3600) == 0 ? 3600 : 60;
+}
+
 /* Accounts made in one go: against how many strangers a gap as small would bring together. */
 static float created_ratio(const rt_guard_links *links, const rt_guard_account *a, const rt_guard_account *b)
 {
     if (a->created <= 0 || b->created <= 0)
         return 0;
-    const double gap = fabs(a->created - b->created) + 60;
+    const double gap = fabs(a->created - b->created) + fmax(grain_of(a->created), grain_of(b->created));
     if (gap > 7200)
         return 0;
     const double by_chance = made_near(links, a->created) / ((double)links->n + 100) * gap / week;
@@ -254,6 +313,15 @@ static const float content_points[][2] = {{0.2F, 2.5F}, {0.4F, 1.5F}, {0.7F, 0},
 static const float presence_points[][2] = {{-0.05F, -0.2F}, {0.05F, 0}, {0.15F, 0.7F}, {0.4F, 2}, {0.7F, 3}};
 static const float wrapper_points[][2] = {{0, -0.3F}, {0.02F, 0.2F}, {0.06F, 1}, {0.15F, 1.5F}};
 
+/* Addresses that are the account's habit. */
+static size_t places_of(const rt_guard_account *a)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < RT_GUARD_ADDRESSES; i++)
+        n += a->client.address_counts[i] > 1 || (a->client.address_counts[i] && a->n < 8);
+    return n;
+}
+
 rt_guard_link rt_guard_link_of(const rt_guard_links *links, size_t a, size_t b)
 {
     const rt_guard_account *x = rt_guard_account_at(links->guard, a),
@@ -267,6 +335,14 @@ rt_guard_link rt_guard_link_of(const rt_guard_links *links, size_t a, size_t b)
     link.content = lines(content_points, 5, profile_distance(links, a, b));
     const float jaccard = (float)rt_hash_sample_jaccard(&x->link.templates, &y->link.templates, &templates);
     link.wrappers = lines(wrapper_points, 4, jaccard);
+    /* who sits at one place and meets one who goes round there is a neighbour, also when both word things
+     * alike */
+    const bool one_place = (places_of(x) == 1) != (places_of(y) == 1);
+    if (link.address > 0 && one_place)
+        link.address -= one_place_less;
+    if (link.created > 0 || link.payer > 0 || !one_place)
+        link.wrappers = fminf(wrappers_most, link.wrappers + same_wrappers(links, KEY_HEAD, x, y) +
+                                                 same_wrappers(links, KEY_TAIL, x, y));
     /* strangers hardly ever send the same text; a class does, and parts of one set never do */
     (void)rt_hash_sample_jaccard(&x->link.prompts, &y->link.prompts, &prompts);
     link.overlap = prompts ? 1 : 0;
@@ -283,8 +359,9 @@ void rt_guard_links_candidates(const rt_guard_links *links, rt_guard_on_pair vis
     const bool hopeless = created_most + others_most - log((double)links->n + 100) < RT_GUARD_EDGE_MIN;
     for (size_t i = 0, end; i < links->n_keys; i = end) {
         end = i + links->keys[i].users;
-        const bool created_only = links->keys[i].value >> 60 == KEY_CREATED;
-        if (end - i > BUCKET_MAX || (created_only && hopeless))
+        const uint64_t kind = links->keys[i].value >> 60;
+        /* a common way of wording makes no pair: strangers follow the same advice */
+        if (end - i > BUCKET_MAX || kind >= KEY_HEAD || (kind == KEY_CREATED && hopeless))
             continue;
         for (size_t p = i; p < end; p++)
             for (size_t q = p + 1; q < end; q++)

@@ -5,6 +5,8 @@
 
 #include <math.h>
 
+enum { TASK_WORDS = 8 }; /* shorter ones are alike by chance */
+
 static void observe(rt_guard_account *account, rt_guard_seen *seen)
 {
     rt_guard_link_state *s = &account->link;
@@ -14,10 +16,11 @@ static void observe(rt_guard_account *account, rt_guard_seen *seen)
     if (seen->continued)
         return;
     rt_hash_sample_add(&s->prompts, (uint32_t)(rt_guard_mix(d->exact, seen->key) >> 32));
-    /* the middle of a prompt, where wrappers do not reach: the task itself */
-    if (d->n_words >= 12) {
+    /* the middle of what stands inside the account's wrapper: the task itself, whatever is round it */
+    const uint32_t begin = seen->task.begin, end = seen->task.end;
+    if (end >= begin + TASK_WORDS) {
         uint64_t h = seen->key;
-        for (uint32_t i = d->n_words / 2 - 2; i < d->n_words / 2 + 2; i++)
+        for (uint32_t i = (begin + end) / 2 - 2; i < (begin + end) / 2 + 2; i++)
             h = (h ^ d->words[i]) * 0x9e3779b97f4a7c15ULL;
         rt_hash_sample_add(&s->fillers, (uint32_t)(rt_guard_mix(h, seen->key) >> 32));
     }

@@ -29,7 +29,8 @@ json_t *rt_guard_view_account(const rt_guard *guard, const rt_ladders *ladders,
  * and Hochberg's rule takes at the rate q: of those a share q is expected to be there by chance. */
 json_t *rt_guard_view_review(const rt_guard *guard, const rt_ladders *ladders, double q);
 
-/* {clusters: [{cluster, size, p, accused, confirmed, e, members: [names]}]}, most evidence first. */
+/* {clusters: [{cluster, size, p, accused, confirmed, e, partition: {shared, inside, expected, p}, members:
+ * [names]}]}, most evidence first; partition: see partition.h. */
 json_t *rt_guard_view_clusters(const rt_guard *guard);
 /* One of them with its members as rows and the links between them: {a, b, total, address, payer, ...}, nats.
  * NULL where there is none of this id. */

@@ -4,12 +4,37 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "guard/partition.h"
 #include "guard/result.h"
 #include "guard/view.h"
+
+enum { PARTITION_MAX = 256 };
 
 static json_t *name_of(const rt_guard_account *account)
 {
     return rt_json_text(account->name, strlen(account->name));
+}
+
+/* Was a set of prompts dealt out among the members?  Beside every so many-th account outside (partition.h).
+ */
+static json_t *partition_json(const rt_guard *guard, uint32_t id)
+{
+    const rt_hash_sample *samples[2 * PARTITION_MAX];
+    const size_t n = rt_guard_count(guard), step = n / PARTITION_MAX + 1;
+    size_t members = 0, all;
+    for (size_t i = 0; i < n && members < PARTITION_MAX; i++)
+        if (rt_guard_account_at(guard, i)->cluster == id)
+            samples[members++] = &rt_guard_account_at(guard, i)->link.fillers;
+    all = members;
+    for (size_t i = 0; i < n && all < members + PARTITION_MAX; i += step)
+        if (rt_guard_account_at(guard, i)->cluster != id)
+            samples[all++] = &rt_guard_account_at(guard, i)->link.fillers;
+    rt_guard_partition found;
+    rt_error err = {0};
+    if (rt_guard_partition_test(&found, samples, members, all, &err) != RT_OK)
+        return json_null();
+    return json_pack("{s:I, s:I, s:f, s:f}", "shared", (json_int_t)found.shared, "inside",
+                     (json_int_t)found.inside, "expected", found.expected, "p", found.p);
 }
 
 static json_t *cluster_json(const rt_guard *guard, const rt_guard_cluster *cluster)
@@ -25,10 +50,10 @@ static json_t *cluster_json(const rt_guard *guard, const rt_guard_cluster *clust
         sum += fmin(1e30, rt_guard_e(account));
         confirmed |= (account->confirmed & 2U) != 0;
     }
-    return json_pack("{s:I, s:I, s:f, s:b, s:b, s:f, s:o}", "cluster", (json_int_t)cluster->id, "size",
+    return json_pack("{s:I, s:I, s:f, s:b, s:b, s:f, s:o, s:o}", "cluster", (json_int_t)cluster->id, "size",
                      (json_int_t)cluster->size, "p", (double)cluster->p, "accused", cluster->accused,
-                     "confirmed", confirmed, "e", sum / fmax(1, (double)json_array_size(members)), "members",
-                     members);
+                     "confirmed", confirmed, "e", sum / fmax(1, (double)json_array_size(members)),
+                     "partition", partition_json(guard, cluster->id), "members", members);
 }
 
 json_t *rt_guard_view_clusters(const rt_guard *guard)
@@ -92,10 +117,10 @@ json_t *rt_guard_view_cluster(const rt_guard *guard, const rt_ladders *ladders, 
         json_decref(rows);
         return NULL;
     }
-    return json_pack("{s:I, s:I, s:f, s:b, s:b, s:o, s:o, s:f}", "cluster", (json_int_t)id, "size",
+    return json_pack("{s:I, s:I, s:f, s:b, s:b, s:o, s:o, s:o, s:f}", "cluster", (json_int_t)id, "size",
                      (json_int_t)size, "p", (double)first->cluster_p, "accused", first->lift_p < 1,
-                     "confirmed", (first->confirmed & 2U) != 0, "members", rows, "links",
-                     links_json(guard, members, n), "edge_min", RT_GUARD_EDGE_MIN);
+                     "confirmed", (first->confirmed & 2U) != 0, "partition", partition_json(guard, id),
+                     "members", rows, "links", links_json(guard, members, n), "edge_min", RT_GUARD_EDGE_MIN);
 }
 
 /* ---- calibration */
