@@ -15,6 +15,8 @@ int cmd_outputs(int argc, char **argv)
         {"verify", (char[]){"outputs verify"}, "read every byte and say what is damaged", cli_outputs_verify},
         {"repair", (char[]){"outputs repair"}, "write damaged files again with all that is whole in them",
          cli_outputs_repair},
+        {"audit", (char[]){"outputs audit"}, "are its log-probabilities those of the model at hand?",
+         cli_outputs_audit},
         {"merge", (char[]){"outputs merge"}, "the rows of several stores in one, none twice",
          cli_outputs_merge},
     };

@@ -63,6 +63,14 @@ static bool round_cell(char out[CELL_SIZE], const rt_eval_result *r, size_t mode
     return true;
 }
 
+static bool above_cell(char out[CELL_SIZE], const rt_eval_result *r, size_t model, size_t row)
+{
+    static const rt_interval none = {0, (double)NAN, (double)NAN}; /* the teacher's own */
+    (void)row;
+    format_interval(out, model ? &r->figures[model].nll_above_teacher : &none);
+    return true;
+}
+
 enum { COST_SPEED, COST_MEMORY, COST_DISK, COSTS };
 static const char *const cost_texts[COSTS] = {"decoding, tokens/s", "weights in memory, MB",
                                               "weights on disk, MB"};
@@ -124,6 +132,7 @@ static void print_figures(const rt_eval_result *r, size_t first, size_t end)
     for (size_t f = 0; f < RT_EVAL_FIGURES; f++)
         print_row(figure_texts[f], r, first, end, f, figure_cell);
     print_row("tokens a round, 4 drafts", r, first, end, 0, round_cell);
+    print_row("nats above the teacher's", r, first, end, 0, above_cell);
     for (size_t c = 0; c < COSTS; c++)
         print_row(cost_texts[c], r, first, end, c, cost_cell);
 }

@@ -4,6 +4,7 @@
 
 int cli_outputs_record(int argc, char **argv);
 int cli_outputs_score(int argc, char **argv);
+int cli_outputs_audit(int argc, char **argv);
 int cli_outputs_verify(int argc, char **argv);
 int cli_outputs_repair(int argc, char **argv);
 int cli_outputs_stat(int argc, char **argv);

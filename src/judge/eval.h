@@ -72,6 +72,9 @@ typedef struct rt_eval_figures { /* of one model */
     uint64_t memory_bytes;      /* that the weights take while it runs */
     /* This model less the first student (model 1), on the same draws; all 0 for that one. */
     rt_interval kl_difference, acceptance_difference;
+    /* Nats a token of the text that this model pays more than the teacher, on the same draws.  With a
+     * student's start as teacher and a text of what it knew this is what it forgot. */
+    rt_interval nll_above_teacher;
 } rt_eval_figures;
 
 typedef struct rt_eval_result {

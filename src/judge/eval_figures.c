@@ -98,6 +98,17 @@ static rt_interval difference_of(const bootstrap *b, size_t model, size_t other,
     return interval(b, value);
 }
 
+/* Mean nll is the log of perplexity, in each draw too. */
+static rt_interval nll_above_teacher(const bootstrap *b, size_t model, const rt_eval_figures *figures)
+{
+    const size_t v = RT_EVAL_perplexity;
+    const double *own = b->values + (model * VALUES + v) * b->n_resamples,
+                 *teacher = b->values + v * b->n_resamples;
+    for (size_t r = 0; r < b->n_resamples; r++)
+        b->scratch[r] = log(own[r] / teacher[r]);
+    return interval(b, log(figures[model].figures[v].value / figures[0].figures[v].value));
+}
+
 static void fill_group(rt_eval_group *out, const bootstrap *b, size_t model, size_t g,
                        const eval_group_sum *sum, const double *values)
 {
@@ -127,6 +138,8 @@ static void fill_figures(rt_eval_result *result, const bootstrap *b)
             fill_group(g < RT_EVAL_POSITIONS ? &out->positions[g] : &out->kinds[g - RT_EVAL_POSITIONS], b, m,
                        g, &sum.groups[g], values);
     }
+    for (size_t m = 1; m < b->n_models; m++)
+        result->figures[m].nll_above_teacher = nll_above_teacher(b, m, result->figures);
     for (size_t m = 2; m < b->n_models; m++) {
         rt_eval_figures *first = &result->figures[1], *out = &result->figures[m];
         const rt_eval_figure_id kl = RT_EVAL_kl_teacher_student, acceptance = RT_EVAL_acceptance;

@@ -4,10 +4,10 @@
 . "$(dirname "$0")/../testlib.sh"
 
 # A model folder: the 97 ids of the golden models are the printable characters, the blank, the newline and an end.
-make_model() {
-    local code char vocab="" id=0
-    mkdir model
-    cp "$source_dir/tests/golden/engine/llama"/{config.json,model.safetensors} model
+make_model() { # $1: name, $2: family of the golden models
+    local code char vocab="" id=0 name=${1:-model}
+    mkdir "$name"
+    cp "$source_dir/tests/golden/engine/${2:-llama}"/{config.json,model.safetensors} "$name"
     for code in $(seq 33 126); do
         # shellcheck disable=SC2059
         char=$(printf "\\$(printf %03o "$code")")
@@ -15,7 +15,7 @@ make_model() {
         vocab="$vocab\"$char\": $id, "
         id=$((id + 1))
     done
-    cat >model/tokenizer.json <<END
+    cat >"$name"/tokenizer.json <<END
 {"version": "1.0", "added_tokens": [{"id": 96, "content": "<end>", "single_word": false, "lstrip": false,
   "rstrip": false, "normalized": false, "special": true}], "normalizer": null,
  "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
@@ -101,11 +101,13 @@ a_streamed_model_gives_the_same_rows() {
     expect_equal 60 "$(number known)"
 }
 
-a_server_scores_the_same_text() {
-    make_model
-    make_data 1 12 >data.jsonl
-    "$build_dir/retort" serve model --port 0 --db none --admin-host none --precision f32 >serve.log 2>&1 &
-    local pid=$! url=
+# Starts a server of the folder $1 under the name "served", on the port of $url where it is set; its address and pid are
+# then in $url and $pid.
+start_server() {
+    local port=${url##*:}
+    port=${port%%/*}
+    "$build_dir/retort" serve "$1" --alias served --port "${port:-0}" --db none --admin-host none --precision f32 >serve.log 2>&1 &
+    pid=$! url=
     # shellcheck disable=SC2064
     trap "kill $pid 2>/dev/null || true" EXIT
     for _ in $(seq 100); do
@@ -113,10 +115,22 @@ a_server_scores_the_same_text() {
         [ -n "$url" ] && break
         sleep 0.1
     done
-    expect_status 0 retort outputs score --url "$url" --model model --tokenizer model --data data.jsonl --out far \
+}
+
+stop_server() {
+    kill "$pid"
+    wait "$pid" 2>/dev/null || true
+}
+
+a_server_scores_the_same_text() {
+    local pid url=
+    make_model
+    make_data 1 12 >data.jsonl
+    start_server model
+    expect_status 0 retort outputs score --url "$url" --model served --tokenizer model --data data.jsonl --out far \
         --topk 5 --quiet --json
     expect_equal 12 "$(number recorded)"
-    expect_status 0 retort outputs score --url "$url" --model model --tokenizer model --data data.jsonl --out far \
+    expect_status 0 retort outputs score --url "$url" --model served --tokenizer model --data data.jsonl --out far \
         --topk 5 --quiet --json
     expect_equal 12 "$(number known)"
     expect_status 0 record --data data.jsonl --out near --topk 5
@@ -126,8 +140,46 @@ a_server_scores_the_same_text() {
     expect_status 0 retort outputs stat near --json
     expect_equal "$rows" "$(number rows)"
     expect_status 0 retort outputs verify far
-    kill "$pid"
-    wait "$pid" 2>/dev/null || true
+    stop_server
+}
+
+the_model_of_a_store_is_told_from_others() {
+    make_model
+    make_model other qwen2
+    make_data 1 20 >data.jsonl
+    local kept
+    for kept in "--topk 5" "--draws 12" "--topk 3 --draws 8 --temperature 1.5"; do
+        # shellcheck disable=SC2086
+        expect_status 0 record --data data.jsonl --out "store$kept" $kept
+        expect_status 0 retort outputs audit "store$kept" --model model --quiet --json
+        expect_equal "true 20 f32" "$(jq -r '"\(.same) \(.documents) \(.precision)"' <<<"$out")"
+        jq -e '.difference.value <= .bound and .difference.low <= .difference.value' <<<"$out" >/dev/null
+        expect_status 3 retort outputs audit "store$kept" --model other --quiet --json
+        expect_equal "false" "$(jq -r .same <<<"$out")"
+    done
+    retort outputs record --model model --precision bf16 --quiet --data data.jsonl --out bf16 --topk 5 --code 16
+    expect_status 0 retort outputs audit bf16 --model model --quiet --documents 7 --json
+    expect_equal "7 bf16 f32" "$(jq -r '"\(.documents) \(.precision) \(.noise_against)"' <<<"$out")"
+    expect_status 3 retort outputs audit bf16 --model other --quiet
+    expect_text "are not those of this model" "$out"
+    expect_status 1 retort outputs audit nowhere --model model
+}
+
+a_teacher_that_was_changed_midway_is_told() {
+    local pid url=
+    make_model
+    make_model other qwen2
+    make_data 1 12 >data.jsonl
+    for served in model other; do
+        start_server $served
+        head -n "$([ $served = model ] && echo 8 || echo 12)" data.jsonl >part.jsonl
+        expect_status 0 retort outputs score --url "$url" --model served --tokenizer model --data part.jsonl --out far \
+            --topk 5 --quiet
+        stop_server
+        [ $served = other ] || expect_status 0 retort outputs audit far --model model --quiet
+    done
+    expect_status 3 retort outputs audit far --model model --quiet --json
+    expect_equal "[8,9,10,11]" "$(jq -c .documents_beyond <<<"$out")"
 }
 
 a_damaged_store_is_told_and_repaired() {
@@ -208,5 +260,6 @@ a_full_disk_leaves_what_was_recorded() {
 
 run_tests a_text_is_recorded_and_looked_at what_is_there_is_not_recorded_again \
     a_killed_recording_goes_on_to_the_same_rows a_streamed_model_gives_the_same_rows \
-    a_server_scores_the_same_text a_damaged_store_is_told_and_repaired a_lost_manifest_is_made_again \
+    a_server_scores_the_same_text the_model_of_a_store_is_told_from_others \
+    a_teacher_that_was_changed_midway_is_told a_damaged_store_is_told_and_repaired a_lost_manifest_is_made_again \
     stores_are_merged_without_doubles wrong_use_is_said_in_one_sentence a_full_disk_leaves_what_was_recorded
