@@ -33,8 +33,8 @@ static void choose_precisions(session *s, const arguments *a)
 {
     const char *recorded = json_string_value(
         json_object_get(json_object_get(rt_reader_manifest(s->reader), "teacher"), "precision"));
-    const bool known = recorded && (!strcmp(recorded, "bf16") || !strcmp(recorded, "int8") ||
-                                    !strcmp(recorded, "f32"));
+    const bool known =
+        recorded && (!strcmp(recorded, "bf16") || !strcmp(recorded, "int8") || !strcmp(recorded, "f32"));
     s->precision = a->precision ? a->precision : known ? recorded : "f32";
     s->other_precision = strcmp(s->precision, "f32") != 0 ? "f32" : known ? "bf16" : "int8";
 }
@@ -45,8 +45,8 @@ static rt_status open_all(session *s, const arguments *a, rt_error *err)
         rt_pool_open(&s->pool, (unsigned)rt_size_min(a->threads, 1 << 16), err) != RT_OK)
         return err->status;
     choose_precisions(s, a);
-    if (cli_model_open(&s->held, a->model, cli_precision(s->precision), CLI_MODEL_NO_TEMPLATE, s->pool, err) !=
-            RT_OK ||
+    if (cli_model_open(&s->held, a->model, cli_precision(s->precision), CLI_MODEL_NO_TEMPLATE, s->pool,
+                       err) != RT_OK ||
         cli_model_open(&s->other, a->model, cli_precision(s->other_precision), CLI_MODEL_NO_TEMPLATE, s->pool,
                        err) != RT_OK)
         return err->status;
@@ -101,9 +101,8 @@ static void print(const session *s, const arguments *a, const rt_audit_result *r
                          : "its log-probabilities are not those of this model");
     (void)printf("%-36s%.5f", "mean difference, nats", r->difference.value);
     (void)printf(isnan(r->difference.lo) ? "\n" : " [%.5f, %.5f]\n", r->difference.lo, r->difference.hi);
-    (void)printf("%-36s%.5f: the noise of %s against %s (%.5f), the codes' rounding (%.5f), %.3f\n",
-                 "bound", r->bound, s->precision, s->other_precision, r->noise, r->code_error,
-                 RT_AUDIT_FLOOR);
+    (void)printf("%-36s%.5f: the noise of %s against %s (%.5f), the codes' rounding (%.5f), %.3f\n", "bound",
+                 r->bound, s->precision, s->other_precision, r->noise, r->code_error, RT_AUDIT_FLOOR);
     if (!isnan(r->top1))
         (void)printf("%-36s%.2f%%\n", "the same most probable id", 100 * r->top1);
     (void)printf("%-36s%zu, %.0f rows\n", "documents", r->n_documents, r->rows);

@@ -103,8 +103,7 @@ static rt_status check_ids(const audit *a, const rt_store_document *doc, rt_erro
         return rt_error_set(err, RT_MISMATCH,
                             "document %llu has %zu tokens and the model a context of %zu: it was recorded "
                             "from another model",
-                            (unsigned long long)doc->number, doc->n_tokens,
-                            a->held.model->config.n_context);
+                            (unsigned long long)doc->number, doc->n_tokens, a->held.model->config.n_context);
     return RT_OK;
 }
 
@@ -120,7 +119,8 @@ static rt_status add_row(audit *a, const rt_sparse_row *row, size_t i, rt_audit_
 {
     float *z = a->held.logits + i * a->held.model->config.n_vocab,
           *z_other = a->other.logits + i * a->other.model->config.n_vocab;
-    const double log_z = log_z_of(&a->held, z, a->header), log_z_other = log_z_of(&a->other, z_other, a->header);
+    const double log_z = log_z_of(&a->held, z, a->header),
+                 log_z_other = log_z_of(&a->other, z_other, a->header);
     const row_figures f = compare_row(a, row, z, log_z, z_other, log_z_other);
     if (!isfinite(f.difference + f.noise))
         return rt_error_set(err, RT_NOT_FINITE,
@@ -209,7 +209,8 @@ static rt_status audit_all(audit *a, const rt_audit_options *o, size_t total, rt
             (status = audit_document(a, &doc, &r->documents[r->n_documents], err)) == RT_OK)
             r->n_documents++;
         if (status == RT_OK && o->progress && !o->progress(o->context, r->n_documents, want))
-            status = rt_error_set(err, RT_STOPPED, "stopped after %zu of %zu documents", r->n_documents, want);
+            status =
+                rt_error_set(err, RT_STOPPED, "stopped after %zu of %zu documents", r->n_documents, want);
     }
     rt_store_document_deinit(&doc);
     return status;

@@ -31,7 +31,7 @@ typedef struct rt_audit_options {
 } rt_audit_options;
 
 typedef struct rt_audit_document {
-    uint64_t number; /* of the document in the data that it came from */
+    uint64_t number;  /* of the document in the data that it came from */
     double rows, sum; /* of |d|, a row's mean each */
 } rt_audit_document;
 
@@ -39,7 +39,7 @@ typedef struct rt_audit_result {
     rt_audit_document *documents; /* [n_documents] owned; those that were read */
     size_t n_documents, n_beyond; /* beyond: past RT_AUDIT_DOCUMENT times the bound */
     double rows;
-    rt_interval difference; /* mean |d|, nats; 95% over documents (NAN with one) */
+    rt_interval difference;          /* mean |d|, nats; 95% over documents (NAN with one) */
     double noise, code_error, bound; /* code_error: half the largest, as of even rounding */
     double top1; /* share of rows whose most probable recorded id is the model's; NAN: a store of draws */
     bool same;   /* difference.value <= bound and no document beyond */
