@@ -18,6 +18,7 @@
 #include "cli/cli.h"
 #include "cli/commands.h"
 #include "cli/open_model.h"
+#include "cli/rows.h"
 #include "cli/serve_live.h"
 #include "cli/serve_marks.h"
 #include "serve/serve.h"
@@ -36,7 +37,8 @@ typedef struct settings {
     cli_mark_options mark;
     const char *mark_own, *sealed;
     cli_list suspects;
-    double twins_share;
+    double twins_share, canaries_share;
+    const char *canaries;
 } settings;
 
 typedef struct server {
@@ -55,8 +57,9 @@ typedef struct server {
     pthread_mutex_t log_lock;
     rt_gate *gate; /* NULL: no accounts */
     rt_guard_reference *reference;
-    rt_watch *watch; /* NULL: nobody is judged */
-    rt_twins *twins; /* NULL: every answer is drawn once */
+    rt_watch *watch;       /* NULL: nobody is judged */
+    rt_twins *twins;       /* NULL: every answer is drawn once */
+    rt_canaries *canaries; /* NULL: none */
 } server;
 
 /* ---- models ---- */
@@ -275,19 +278,30 @@ static rt_status open_guard(server *s, rt_error *err)
     return rt_watch_open(&s->watch, &options, err);
 }
 
-/* Twin answers, where a folder for them is named. */
+/* Twin answers and canaries, where a folder for them is named. */
 static rt_status open_twins(server *s, rt_error *err)
 {
     const settings *set = s->settings;
-    if (!set->sealed && set->suspects.count == 0)
+    if (!set->sealed && set->suspects.count == 0 && !set->canaries)
         return RT_OK;
     if (!set->sealed || !s->gate || s->live->upstreams.count > 0)
         return rt_error_set(
             err, RT_INVALID,
-            "serve: twin answers need --sealed DIR for what is kept, accounts to suspect, and a "
-            "model of the server's own");
-    return rt_twins_open(&s->twins, set->sealed, set->suspects.items, set->suspects.count, set->twins_share,
-                         err);
+            "serve: twin answers and canaries need --sealed DIR for what is kept, accounts to suspect, and "
+            "a model of the server's own");
+    if (rt_twins_open(&s->twins, set->sealed, set->suspects.items, set->suspects.count, set->twins_share,
+                      err) != RT_OK)
+        return err->status;
+    json_t *list = NULL;
+    if (!set->canaries)
+        return RT_OK;
+    if (cli_rows_read(&list, set->canaries, err) != RT_OK)
+        return err->status;
+    const rt_status status =
+        rt_canaries_open(&s->canaries, set->sealed, list, set->canaries, set->suspects.items,
+                         set->suspects.count, set->canaries_share, err);
+    json_decref(list);
+    return status;
 }
 
 static bool is_loopback(const char *host)
@@ -377,6 +391,7 @@ static rt_status serve(server *s, rt_error *err)
     options.gate = s->gate;
     options.watch = s->watch;
     options.twins = s->twins;
+    options.canaries = s->canaries;
     options.admin_host = strcmp(set->admin_host, "none") == 0 ? NULL : set->admin_host;
     options.admin_port_any = set->admin_port == ADMIN_PORT_ANY;
     options.admin_port = options.admin_port_any ? ADMIN_PORT : (int)set->admin_port;
@@ -430,7 +445,8 @@ int cmd_serve(int argc, char **argv)
                     .connections = 16384,
                     .mark = {.alpha = 0.3},
                     .mark_own = "all",
-                    .twins_share = 0.02};
+                    .twins_share = 0.02,
+                    .canaries_share = 0.005};
     const cli_option spec[] = {
         {CLI_ABOUT, NULL, NULL,
          "Serves models to OpenAI-compatible clients: chat/completions, completions (with echo scoring),\n"
@@ -505,6 +521,10 @@ int cmd_serve(int argc, char **argv)
          "an account that is suspected whatever the guard says (several times)"},
         {CLI_REAL, "--twins-share X", &set.twins_share,
          "of the requests of --suspect accounts that are drawn twice (default 0.02)"},
+        {CLI_STRING, "--canaries FILE", &set.canaries,
+         "rows {id, when, text, variants}: some answers of suspected accounts end with one (needs --sealed)"},
+        {CLI_REAL, "--canaries-share X", &set.canaries_share,
+         "of the requests of --suspect accounts that do (default 0.005; more is noticed)"},
         {CLI_STRING, "--watermark-own all|guard|nobody", &set.mark_own,
          "accounts with a key of their own; guard: from its rung watermark on (default all)"},
         {CLI_STRING, "--precision " CLI_PRECISIONS, &set.precision, "of the computation (default int8)"},
@@ -526,6 +546,7 @@ int cmd_serve(int argc, char **argv)
     rt_pool_close(s.pool);
     rt_watch_close(s.watch);
     rt_twins_close(s.twins);
+    rt_canaries_close(s.canaries);
     rt_guard_reference_close(s.reference);
     rt_gate_close(s.gate);
     rt_log_set(NULL, NULL, RT_LOG_WARNING);

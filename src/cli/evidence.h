@@ -2,6 +2,7 @@
 #ifndef RT_CLI_EVIDENCE_H
 #define RT_CLI_EVIDENCE_H
 
+#include "cli/rows.h"
 #include "cli/open_model.h"
 #include "cli/watermark.h"
 #include "evidence/battery.h"
@@ -59,6 +60,5 @@ bool cli_likelihood_ratio(double *out, double z, const json_t *calibrated);
 bool cli_plan_has(const json_t *plan, rt_test test);
 const char *cli_plan_text(const json_t *plan, const char *name); /* NULL: not there */
 size_t cli_plan_count(const json_t *plan, const char *name, size_t otherwise);
-rt_status cli_rows_read(json_t **out, const char *path, rt_error *err); /* a JSONL file as an array */
 
 #endif

@@ -48,7 +48,7 @@ rt_status rt_battery_check(rt_result *result, const rt_gathered *g, const rt_wat
 
 /* Tests on rows of a file, an array of objects.
  *   twins       {prompt, delivered, twin}
- *   canaries    {prompt, variants: [texts], served: index}
+ *   canaries    {prompt, variants: [texts], served: index, before?, after?}   texts around the variant
  *   order       {prompt, answer, position, block?}     block: a text; positions are compared inside it
  *   membership  {prompt, answer, member: true|false}
  *   preference  {prompt, teacher, controls: [texts]}; readers are innocent models

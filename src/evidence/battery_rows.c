@@ -7,6 +7,7 @@
 
 #include "base/hash.h"
 #include "base/size.h"
+#include "base/text.h"
 #include "evidence/battery.h"
 #include "evidence/combine.h"
 #include "evidence/rank.h"
@@ -63,6 +64,18 @@ static rt_status twin_row(rows_run *r, size_t i, const json_t *row, const char *
     return RT_OK;
 }
 
+/* A variant in its place: rows may say what stands before and after it. */
+static rt_status variant_text(rt_text *out, const json_t *row, size_t v, const char *where, rt_error *err)
+{
+    const json_t *text = json_array_get(json_object_get(row, "variants"), v);
+    const char *before = text_of(row, "before"), *after = text_of(row, "after");
+    if (!json_is_string(text))
+        return rt_error_set(err, RT_CORRUPT, "%s: variant %zu is no text", where, v);
+    rt_text_clear(out);
+    rt_text_printf(out, "%s%s%s", before ? before : "", json_string_value(text), after ? after : "");
+    return out->failed ? rt_error_set(err, RT_NO_MEMORY, "no memory for a canary") : RT_OK;
+}
+
 static rt_status canary_row(rows_run *r, size_t i, const json_t *row, const char *where, rt_error *err)
 {
     const json_t *variants = json_object_get(row, "variants"), *served = json_object_get(row, "served");
@@ -72,15 +85,16 @@ static rt_status canary_row(rows_run *r, size_t i, const json_t *row, const char
         return rt_error_set(err, RT_CORRUPT,
                             "%s: a canary has at least two variants and the served one's index", where);
     const size_t mine = (size_t)json_integer_value(served);
+    rt_text text = {0};
     double *score = malloc(n * sizeof *score), above = 0, equal = 0;
     rt_status status = score ? RT_OK : rt_error_set(err, RT_NO_MEMORY, "no memory for %zu variants", n);
     for (size_t v = 0; status == RT_OK && v < n; v++) {
-        const char *text = json_string_value(json_array_get(variants, v));
         rt_likelihood l = {0}, b = {0};
-        status = text ? rt_subject_likelihood(r->who->suspect, text_of(row, "prompt"), text, 0, &l, err)
-                      : rt_error_set(err, RT_CORRUPT, "%s: variant %zu is no text", where, v);
+        status = variant_text(&text, row, v, where, err);
+        if (status == RT_OK)
+            status = rt_subject_likelihood(r->who->suspect, text_of(row, "prompt"), text.data, 0, &l, err);
         if (status == RT_OK && r->who->reference)
-            status = rt_subject_likelihood(r->who->reference, text_of(row, "prompt"), text, 0, &b, err);
+            status = rt_subject_likelihood(r->who->reference, text_of(row, "prompt"), text.data, 0, &b, err);
         score[v] = l.sum - b.sum;
     }
     for (size_t v = 0; status == RT_OK && v < n; v++) {
@@ -88,6 +102,7 @@ static rt_status canary_row(rows_run *r, size_t i, const json_t *row, const char
         equal += v != mine && score[v] == score[mine];
     }
     free(score);
+    rt_text_deinit(&text);
     const double rank = 1 + above + ceil(equal / 2); /* mid-rank of ties, upward */
     r->x[i] = rank / (double)n;
     r->rank_sum += rank;

@@ -20,6 +20,8 @@ static const rt_field fields[] = {
     {"twins.p", RT_FIELD_REAL, AT(p[RT_RUNG_TWINS]), "0",
      "some answers are drawn twice, one is sent and one kept (serve --sealed); 0: never", NULL, 0, 1},
     {"twins.share", RT_FIELD_REAL, AT(twins_share), "0.02", "of its requests", NULL, 0, 0.2},
+    {"twins.canaries", RT_FIELD_REAL, AT(canaries_share), "0.005",
+     "of its requests whose answers end with a canary (serve --canaries)", NULL, 0, 0.2},
     {"slow.p", RT_FIELD_REAL, AT(p[RT_RUNG_SLOW]), "0.01", "a quarter of the rates", NULL, 0, 1},
     {"slow.message", RT_FIELD_STRING, AT(slow_message),
      "'This account is limited because its use looks like bulk collection of answers. You can object.'",

@@ -31,6 +31,7 @@ enum { RT_ACCUSE_BY_E, RT_ACCUSE_BY_P };
 typedef struct rt_guard_policy {
     double p[RT_RUNG_COUNT]; /* [RT_RUNG_NONE] is not used; 0: the rung is never taken */
     double twins_share;      /* of the requests from RT_RUNG_TWINS on that are drawn twice */
+    double canaries_share;   /* of those that end with a canary, where the server has some */
     size_t logprobs_top;     /* alternatives that RT_RUNG_LOGPROBS leaves */
     size_t suspend_families; /* kinds of signals that must agree, or a linked cluster */
     int suspend_by;      /* person: it is proposed, an operator decides; rule: done where e-BH confirms it */

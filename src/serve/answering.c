@@ -103,12 +103,15 @@ static bool submit(rt_call *call, rt_fault *fault)
         call->job->account = rt_hash64(call->caller->account, strlen(call->caller->account), 1);
     call->job->scope = serve->options.prefix_share_all ? 0 : call->job->account;
     call->last_sent_s = rt_clock_seconds();
-    rt_call_twin(call);
+    rt_call_canary(call);
+    if (!call->canary)
+        rt_call_twin(call);
     if (rt_engine_submit(serve->engine, call->job)) {
         link_call(call);
         return true;
     }
     rt_pair_abandon(call);
+    rt_canary_abandon(call);
     (void)rt_fault_set(fault, 503, "server_error", "overloaded", "too many requests wait; try again soon");
     fault->retry_after_s = 1;
     return false;
@@ -178,7 +181,7 @@ static void send_events(rt_call *call, const rt_text *out)
 
 static void grown(rt_call *call)
 {
-    if (!call->request.stream || rt_http_is_gone(call->x))
+    if (!call->request.stream || rt_http_is_gone(call->x) || rt_canary_waits(call))
         return;
     rt_text out = {0};
     rt_compose_events(&call->reply, &out);
@@ -297,6 +300,7 @@ static void ended(rt_call *call)
 {
     account_for(call);
     rt_pair_delivered(call);
+    rt_canary_end(call);
     const bool faulty = job_fault(call, &call->fault);
     if (call->revoked && !rt_http_is_gone(call->x)) {
         (void)rt_fault_set(&call->fault, 403, "permission_error", "account_suspended",

@@ -15,6 +15,7 @@
 
 typedef struct rt_call rt_call;
 typedef struct rt_pair rt_pair;
+typedef struct rt_canary rt_canary;
 
 typedef struct rt_route {
     const char *path;     /* with a trailing '/': everything below */
@@ -53,6 +54,7 @@ struct rt_call { /* a request from its head to its last byte */
     size_t reserved_tokens, named_tokens; /* the worst case; the request's own max_tokens, 0: none */
     int top_logprobs;
     rt_pair *pair;       /* whose delivered answer this is; NULL: none */
+    rt_canary *canary;   /* that its answer will end with; NULL: none */
     bool gone_billed;    /* the client left a pair: output_tokens are those until then */
     rt_marking_use mark; /* what stood at the answer, for log and ledger; the job's own is taken back */
     bool marked;         /* an answer has tokens that could carry it */
@@ -123,6 +125,12 @@ void rt_pair_twin_ended(rt_pair *pair);
 void rt_pair_delivered(rt_call *call); /* its job has ended */
 void rt_pair_abandon(rt_call *call);   /* its job was never submitted */
 void rt_pairs_cut(rt_serve *serve);    /* ends the twins that run */
+
+/* canaries.c; without canaries all of it does nothing */
+void rt_call_canary(rt_call *call);  /* perhaps draws one; the job is not submitted yet */
+bool rt_canary_waits(rt_call *call); /* the answer has ended and its last sentence is still to come */
+void rt_canary_end(rt_call *call);   /* its job has ended: puts the sentence there */
+void rt_canary_abandon(rt_call *call);
 
 /* admission.c; without accounts all of it lets through */
 const char *rt_request_key(const rt_http_exchange *x); /* NULL: none was sent */

@@ -4,19 +4,14 @@
  * it has ended, and the twin's, which belongs to the pair. */
 #include "serve/twins.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/file.h"
 #include "base/json.h"
-#include "serve/fields.h"
-#include "serve/service.h"
+#include "serve/sealed.h"
 
 struct rt_twins {
     int coins, rows; /* files that are appended to */
@@ -33,39 +28,18 @@ struct rt_pair {
     rt_pair *prev, *next;
 };
 
-static rt_status open_file(int *out, const char *folder, const char *name, rt_error *err)
-{
-    char *path = rt_path_join(folder, name);
-    *out = path ? open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
-    struct stat info;
-    rt_status status = RT_OK;
-    if (*out < 0)
-        status = rt_error_set(err, RT_IO, "%.300s/%s: cannot be opened: %s", folder, name, strerror(errno));
-    else if (fstat(*out, &info) != 0 || !S_ISREG(info.st_mode) || (info.st_mode & 077))
-        status = rt_error_set(err, RT_FORBIDDEN,
-                              "%.300s/%s: others may read it, and a twin that is known is worth nothing: "
-                              "'chmod 600' it, or begin in another folder",
-                              folder, name);
-    free(path);
-    return status;
-}
-
 rt_status rt_twins_open(rt_twins **out, const char *folder, const char *const *suspects, size_t n,
                         double share, rt_error *err)
 {
     *out = NULL;
     if (!(share >= 0 && share <= 0.2))
         return rt_error_set(err, RT_INVALID, "the share of twins is in 0..0.2, not %g", share);
-    if (sodium_init() < 0)
-        return rt_error_set(err, RT_INTERNAL, "libsodium cannot be started");
-    if (mkdir(folder, 0700) != 0 && errno != EEXIST)
-        return rt_error_set(err, RT_IO, "%.300s: the folder cannot be made: %s", folder, strerror(errno));
     rt_twins *t = malloc(sizeof *t);
     if (!t)
         return rt_error_set(err, RT_NO_MEMORY, "no memory for twin answers");
     *t = (rt_twins){.coins = -1, .rows = -1, .suspects = suspects, .n_suspects = n, .share = share};
-    if (open_file(&t->coins, folder, "coins.jsonl", err) != RT_OK ||
-        open_file(&t->rows, folder, "twins.jsonl", err) != RT_OK) {
+    if (rt_sealed_open(&t->coins, folder, "coins.jsonl", err) != RT_OK ||
+        rt_sealed_open(&t->rows, folder, "twins.jsonl", err) != RT_OK) {
         rt_twins_close(t);
         return err->status;
     }
@@ -84,19 +58,6 @@ void rt_twins_close(rt_twins *t)
     free(t);
 }
 
-/* One line, in one write: a killed server leaves whole lines. */
-static bool append(int fd, const json_t *row)
-{
-    rt_text line = {0};
-    char *text = json_dumps(row, JSON_COMPACT | JSON_REAL_PRECISION(17));
-    if (text)
-        rt_text_printf(&line, "%s\n", text);
-    const bool ok = text && !line.failed && write(fd, line.data, line.size) == (ssize_t)line.size;
-    free(text);
-    rt_text_deinit(&line);
-    return ok;
-}
-
 /* ---- which requests ---- */
 
 static double share_of(const rt_call *call)
@@ -109,25 +70,9 @@ static double share_of(const rt_call *call)
     return watch ? rt_watch_rules_of(watch, call->caller->account).twins_share : 0;
 }
 
-/* What the answer follows, as text: the last message when it is a user's, or the one prompt. */
-static const char *prompt_of(const rt_call *call)
-{
-    const json_t *messages = json_object_get(call->body, "messages");
-    const json_t *last = json_array_get(messages, json_array_size(messages) - 1);
-    const char *role = json_string_value(json_object_get(last, "role"));
-    if (!messages)
-        return json_string_value(json_object_get(call->body, "prompt"));
-    return role && strcmp(role, "user") == 0 ? json_string_value(json_object_get(last, "content")) : NULL;
-}
-
 static bool wanted(const rt_call *call)
 {
-    const rt_job *job = call->job;
-    if (!call->serve->options.twins || !call->caller || call->scores || job->n_choices != 1 ||
-        job->options.sampling.temperature <= 0 || rt_member(call->body, "seed") || !prompt_of(call))
-        return false; /* a seed promises the same bytes, which a coin would break */
-    const double share = share_of(call);
-    return share > 0 && randombytes_uniform(1u << 30) < share * (double)(1u << 30);
+    return call->serve->options.twins && rt_sealed_suits(call) && rt_sealed_coin(share_of(call));
 }
 
 /* ---- pairs ---- */
@@ -140,7 +85,7 @@ static void end_pair(rt_pair *pair)
     const char *a = json_string_value(json_object_get(pair->row, "delivered")),
                *b = json_string_value(json_object_get(pair->row, "twin"));
     if (!pair->left_out && a && b && strcmp(a, b) != 0)
-        (void)append(serve->options.twins->rows, pair->row);
+        (void)rt_sealed_append(serve->options.twins->rows, pair->row);
     if (pair->prev)
         pair->prev->next = pair->next;
     else
@@ -203,7 +148,7 @@ void rt_call_twin(rt_call *call)
                                    "account", call->caller->account, "model", call->model->id, "at",
                                    rt_clock_unix(), "coin", (int)coin)
                        : NULL;
-    if (!row || !append(serve->options.twins->coins, row)) { /* no coin on record, no pair */
+    if (!row || !rt_sealed_append(serve->options.twins->coins, row)) { /* no coin on record, no pair */
         json_decref(row);
         free(pair);
         rt_job_free(job);
@@ -214,7 +159,7 @@ void rt_call_twin(rt_call *call)
         job->options.sampling.seed = call->job->options.sampling.seed;
         call->job->options.sampling.seed = seed;
     }
-    (void)json_object_set_new(row, "prompt", json_string(prompt_of(call)));
+    (void)json_object_set_new(row, "prompt", json_string(rt_sealed_prompt(call)));
     if (call->mark.marking)
         (void)json_object_set_new(row, "key", json_string(call->mark.marking->key));
     *pair = (rt_pair){.serve = serve, .row = row, .twin = job, .next = serve->pairs};

@@ -81,8 +81,10 @@ static rt_watch_rules rules_of_rung(const rt_guard_policy *policy, const rt_ladd
     if (!entry || policy->dry_run)
         return rules;
     rules.own_mark = entry->state.rung >= RT_RUNG_WATERMARK && policy->p[RT_RUNG_WATERMARK] > 0;
-    if (entry->state.rung >= RT_RUNG_TWINS && policy->p[RT_RUNG_TWINS] > 0)
+    if (entry->state.rung >= RT_RUNG_TWINS && policy->p[RT_RUNG_TWINS] > 0) {
         rules.twins_share = policy->twins_share;
+        rules.canaries_share = policy->canaries_share;
+    }
     if (entry->state.rung >= RT_RUNG_LOGPROBS && policy->p[RT_RUNG_LOGPROBS] > 0) {
         rules.top_logprobs = policy->logprobs_top;
         rules.no_logprobs = policy->logprobs_top == 0;

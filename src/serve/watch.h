@@ -35,9 +35,9 @@ typedef struct rt_watch_rules {
     size_t top_logprobs; /* most alternatives a token */
     bool no_logprobs, no_reasoning, challenged;
     bool no_bias_with_logprobs;
-    char case_id[40];   /* of the challenge; empty where there is none */
-    bool own_mark;      /* its answers carry its own key's watermark */
-    double twins_share; /* of its requests; 0: it is not suspected enough */
+    char case_id[40];                   /* of the challenge; empty where there is none */
+    bool own_mark;                      /* its answers carry its own key's watermark */
+    double twins_share, canaries_share; /* of its requests; 0: it is not suspected enough */
 } rt_watch_rules;
 rt_watch_rules rt_watch_rules_of(rt_watch *watch, const char *account);
 const rt_guard_policy *rt_watch_policy(rt_watch *watch);
