@@ -8,6 +8,7 @@
 #include "cli/cli.h"
 #include "cli/open_model.h"
 #include "cli/watermark.h"
+#include "cli/watermark_accounts.h"
 #include "cli/watermark_weigh.h"
 #include "evidence/detect.h"
 #include "evidence/texts.h"
@@ -17,7 +18,7 @@ enum { MARKS_MAX = 4 * CLI_LIST_MAX, FEW = 40 };
 typedef struct settings {
     cli_rest files;
     cli_list keys, accounts;
-    const char *model, *scheme, *dedup, *form, *prompts;
+    const char *model, *scheme, *dedup, *form, *prompts, *all_accounts;
     size_t random_keys, n_vocab, threads, seed;
     bool each, weigh, json;
 } settings;
@@ -34,6 +35,7 @@ typedef struct run {
     rt_tokenizer *tokenizer;
     rt_texts texts, prompts;
     cli_weights weights; /* list NULL: none */
+    cli_accounts all;
     under_test tests[MARKS_MAX];
     size_t n_tests, n_vocab;
     double read_s, encode_s, score_s;
@@ -55,6 +57,8 @@ static rt_status add_test(run *r, const rt_mark_key *key, const char *account, r
 static rt_status open_keys(run *r, rt_error *err)
 {
     const settings *s = r->s;
+    if (s->keys.count == 0 && s->all_accounts)
+        return cli_accounts_open(&r->all, s->all_accounts, NULL, err);
     if (s->keys.count == 0)
         return rt_error_set(err, RT_INVALID, "detect: --key is missing: a key file, or a key's id");
     for (size_t i = 0; i < s->keys.count; i++) {
@@ -71,7 +75,12 @@ static rt_status open_keys(run *r, rt_error *err)
             if (add_test(r, &key, s->accounts.items[a], err) != RT_OK)
                 return err->status;
     }
-    return RT_OK;
+    if (!s->all_accounts)
+        return RT_OK;
+    if (s->keys.count > 1 || s->accounts.count > 0 || s->each || s->weigh)
+        return rt_error_set(err, RT_INVALID,
+                            "--all-accounts goes with one --key, and without --account, --each and --weigh");
+    return cli_accounts_open(&r->all, s->all_accounts, &r->tests[0].key, err);
 }
 
 static rt_status open_tokenizer(run *r, rt_error *err)
@@ -292,11 +301,32 @@ static int print_all(const run *r, json_t *results, json_t *rows)
     return 0;
 }
 
+/* Whose key is it. */
+static int all_accounts(run *r, rt_error *err)
+{
+    const double from = rt_clock_seconds();
+    rt_pairs *pairs = NULL;
+    json_t *o = pairs_of(r, &r->all.mark, 0, r->texts.count, &pairs, err) == RT_OK
+                    ? cli_accounts_json(&r->all, pairs, r->pool, err)
+                    : NULL;
+    rt_pairs_close(pairs);
+    if (!o)
+        return cli_fail(err);
+    (void)json_object_set_new(o, "seconds", json_real(rt_clock_seconds() - from));
+    if (r->s->json)
+        return cli_print_json(o);
+    cli_accounts_print(o);
+    json_decref(o);
+    return 0;
+}
+
 static int work(run *r, rt_error *err)
 {
     if (rt_pool_open(&r->pool, (unsigned)(r->s->threads < 4096 ? r->s->threads : 4096), err) != RT_OK ||
         open_tokenizer(r, err) != RT_OK || open_keys(r, err) != RT_OK || read_texts(r, err) != RT_OK)
         return cli_fail(err);
+    if (r->s->all_accounts)
+        return all_accounts(r, err);
     json_t *results = json_array(), *rows = r->s->each ? json_array() : NULL;
     const int status =
         detect_all(r, results, rows, err) == RT_OK ? print_all(r, results, rows) : cli_fail(err);
@@ -320,10 +350,15 @@ int watermark_detect(int argc, char **argv)
          "hf-kgw: text that transformers marked on a GPU has other lists than on a CPU and is not found.\n\n"
          "Examples:\n  retort watermark detect story.txt --key served-2026 --model smollm2-135m-instruct\n"
          "  retort watermark detect a.jsonl b.jsonl --key k.json --account alice --account bob --model "
-         "model/ --json"},
+         "model/ --json\n"
+         "  retort watermark detect found.jsonl --key k.json --all-accounts accounts.txt --model model/"},
         {CLI_REST, "[FILE...]", &s.files, "texts (default, or -: standard input)"},
         {CLI_LIST, "--key KEY", &s.keys, "key file or id; may be given several times"},
         {CLI_LIST, "--account NAME", &s.accounts, "test the keys derived for this account too"},
+        {CLI_STRING, "--all-accounts PATH", &s.all_accounts,
+         "whose key is it: a file with an account a line (keys from --key), or a folder of key files; names "
+         "accounts "
+         "whose p, times their number, is 1e-5 or less"},
         {CLI_STRING, "--model MODEL", &s.model,
          "whose tokenizer reads the texts (not needed for rows of ids)"},
         {CLI_STRING, "--scheme " CLI_SCHEMES, &s.scheme, "as --watermark-scheme when the text was made"},
@@ -350,6 +385,7 @@ int watermark_detect(int argc, char **argv)
     r->s = &s;
     const int status = work(r, &err);
     cli_weights_close(&r->weights);
+    cli_accounts_close(&r->all);
     rt_texts_deinit(&r->texts);
     rt_texts_deinit(&r->prompts);
     rt_tokenizer_close(r->tokenizer);

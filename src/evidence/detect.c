@@ -138,6 +138,50 @@ rt_status rt_detect(rt_detection *out, const rt_pairs *pairs, const rt_watermark
     return status;
 }
 
+enum { BATCH = 16 };
+
+typedef struct key_batches {
+    const rt_pairs *pairs;
+    const rt_watermark *mark;
+    const uint8_t (*keys)[RT_PRF_KEY_BYTES];
+    size_t n;
+    double *z, *log10_p;
+    _Atomic bool failed;
+} key_batches;
+
+static void one_batch(void *context, size_t index, unsigned thread)
+{
+    key_batches *b = context;
+    rt_scorer *scorer;
+    rt_score score;
+    rt_error err = {0};
+    (void)thread;
+    if (rt_scorer_open(&scorer, b->mark, &err) != RT_OK) {
+        b->failed = true;
+        return;
+    }
+    const size_t end = rt_size_min(b->n, (index + 1) * BATCH);
+    for (size_t k = index * BATCH; k < end; k++) {
+        rt_scorer_set_key(scorer, b->keys[k]);
+        if (rt_scorer_run(scorer, b->pairs, &score, &err) != RT_OK)
+            b->failed = true;
+        b->z[k] = score.z;
+        b->log10_p[k] = score.log10_p;
+    }
+    rt_scorer_close(scorer);
+}
+
+rt_status rt_detect_keys(double *z, double *log10_p, const rt_pairs *pairs, const rt_watermark *mark,
+                         const uint8_t (*keys)[RT_PRF_KEY_BYTES], size_t n, rt_pool *pool, rt_error *err)
+{
+    if (mark->scheme == RT_SCHEME_HF_KGW || mark->scheme == RT_SCHEME_HF_SYNTHID)
+        return rt_error_set(err, RT_UNSUPPORTED, "%s has no keys that many accounts could be told apart by",
+                            rt_scheme_word(mark->scheme));
+    key_batches b = {.pairs = pairs, .mark = mark, .keys = keys, .n = n, .z = z, .log10_p = log10_p};
+    rt_pool_run(pool, rt_size_ceil_div(n, BATCH), one_batch, &b);
+    return b.failed ? rt_error_set(err, RT_NO_MEMORY, "no memory to score %zu keys", n) : RT_OK;
+}
+
 json_t *rt_detection_json(const rt_detection *d, const rt_watermark *mark)
 {
     char p[RT_P_TEXT];

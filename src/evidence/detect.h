@@ -28,6 +28,11 @@ typedef struct rt_detection {
  * it cheap.  pool: NULL, or shared by the random keys. */
 rt_status rt_detect(rt_detection *out, const rt_pairs *pairs, const rt_watermark *mark, size_t random_keys,
                     uint64_t seed, rt_pool *pool, rt_error *err);
+/* z and log10 p of many keys on one scored set: keys are shared out over the pool (NULL: none), each task's
+ * keys open the scheme's tables once.  keys [n], of the scheme and settings of `mark`, which must be a native
+ * one (else RT_UNSUPPORTED); z, log10_p [n]. */
+rt_status rt_detect_keys(double *z, double *log10_p, const rt_pairs *pairs, const rt_watermark *mark,
+                         const uint8_t (*keys)[RT_PRF_KEY_BYTES], size_t n, rt_pool *pool, rt_error *err);
 /* The figures, with the null in words and what the result cannot say. */
 json_t *rt_detection_json(const rt_detection *d, const rt_watermark *mark);
 const char *rt_scheme_null(rt_scheme scheme); /* the null distribution in words */

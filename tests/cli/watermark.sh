@@ -52,6 +52,50 @@ the_key_of_an_account_names_it() {
     expect_equal true "$(jq '.results[1].log10_p_corrected < -3 and .results[2].log10_p > -3' <<<"$out")"
 }
 
+one_account_among_thousands_is_named_and_none_where_there_is_none() {
+    expect_status 0 retort watermark key new mine --secret 5b0c7e1d9a3f46828e11f04c6d7a9b53
+    expect_status 0 retort watermark key new other --secret c41d90e7b2a35f6886f3127d0e9b4ac5
+    { seq -f 'acc_%g' 4000 && printf 'alice\n'; } >accounts.txt
+    say a.jsonl --watermark mine --watermark-account alice --watermark-alpha 0.6
+    expect_status 0 retort watermark detect a.jsonl --key mine --all-accounts accounts.txt --model "$model" --json
+    expect_equal '["alice"]' "$(jq -c .named <<<"$out")"
+    expect_equal true "$(jq '.accounts == 4001 and .best[0].log10_p_corrected <= -5 and .best[1].log10_p_corrected > -2
+        and .null.accounts == 4000 and .null.ks_p > 0.001 and .null.below_1e_2 < 0.02 and .null.below_1e_3 < 0.005' <<<"$out")"
+    # text without a mark, and the accounts of another key
+    say plain.jsonl
+    expect_status 0 retort watermark detect plain.jsonl --key mine --all-accounts accounts.txt --model "$model" --json
+    expect_equal true "$(jq '.named == [] and (.words | startswith("none")) and .best[0].log10_p_corrected > -3 and .null.ks_p > 0.001
+        and ([.best[].log10_p] | all(. > -9 and . < 0))' <<<"$out")"
+    expect_status 0 retort watermark detect a.jsonl --key other --all-accounts accounts.txt --model "$model"
+    expect_text 'none' "$out"
+    # one sentence many times names nobody
+    for _ in $(seq 2000); do printf 'The quick brown fox. '; done >rep.txt
+    expect_status 0 retort watermark detect rep.txt --key mine --all-accounts accounts.txt --model "$model" --json
+    expect_equal true "$(jq '.named == [] and .n < 40' <<<"$out")"
+}
+
+a_folder_of_keys_is_looked_through_and_bad_lists_are_refused() {
+    mkdir all && for i in 1 2 3 4 5; do expect_status 0 retort watermark key new "k$i" && cp "keys/k$i.json" all/; done
+    say a.jsonl --watermark k4
+    expect_status 0 retort watermark detect a.jsonl --all-accounts all --model "$model" --json
+    expect_equal '["k4"]' "$(jq -c .named <<<"$out")"
+    chmod 644 all/k2.json
+    expect_status 1 retort watermark detect a.jsonl --all-accounts all --model "$model"
+    expect_text 'others' "$err"
+    chmod 600 all/k2.json
+    expect_status 0 retort watermark key new green --scheme kgw && cp keys/green.json all/
+    expect_status 1 retort watermark detect a.jsonl --all-accounts all --model "$model"
+    expect_text 'another scheme' "$err"
+    printf 'a\nb\na\n' >twice.txt
+    expect_status 1 retort watermark detect a.jsonl --key k1 --all-accounts twice.txt --model "$model"
+    expect_text 'twice' "$err"
+    : >empty.txt
+    expect_status 2 retort watermark detect a.jsonl --key k1 --all-accounts empty.txt --model "$model"
+    expect_status 2 retort watermark detect a.jsonl --all-accounts twice.txt --model "$model"
+    expect_text '--key is missing' "$err"
+    expect_status 2 retort watermark detect a.jsonl --key k1 --account a --all-accounts twice.txt --model "$model"
+}
+
 a_sentence_said_ten_thousand_times_proves_nothing() {
     expect_status 0 retort watermark key new mine --secret 5b0c7e1d9a3f46828e11f04c6d7a9b53
     for _ in $(seq 10000); do printf 'The quick brown fox. '; done >rep.txt
@@ -139,6 +183,7 @@ an_innocent_model_is_calibrated_and_shows_nothing() {
 }
 
 run_tests marked_text_is_found_by_its_key_and_by_no_other places_where_the_model_was_free_count_for_more the_key_of_an_account_names_it \
+    one_account_among_thousands_is_named_and_none_where_there_is_none a_folder_of_keys_is_looked_through_and_bad_lists_are_refused \
     a_sentence_said_ten_thousand_times_proves_nothing keys_that_others_may_read_wrong_tokenizers_and_ids_are_refused \
     public_demo_keys_are_warned_of_and_refused_for_evidence evidence_goes_from_a_plan_to_a_page \
     an_altered_plan_and_altered_inputs_show another_key_is_not_the_plans an_innocent_model_is_calibrated_and_shows_nothing
