@@ -217,6 +217,32 @@ rt_status cli_case_texts(cli_case *c, cli_take_result take, void *context, json_
 
 /* ---- tests on weights ---- */
 
+/* A server is asked for columns^2 short texts: what that takes is said first, and a limit must allow it. */
+static rt_status ask_dimension(cli_case *c, size_t columns, uint64_t seed, rt_error *err)
+{
+    rt_result none = {0};
+    rt_endpoint_set_dry(c->endpoint, true);
+    const rt_status status = rt_battery_dimension(&none, &c->suspect, columns, seed, err);
+    rt_endpoint_set_dry(c->endpoint, false);
+    if (status != RT_OK)
+        return status;
+    const rt_endpoint_cost cost = rt_endpoint_cost_of(c->endpoint);
+    if (cost.texts == 0)
+        return RT_OK;
+    (void)fprintf(stderr,
+                  "retort: the dimension test asks for %zu texts, %llu tokens, %.4g by the price table\n",
+                  cost.texts, (unsigned long long)cost.tokens, cost.money);
+    if (!cost.capped || cost.past)
+        return rt_error_set(
+            err, RT_INVALID,
+            "the dimension test takes %zu texts, %llu tokens: %s; or plan fewer --columns (more than "
+            "the width that is looked for)",
+            cost.texts, (unsigned long long)cost.tokens,
+            cost.capped ? "more than --spend-max leaves, and nothing was asked"
+                        : "plan a --spend-max that allows it");
+    return rt_endpoint_fetch(c->endpoint, cli_interrupted, err);
+}
+
 rt_status cli_case_weights(cli_case *c, cli_take_result take, void *context, rt_error *err)
 {
     const bool identity = cli_plan_has(c->plan, RT_TEST_WEIGHTS),
@@ -229,8 +255,11 @@ rt_status cli_case_weights(cli_case *c, cli_take_result take, void *context, rt_
     rt_result result = {0};
     if (!other && !dimension)
         return RT_OK;
-    if (!c->suspect.model || (other && !name))
+    if ((!c->suspect.model && (other || !c->endpoint)) || (other && !name))
         return rt_error_set(err, RT_INVALID, "tests on weights need the suspect's file and --weights MODEL");
+    const size_t columns = cli_plan_count(c->plan, "columns", 1024);
+    if (dimension && !c->suspect.model && ask_dimension(c, columns, seed, err) != RT_OK)
+        return err->status;
     rt_status status = other ? cli_model_open(&model, name, RT_PRECISION_BF16, 0, c->pool, err) : RT_OK;
     /* they speak of another hypothesis: none of them is combined */
     if (status == RT_OK && identity)
@@ -247,8 +276,7 @@ rt_status cli_case_weights(cli_case *c, cli_take_result take, void *context, rt_
     if (status == RT_OK && similar)
         status = take(context, &result, false, err);
     if (status == RT_OK && dimension)
-        status =
-            rt_battery_dimension(&result, &c->suspect, cli_plan_count(c->plan, "columns", 1024), seed, err);
+        status = rt_battery_dimension(&result, &c->suspect, columns, seed, err);
     if (status == RT_OK && dimension)
         status = take(context, &result, false, err);
     cli_model_close(&model);

@@ -108,7 +108,10 @@ rt_status rt_battery_match(rt_result *out, const rt_model *suspect, const rt_wei
 rt_status rt_battery_similarity(rt_result *out, const rt_model *suspect, const rt_model *model, uint64_t seed,
                                 rt_error *err);
 /* The width of the layer before the output, from log-probabilities of `columns` ids after as many random
- * prompts. */
+ * prompts.  Of a server (5.7): each id is asked as the last token of a short text of its own, columns^2 texts
+ * of RT_DIMENSION_ASKED tokens, whose own log-probability any server gives that scores given text; one that
+ * is dry only notes them. */
+enum { RT_DIMENSION_ASKED = 4 };
 rt_status rt_battery_dimension(rt_result *out, rt_subject *suspect, size_t columns, uint64_t seed,
                                rt_error *err);
 

@@ -399,14 +399,41 @@ static rt_status ln_p_row(double *out, rt_subject *s, const int32_t *chosen, siz
     return RT_OK;
 }
 
+/* The same of a server, whose lists are short: each id is the last of a text of its own. */
+static rt_status asked_row(double *out, rt_subject *s, const int32_t *chosen, size_t n, const int32_t *prompt,
+                           rt_error *err)
+{
+    const rt_token_list none = {0};
+    int32_t ids[RT_DIMENSION_ASKED];
+    memcpy(ids, prompt, (RT_DIMENSION_ASKED - 1) * sizeof *ids);
+    for (size_t j = 0; j < n; j++) {
+        const rt_scored *scored;
+        ids[RT_DIMENSION_ASKED - 1] = chosen[j];
+        if (rt_subject_scores(s, &none, ids, RT_DIMENSION_ASKED, &scored, err) != RT_OK)
+            return err->status;
+        out[j] = scored ? (double)scored->own[RT_DIMENSION_ASKED - 1] : 0;
+        if (!isfinite(out[j]))
+            return rt_error_set(
+                err, RT_UNSUPPORTED,
+                "%.200s: gave no log-probability of token %d, which is not among those that it lists: "
+                "the dimension test needs a server that says each given token's own",
+                s->name, ids[RT_DIMENSION_ASKED - 1]);
+    }
+    return RT_OK;
+}
+
 rt_status rt_battery_dimension(rt_result *out, rt_subject *s, size_t columns, uint64_t seed, rt_error *err)
 {
     enum { PROMPT = 8, SKIP = 32 };
     *out = (rt_result){.test = RT_TEST_DIMENSION, .descriptive = true};
-    if (!s->model)
-        return rt_error_set(err, RT_UNSUPPORTED,
-                            "the dimension test needs whole rows of log-probabilities: a model file");
-    const size_t vocab = s->model->config.n_vocab, n = rt_size_min(columns, vocab);
+    if (!s->model && !s->endpoint)
+        return rt_error_set(
+            err, RT_UNSUPPORTED,
+            "the dimension test needs log-probabilities of chosen tokens: a model file, or a server "
+            "that scores given text");
+    const bool dry = !s->model && rt_endpoint_dry(s->endpoint);
+    const size_t vocab = s->model ? s->model->config.n_vocab : rt_tokenizer_real_size(s->tokenizer),
+                 n = rt_size_min(columns, vocab);
     size_t count;
     double *a = rt_size_mul(n, n * sizeof *a, &count) ? malloc(count + sizeof *a) : NULL,
            *sigma = malloc((n + 1) * sizeof *sigma);
@@ -422,13 +449,14 @@ rt_status rt_battery_dimension(rt_result *out, rt_subject *s, size_t columns, ui
     for (size_t i = 0; status == RT_OK && i < n; i++) {
         for (size_t k = 0; k < PROMPT; k++)
             prompt[k] = (int32_t)rt_rng_below(&rng, vocab);
-        status = ln_p_row(a + i * n, s, chosen, n, prompt, PROMPT, err);
+        status = s->model ? ln_p_row(a + i * n, s, chosen, n, prompt, PROMPT, err)
+                          : asked_row(a + i * n, s, chosen, n, prompt, err);
     }
-    if (status == RT_OK) {
+    if (status == RT_OK && !dry) {
         rt_centre_rows(a, n, n);
         status = rt_singular_values(sigma, a, n, n, err);
     }
-    if (status == RT_OK) {
+    if (status == RT_OK && !dry) {
         const rt_hidden_dim d = rt_hidden_dimension(sigma, n - 1, SKIP); /* centring takes the last */
         out->n = n;
         out->statistic = (double)d.dim;

@@ -327,6 +327,19 @@ static bool past_limit(const rt_endpoint *e, uint64_t more)
            (e->o.spend_max.money > 0 && money > e->o.spend_max.money);
 }
 
+rt_endpoint_cost rt_endpoint_cost_of(const rt_endpoint *e)
+{
+    rt_endpoint_cost cost = {.capped = e->o.spend_max.tokens > 0 || e->o.spend_max.money > 0};
+    for (size_t i = 0; i < e->count; i++)
+        if (e->list[i].ids) {
+            cost.texts++;
+            cost.tokens += e->list[i].n + 1;
+        }
+    cost.money = rt_price_of(&e->o.price, cost.tokens, 0, cost.texts);
+    cost.past = past_limit(e, cost.tokens);
+    return cost;
+}
+
 typedef struct pending { /* a sequence's lists so far */
     rt_text own, ids, lp;
 } pending;

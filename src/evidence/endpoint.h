@@ -48,6 +48,15 @@ void rt_scored_free(rt_scored *scored);
 
 /* Notes a sequence to be scored; nothing is sent.  n >= 2. */
 rt_status rt_endpoint_want(rt_endpoint *endpoint, const int32_t *ids, size_t n, rt_error *err);
+/* What is wanted and not there, before anything is sent: texts, and tokens that they will be billed as. */
+typedef struct rt_endpoint_cost {
+    size_t texts;
+    uint64_t tokens;
+    double money; /* 0 without a price */
+    bool capped;  /* there is a spending limit */
+    bool past;    /* which it would pass */
+} rt_endpoint_cost;
+rt_endpoint_cost rt_endpoint_cost_of(const rt_endpoint *endpoint);
 /* Scores all that is wanted and not there.  RT_STOPPED at the spending limit, or when stop says so;
  * RT_UNSUPPORTED when the server scores no given text. */
 rt_status rt_endpoint_fetch(rt_endpoint *endpoint, bool (*stop)(void), rt_error *err);

@@ -100,6 +100,35 @@ weights_of_one_model_match_and_its_width_is_found() {
     expect_text "not determined" "$out"
 }
 
+the_width_of_a_made_up_model_is_found_through_its_server() {
+    mkdir shape
+    jq -n '{architectures: ["LlamaForCausalLM"], model_type: "llama", hidden_size: 48, intermediate_size: 96, num_hidden_layers: 2,
+        num_attention_heads: 4, num_key_value_heads: 2, head_dim: 12, vocab_size: 272, max_position_embeddings: 1024, rms_norm_eps: 1e-5,
+        rope_theta: 10000.0, tie_word_embeddings: false, hidden_act: "silu"}' >shape/config.json
+    head -n 20 "$source_dir/data/prompts.jsonl" | jq -c '{prompt, completion: "It is so."}' >text.jsonl
+    printf '%s\n' "teacher: {model: $model}" 'student: {init: random, model: shape}' 'data: {train: [text.jsonl]}' 'loss: ["1 ce"]' \
+        'train: {tokens: 20K, lr: 3e-3}' >r.yaml
+    expect_status 0 retort distill r.yaml --run run --quiet
+    cp -r run/student made # the server calls a model by its folder's name
+    model=made serve --precision f32
+    local asked=(--suspect-url "$url" --suspect-model made --tokenizer made --test dimension)
+    # what it takes is said first, and nothing is asked without a limit that allows it
+    expect_status 0 retort evidence plan "${asked[@]}" --columns 64 --out none.json
+    expect_status 2 retort evidence run none.json --work work
+    expect_text "4096 texts, 20480 tokens: plan a --spend-max" "$err"
+    expect_status 0 retort evidence plan "${asked[@]}" --columns 64 --spend-max 1Ktok --out little.json
+    expect_status 2 retort evidence run little.json --work work
+    expect_text "nothing was asked" "$err"
+    expect_equal 0 "$(grep -c '"lp"' work/scores.jsonl)"
+    expect_status 0 retort evidence plan "${asked[@]}" --columns 64 --spend-max 30Ktok --out plan.json
+    expect_status 0 retort evidence run plan.json --work work --json
+    expect_equal true "$(jq '.results[0] | .dimension == 48 and .ratio > 10 and (has("p") | not)' <<<"$out")"
+    # too few columns see no gap
+    expect_status 0 retort evidence plan "${asked[@]}" --columns 44 --spend-max 60Ktok --out few.json
+    expect_status 0 retort evidence run few.json --work work --json
+    expect_equal null "$(jq '.results[0].dimension' <<<"$out")"
+}
+
 names_are_counted_by_prompts() {
     expect_status 0 retort evidence probes --out probes.jsonl --json
     expect_equal 90 "$(jq .probes <<<"$out")"
@@ -232,7 +261,8 @@ no_output_claims_more_than_a_p_value() {
 }
 
 run_tests every_test_on_rows_runs_and_an_innocent_suspect_shows_nothing rows_that_are_wrong_are_named \
-    answers_alone_tell_twins_and_canaries weights_of_one_model_match_and_its_width_is_found names_are_counted_by_prompts \
+    answers_alone_tell_twins_and_canaries weights_of_one_model_match_and_its_width_is_found \
+    the_width_of_a_made_up_model_is_found_through_its_server names_are_counted_by_prompts \
     two_samples_tell_the_same_model_from_another a_server_that_scores_given_text_reads_as_its_file_does \
     a_server_that_gives_text_and_listed_tokens_is_tested_on_its_answers refusals_and_copies_are_left_out_and_said \
     controls_calibrate_every_test tiny_and_foreign_texts_say_nothing no_output_claims_more_than_a_p_value
