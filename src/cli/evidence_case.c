@@ -350,6 +350,13 @@ static rt_status read_texts(cli_case *c, const rt_texts *texts, size_t tokens, r
     return rt_look_read(&g->look, &c->suspect, reference, texts, tokens, cli_interrupted, err);
 }
 
+/* Has this model file another tokenizer than the marking model? */
+static bool speaks_other(const cli_case *c, const rt_subject *s)
+{
+    return c->tokenizer && s->model &&
+           strcmp(rt_tokenizer_hash(c->tokenizer), rt_tokenizer_hash(s->tokenizer)) != 0;
+}
+
 static rt_status gather_reading(cli_case *c, rt_error *err)
 {
     const char *path = cli_plan_text(c->plan, "read");
@@ -364,20 +371,18 @@ static rt_status gather_reading(cli_case *c, rt_error *err)
         g->read = own == RT_OK;
         return own;
     }
-    if (c->tokenizer && strcmp(rt_tokenizer_hash(c->tokenizer), rt_tokenizer_hash(c->suspect.tokenizer)) != 0)
-        return rt_error_set(
-            err, RT_MISMATCH,
-            "wrong tokenizer: tests by reading need a suspect with the marking model's tokenizer; test "
-            "its answers (difference, closed)");
+    const bool foreign = speaks_other(c, &c->suspect) || (pooled && speaks_other(c, &c->reference));
     rt_status status = rt_texts_read(&texts, path, RT_TEXTS_AUTO, err);
     if (status == RT_OK)
-        status = rt_texts_encode(&texts, c->suspect.tokenizer, c->pool, err);
+        status = rt_texts_encode(&texts, c->tokenizer ? c->tokenizer : c->suspect.tokenizer, c->pool, err);
     if (status == RT_OK)
         status = rt_look_open(&g->look, g->h, pooled, err);
     if (status == RT_OK) {
         (void)fprintf(stderr, "retort: reading %zu tokens of %s with %s\n", rt_size_min(tokens, texts.tokens),
                       path, c->suspect.name);
-        status = read_texts(c, &texts, tokens, pooled ? &c->reference : NULL, err);
+        status = foreign ? rt_look_foreign(&g->look, &c->suspect, pooled ? &c->reference : NULL, c->tokenizer,
+                                           &texts, tokens, cli_interrupted, err)
+                         : read_texts(c, &texts, tokens, pooled ? &c->reference : NULL, err);
     }
     if (status == RT_UNSUPPORTED && cli_plan_count(c->plan, "top_logprobs", 0) > 0) {
         rt_look_close(&g->look); /* the server scores no given text: its own answers' places are left */

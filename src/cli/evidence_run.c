@@ -249,6 +249,14 @@ static json_t *warnings_of(const run *r)
         warn(list, "the endpoint contradicts itself: %.300s", json_string_value(flag));
     if (whole(e, "rejected"))
         warn(list, "%d requests had no answer", (int)whole(e, "rejected"));
+    const rt_look *look = &r->c.gathered.look;
+    if (look->borders)
+        warn(list,
+             "the suspect's tokenizer or the reference's is another: read were %.1f%% of the places, where "
+             "tokens begin "
+             "in all of them, and %.1f%% of the probability there, on tokens that are one of the teacher's",
+             100 * (double)look->borders / (double)(look->borders + look->apart),
+             100 * look->mass_kept / fmax(look->mass, 1));
     if (r->c.gathered.look.foreign)
         warn(list, "%zu of %zu listed tokens are none of the teacher's tokenizer and were left out",
              r->c.gathered.look.foreign, r->c.gathered.look.listed);

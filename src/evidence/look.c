@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/size.h"
-#include "evidence/subject.h"
+#include "evidence/look.h"
 #include "tensor/ops.h"
 
 /* Entries below this share are left out of the pooled sums: a choice that does not know the key. */
@@ -34,7 +34,7 @@ void rt_look_close(rt_look *look)
 }
 
 /* Does the window before `end` stand earlier in ids? */
-static bool seen_before(const int32_t *ids, size_t end, size_t h)
+bool rt_look_seen_before(const int32_t *ids, size_t end, size_t h)
 {
     if (h == 0)
         return false;
@@ -44,14 +44,7 @@ static bool seen_before(const int32_t *ids, size_t end, size_t h)
     return false;
 }
 
-typedef struct place {  /* the suspect's distribution, of all ids or of those listed */
-    const int32_t *ids; /* [n]; NULL: 0 .. n-1 */
-    const float *p;     /* [n] */
-    const float *other; /* the reference's, by id; NULL: none */
-    size_t n;
-} place;
-
-static rt_status pool_place(rt_look *look, const int32_t *context, const place *at, rt_error *err)
+rt_status rt_look_place(rt_look *look, const int32_t *context, const rt_place *at, rt_error *err)
 {
     size_t best = 0;
     for (size_t i = 0; i < at->n; i++) {
@@ -136,11 +129,11 @@ static rt_status read_text(rt_look *look, rt_subject *s, rt_subject *b, const rt
     rt_status status = read_with(&r, s, b, item, answer, err);
     for (size_t i = rt_size_max(look->h, r.first); status == RT_OK && i < r.n + r.first; i++) {
         float *row_b = r.pb ? r.pb + (i - r.first) * vocab : NULL;
-        if (seen_before(r.prefix.ids, r.prompt.count + i, look->h)) {
+        if (rt_look_seen_before(r.prefix.ids, r.prompt.count + i, look->h)) {
             look->skipped++;
             continue;
         }
-        place at = {.other = row_b, .n = vocab};
+        rt_place at = {.other = row_b, .n = vocab};
         if (r.scored) {
             at.n = list_place(r.scored, r.prompt.count + i, vocab, ids, p, LISTED_MAX);
             at.ids = ids;
@@ -152,14 +145,14 @@ static rt_status read_text(rt_look *look, rt_subject *s, rt_subject *b, const rt
         }
         if (row_b)
             (void)rt_ops_get()->softmax(row_b, vocab, 1);
-        status = pool_place(look, item->ids.ids + i - look->h, &at, err);
+        status = rt_look_place(look, item->ids.ids + i - look->h, &at, err);
     }
     rt_token_list_deinit(&r.prompt);
     rt_token_list_deinit(&r.prefix);
     return status;
 }
 
-static rt_status close_sums(rt_look *look, rt_error *err)
+rt_status rt_look_end(rt_look *look, rt_error *err)
 {
     if (look->places == 0)
         return rt_error_set(err, RT_INVALID, "the texts to read hold no place with a context of %zu ids",
@@ -186,7 +179,7 @@ rt_status rt_look_read(rt_look *look, rt_subject *s, rt_subject *b, const rt_tex
         if (stop && stop())
             return rt_error_set(err, RT_STOPPED, "stopped after %zu texts", i + 1);
     }
-    return s->endpoint && rt_endpoint_dry(s->endpoint) ? RT_OK : close_sums(look, err);
+    return s->endpoint && rt_endpoint_dry(s->endpoint) ? RT_OK : rt_look_end(look, err);
 }
 
 /* ---- the suspect's own answers ---- */
@@ -250,13 +243,14 @@ static rt_status own_answer(rt_look *look, rt_subject *s, rt_subject *b, const r
         bool known = true;
         for (size_t j = i - look->h; j < i; j++)
             known &= told.ids.ids[j] >= 0;
-        if (!known || seen_before(told.ids.ids, i, look->h) || (b && (i < r.first || i - r.first >= r.n))) {
+        if (!known || rt_look_seen_before(told.ids.ids, i, look->h) ||
+            (b && (i < r.first || i - r.first >= r.n))) {
             look->skipped++;
             continue;
         }
         const json_t *top = json_object_get(json_array_get(item->logprobs, i), "top"), *entry;
         size_t j;
-        place at = {.ids = ids, .p = p};
+        rt_place at = {.ids = ids, .p = p};
         json_array_foreach(top, j, entry)
         {
             const int32_t id = id_of(s->tokenizer, entry);
@@ -274,7 +268,7 @@ static rt_status own_answer(rt_look *look, rt_subject *s, rt_subject *b, const r
             (void)rt_ops_get()->softmax(row, vocab, 1);
             at.other = row;
         }
-        status = pool_place(look, told.ids.ids + i - look->h, &at, err);
+        status = rt_look_place(look, told.ids.ids + i - look->h, &at, err);
     }
     *read += n;
     rt_token_list_deinit(&told.ids);
@@ -296,7 +290,7 @@ rt_status rt_look_own(rt_look *look, rt_subject *s, rt_subject *b, const rt_text
         if (stop && stop())
             return rt_error_set(err, RT_STOPPED, "stopped after %zu answers", i + 1);
     }
-    return close_sums(look, err);
+    return rt_look_end(look, err);
 }
 
 static rt_status add_counts(rt_reading *r, size_t h, const rt_texts *texts, double sign, rt_error *err)

@@ -63,8 +63,10 @@ rt_status rt_subject_sample(const rt_subject *subject, const rt_texts *prompts, 
 typedef struct rt_look {
     size_t h, places, skipped; /* skipped: the context stood earlier in the prefix */
     size_t listed, foreign;    /* rt_look_own: listed tokens; of them not one token of the tokenizer */
-    rt_pairs *hard;            /* (context, argmax), each context once */
-    rt_reading *soft, *diff;   /* pooled without and with a reference; diff NULL without one */
+    size_t borders, apart;   /* rt_look_foreign: places where both tokenizers have a border, and where not */
+    double mass, mass_kept;  /* of probability at the places, and what is on tokens that both have */
+    rt_pairs *hard;          /* (context, argmax), each context once */
+    rt_reading *soft, *diff; /* pooled without and with a reference; diff NULL without one */
 } rt_look;
 rt_status rt_look_open(rt_look *out, size_t h, bool with_reference, rt_error *err);
 void rt_look_close(rt_look *look);
@@ -72,6 +74,13 @@ void rt_look_close(rt_look *look);
  * listed tokens; one that is dry only notes what it will be asked. */
 rt_status rt_look_read(rt_look *look, rt_subject *suspect, rt_subject *reference, const rt_texts *texts,
                        size_t tokens, bool (*stop)(void), rt_error *err);
+/* The same where suspect or reference has another tokenizer than T's, whose ids `texts` hold (4.4): places
+ * are those whose byte offset is a border of tokens in both, and tokens are taken where their bytes are
+ * exactly one of T's; others are dropped, never mapped to a prefix.  Both must be model files (reference:
+ * NULL, or one). */
+rt_status rt_look_foreign(rt_look *look, rt_subject *suspect, rt_subject *reference,
+                          const rt_tokenizer *tokenizer, const rt_texts *texts, size_t tokens,
+                          bool (*stop)(void), rt_error *err);
 /* The suspect's own answers with their listed log-probabilities, where it scores no given text: the places
  * are those that it wrote.  Tokens are taken where their bytes are exactly one of the tokenizer's (4.4).  The
  * reference must be a model file. */

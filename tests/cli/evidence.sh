@@ -129,6 +129,66 @@ the_width_of_a_made_up_model_is_found_through_its_server() {
     expect_equal null "$(jq '.results[0].dimension' <<<"$out")"
 }
 
+# usage: other_tokenizer FOLDER OUT PAIRS: the same model with its ids in another order, its tokenizer joining some pairs
+other_tokenizer() {
+    cp -r "$1" "$2"
+    python3 - "$2" "$3" <<'END'
+import json, struct, sys
+folder, pairs = sys.argv[1], sys.argv[2].split()
+data = open(folder + "/model.safetensors", "rb").read()
+size = struct.unpack("<Q", data[:8])[0]
+head, body = json.loads(data[8:8 + size]), bytearray(data[8 + size:])
+n = json.load(open(folder + "/config.json"))["vocab_size"]
+order = [0, 1, 2] + list(range(257, 2, -1)) + list(range(258, n))  # the new place i holds the old id order[i]
+for name, t in head.items():
+    if name != "__metadata__" and ("embed_tokens" in name or "lm_head" in name):
+        a, b = t["data_offsets"]
+        row = (b - a) // n
+        old = bytes(body[a:b])
+        for i, o in enumerate(order):
+            body[a + i * row:a + (i + 1) * row] = old[o * row:(o + 1) * row]
+open(folder + "/model.safetensors", "wb").write(data[:8 + size] + bytes(body))
+t = json.load(open(folder + "/tokenizer.json"))
+place = {o: i for i, o in enumerate(order)}
+vocab = {w: place[i] for w, i in t["model"]["vocab"].items()}
+free = [w for w, i in sorted(vocab.items(), key=lambda x: x[1]) if i >= 260]
+for k, pair in enumerate(pairs):
+    vocab[pair] = vocab.pop(free[k])
+    t["model"]["merges"].append(pair[0] + " " + pair[1:])
+t["added_tokens"] = [a for a in t["added_tokens"] if a["id"] < 3 or a["content"] in vocab]
+t["model"]["vocab"] = vocab
+json.dump(t, open(folder + "/tokenizer.json", "w"))
+END
+}
+
+a_suspect_with_another_tokenizer_is_read_where_tokens_begin_in_both() {
+    new_key && say a.jsonl 1 --watermark mine
+    printf '%s\n' "teacher: {model: $model}" "student: {init: checkpoint, model: $model}" 'data: {train: [a.jsonl]}' 'loss: ["1 ce"]' \
+        'train: {tokens: 20K, lr: 1e-3}' >r.yaml
+    expect_status 0 retort distill r.yaml --run run --quiet
+    other_tokenizer run/student permuted ''
+    other_tokenizer run/student joined 'th in'
+    local common=(--reference "$model" --tokenizer "$model" --key mine --read a.jsonl --read-tokens 1800 --test pooled --test hard) same
+    expect_status 0 retort evidence plan --suspect run/student "${common[@]}" --out same.json
+    expect_status 0 retort evidence run same.json --json
+    same=$out
+    expect_equal true "$(jq '.results[0].log10_p < -5' <<<"$same")"
+    # other ids for the same tokens: nothing is lost
+    expect_status 0 retort evidence plan --suspect permuted "${common[@]}" --out permuted.json
+    expect_status 0 retort evidence run permuted.json --json
+    expect_equal true "$(jq -n --argjson a "$same" --argjson b "$out" '[range(2) | ($a.results[.].z - $b.results[.].z) | fabs < 1] | all')"
+    expect_text 'read were 100.0% of the places' "$out"
+    # other borders: fewer places, and the fraction is said
+    expect_status 0 retort evidence plan --suspect joined "${common[@]}" --out joined.json
+    expect_status 0 retort evidence run joined.json --json
+    expect_equal true "$(jq '[.warnings[] | capture("read were (?<x>[0-9.]+)% of the places").x | tonumber] | length == 1 and .[0] > 50 and .[0] < 100' <<<"$out")"
+    # and a key that had no part in it finds nothing
+    expect_status 0 retort watermark key new other --secret c41d90e7b2a35f6886f3127d0e9b4ac5 --model "$model"
+    expect_status 0 retort evidence plan --suspect joined "${common[@]}" --key other --out other.json
+    expect_status 0 retort evidence run other.json --json
+    expect_equal true "$(jq '[.results[].log10_p > -4] | all' <<<"$out")"
+}
+
 names_are_counted_by_prompts() {
     expect_status 0 retort evidence probes --out probes.jsonl --json
     expect_equal 90 "$(jq .probes <<<"$out")"
@@ -262,7 +322,8 @@ no_output_claims_more_than_a_p_value() {
 
 run_tests every_test_on_rows_runs_and_an_innocent_suspect_shows_nothing rows_that_are_wrong_are_named \
     answers_alone_tell_twins_and_canaries weights_of_one_model_match_and_its_width_is_found \
-    the_width_of_a_made_up_model_is_found_through_its_server names_are_counted_by_prompts \
+    the_width_of_a_made_up_model_is_found_through_its_server \
+    a_suspect_with_another_tokenizer_is_read_where_tokens_begin_in_both names_are_counted_by_prompts \
     two_samples_tell_the_same_model_from_another a_server_that_scores_given_text_reads_as_its_file_does \
     a_server_that_gives_text_and_listed_tokens_is_tested_on_its_answers refusals_and_copies_are_left_out_and_said \
     controls_calibrate_every_test tiny_and_foreign_texts_say_nothing no_output_claims_more_than_a_p_value
