@@ -107,6 +107,12 @@ void rt_scored_free(rt_scored *s)
     *s = (rt_scored){0};
 }
 
+/* A number that can be a log-probability: rounding may put it a little above 0. */
+static bool is_ln_p(const json_t *number)
+{
+    return json_is_number(number) && json_number_value(number) <= 0.01 && json_number_value(number) >= -1e31;
+}
+
 rt_status rt_scored_parse(rt_scored *s, const json_t *row, const char *where, rt_error *err)
 {
     const json_t *own = json_object_get(row, "own"), *ids = json_object_get(row, "ids"),
@@ -120,6 +126,13 @@ rt_status rt_scored_parse(rt_scored *s, const json_t *row, const char *where, rt
             return rt_error_set(err, RT_CORRUPT, "%.280s: place %zu has not as many numbers as ids", where,
                                 i);
         listed += json_array_size(json_array_get(ids, i));
+        bool fine = json_is_null(json_array_get(own, i)) || is_ln_p(json_array_get(own, i));
+        for (size_t j = 0; j < json_array_size(json_array_get(lp, i)); j++)
+            fine &= is_ln_p(json_array_get(json_array_get(lp, i), j));
+        if (!fine)
+            return rt_error_set(err, RT_CORRUPT,
+                                "%.280s: place %zu has a log-probability that is not a number of at most 0",
+                                where, i);
     }
     *s = (rt_scored){.n = places + 1,
                      .own = malloc((places + 1) * sizeof(float)),

@@ -122,7 +122,8 @@ static rt_status read_text(rt_look *look, rt_subject *s, rt_subject *b, const rt
                            rt_error *err)
 {
     const size_t answer = rt_size_min(item->ids.count, most),
-                 vocab = s->endpoint ? rt_tokenizer_size(s->tokenizer) : s->model->config.n_vocab;
+                 vocab = s->endpoint ? rt_tokenizer_size(s->tokenizer) : s->model->config.n_vocab,
+                 real = rt_size_min(vocab, rt_tokenizer_real_size(s->tokenizer)); /* padding counts nowhere */
     reader r = {.n = 0};
     int32_t ids[LISTED_MAX];
     float p[LISTED_MAX];
@@ -133,9 +134,9 @@ static rt_status read_text(rt_look *look, rt_subject *s, rt_subject *b, const rt
             look->skipped++;
             continue;
         }
-        rt_place at = {.other = row_b, .n = vocab};
+        rt_place at = {.other = row_b, .n = real};
         if (r.scored) {
-            at.n = list_place(r.scored, r.prompt.count + i, vocab, ids, p, LISTED_MAX);
+            at.n = list_place(r.scored, r.prompt.count + i, real, ids, p, LISTED_MAX);
             at.ids = ids;
             at.p = p;
         } else {

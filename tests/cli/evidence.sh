@@ -189,6 +189,65 @@ a_suspect_with_another_tokenizer_is_read_where_tokens_begin_in_both() {
     expect_equal true "$(jq '[.results[].log10_p > -4] | all' <<<"$out")"
 }
 
+padded_vocabularies_count_nowhere() {
+    new_key && say a.jsonl 1 --watermark mine
+    printf '%s\n' "teacher: {model: $model}" "student: {init: checkpoint, model: $model}" 'data: {train: [a.jsonl]}' 'loss: ["1 ce"]' \
+        'train: {tokens: 5K, lr: 1e-4}' >r.yaml
+    expect_status 0 retort distill r.yaml --run run --quiet
+    # the same model with 48 rows past the tokenizer that are often the likeliest: twice those of letters
+    cp -r run/student padded
+    python3 - padded <<'END'
+import json, struct, sys
+folder = sys.argv[1]
+data = open(folder + "/model.safetensors", "rb").read()
+size = struct.unpack("<Q", data[:8])[0]
+head, body = json.loads(data[8:8 + size]), data[8 + size:]
+config = json.load(open(folder + "/config.json"))
+n, parts, at = config["vocab_size"], [], 0
+for name, t in head.items():
+    if name == "__metadata__":
+        continue
+    a, b = t["data_offsets"]
+    raw = body[a:b]
+    if t["shape"][0] == n:
+        row = (b - a) // n
+        width, kind = {"BF16": (2, "H"), "F32": (4, "I")}[t["dtype"]]
+        more = struct.unpack("<%d%s" % (48 * row // width, kind), raw[60 * row:108 * row])
+        step = 0x80 << (8 * width - 16)  # one more in the exponent
+        raw += struct.pack("<%d%s" % (len(more), kind), *(x + step if x & (0xff * step) else x for x in more))
+        t["shape"][0] = n + 48
+    t["data_offsets"] = [at, at + len(raw)]
+    at += len(raw)
+    parts.append(raw)
+config["vocab_size"] = n + 48
+json.dump(config, open(folder + "/config.json", "w"))
+text = json.dumps(head).encode()
+open(folder + "/model.safetensors", "wb").write(struct.pack("<Q", len(text)) + text + b"".join(parts))
+END
+    local common=(--key mine --read a.jsonl --read-tokens 1800 --test soft --test hard) which
+    for which in run/student padded; do
+        expect_status 0 retort evidence plan --suspect $which "${common[@]}" --out "${which##*/}.plan"
+        expect_status 0 retort evidence run "${which##*/}.plan" --json
+        printf '%s\n' "$out" >"${which##*/}.json"
+    done
+    # the likeliest tokens that exist are the same ones
+    expect_equal "$(jq '.results[] | select(.test == "hard") | .n' student.json)" "$(jq '.results[] | select(.test == "hard") | .n' padded.json)"
+    expect_equal "$(jq '.results[] | select(.test == "hard") | .z' student.json)" "$(jq '.results[] | select(.test == "hard") | .z' padded.json)"
+}
+
+a_student_of_reworded_text_shows_little_and_the_words_say_so() {
+    new_key && say a.jsonl 1 --watermark mine
+    # every answer in other words by rule: its words in another order and in capitals, so that no context of two tokens stays
+    jq -c '{prompt, completion: (.completion | ascii_upcase | split(" ") | reverse | join("_"))}' a.jsonl >reworded.jsonl
+    printf '%s\n' "teacher: {model: $model}" "student: {init: checkpoint, model: $model}" 'data: {train: [reworded.jsonl]}' 'loss: ["1 ce"]' \
+        'train: {tokens: 20K, lr: 1e-3}' >r.yaml
+    expect_status 0 retort distill r.yaml --run run --quiet
+    expect_status 0 retort evidence plan --suspect run/student --reference "$model" --key mine --read a.jsonl --read-tokens 1800 \
+        --test pooled --test hard --out plan.json
+    expect_status 0 retort evidence run plan.json --json
+    expect_equal true "$(jq '([.results[].log10_p] | min) > -4 and (.verdict.words | IN("no evidence found", "not excluded"))' <<<"$out")"
+}
+
 names_are_counted_by_prompts() {
     expect_status 0 retort evidence probes --out probes.jsonl --json
     expect_equal 90 "$(jq .probes <<<"$out")"
@@ -233,6 +292,32 @@ a_server_that_scores_given_text_reads_as_its_file_does() {
     local before=$out
     expect_status 0 retort evidence run api.json --work work --json # nothing is asked again
     expect_equal "$(jq -c '[.results[].z]' <<<"$before")" "$(jq -c '[.results[].z]' <<<"$out")"
+}
+
+log_probabilities_that_are_no_numbers_are_refused() {
+    new_key && say a.jsonl 1 --watermark mine
+    serve
+    local common=(--suspect-url "$url" --suspect-model teacher-small --tokenizer "$model" --key mine) bad
+    head -n 3 a.jsonl >few.jsonl
+    jq -c '{prompt, delivered: .completion, twin: (.completion | ascii_upcase)}' few.jsonl >twins.jsonl
+    expect_status 0 retort evidence plan "${common[@]}" --read a.jsonl --read-tokens 200 --test hard --out read.json
+    expect_status 0 retort evidence run read.json --work read
+    expect_status 0 retort evidence plan "${common[@]}" --twins twins.jsonl --test twins --out twins.json
+    expect_status 0 retort evidence run twins.json --work twins
+    for bad in 5 1e308; do # a probability past 1
+        cp -r read bad && sed -i -E "s/\"lp\":\[\[-[0-9.e+-]+/\"lp\":[[$bad/" bad/scores.jsonl
+        expect_status 1 retort evidence run read.json --work bad
+        expect_text 'not a number' "$err"
+        rm -r bad
+    done
+    cp -r twins bad && jq -c 'if .own then .own |= map(null) else . end' twins/scores.jsonl >bad/scores.jsonl
+    expect_status 1 retort evidence run twins.json --work bad
+    expect_text 'not a number' "$err"
+    for bad in NaN Infinity 1e999; do
+        rm -r bad && cp -r twins bad && sed -i -E "s/\"own\":\[-[0-9.]+/\"own\":[$bad/" bad/scores.jsonl
+        expect_status 1 retort evidence run twins.json --work bad
+        expect_text 'scores.jsonl' "$err"
+    done
 }
 
 a_server_that_gives_text_and_listed_tokens_is_tested_on_its_answers() {
@@ -323,7 +408,8 @@ no_output_claims_more_than_a_p_value() {
 run_tests every_test_on_rows_runs_and_an_innocent_suspect_shows_nothing rows_that_are_wrong_are_named \
     answers_alone_tell_twins_and_canaries weights_of_one_model_match_and_its_width_is_found \
     the_width_of_a_made_up_model_is_found_through_its_server \
-    a_suspect_with_another_tokenizer_is_read_where_tokens_begin_in_both names_are_counted_by_prompts \
+    a_suspect_with_another_tokenizer_is_read_where_tokens_begin_in_both \
+    padded_vocabularies_count_nowhere a_student_of_reworded_text_shows_little_and_the_words_say_so names_are_counted_by_prompts \
     two_samples_tell_the_same_model_from_another a_server_that_scores_given_text_reads_as_its_file_does \
-    a_server_that_gives_text_and_listed_tokens_is_tested_on_its_answers refusals_and_copies_are_left_out_and_said \
+    log_probabilities_that_are_no_numbers_are_refused a_server_that_gives_text_and_listed_tokens_is_tested_on_its_answers refusals_and_copies_are_left_out_and_said \
     controls_calibrate_every_test tiny_and_foreign_texts_say_nothing no_output_claims_more_than_a_p_value

@@ -155,7 +155,7 @@ an_altered_plan_and_altered_inputs_show() {
     expect_text "ALTERED" "$out"
     sed 's/"read_tokens": 30000/"read_tokens": 30/' record.json >altered-record.json
     expect_status 0 retort evidence report altered-record.json --out page.html
-    expect_text "was altered" "$(cat page.html)"
+    expect_text 'color:#b00020;font-weight:600">The plan was altered' "$(cat page.html)" # in red
     echo '{"text":"more"}' >>a.jsonl
     expect_status 1 retort evidence run plan.json
     expect_text "is not the file that the plan was made with" "$err"
