@@ -205,6 +205,18 @@ static void power_line(rt_text *out, const json_t *r)
     }
 }
 
+/* A p in one line, or in words why there is none. */
+static void cell_p(rt_text *out, const json_t *r)
+{
+    if (!rt_field_text(r, "p")[0]) {
+        rt_table_cell(out, isfinite(rt_field_number(r, "z")) ? "not calibrated here" : "a figure, no p");
+        return;
+    }
+    rt_text_puts(out, "<td style=\"text-align:left;white-space:nowrap\">");
+    rt_html_puts(out, rt_field_text(r, "p"));
+    rt_text_puts(out, "</td>");
+}
+
 static void section_results(rt_text *out, const json_t *record)
 {
     static const char *const heads[] = {
@@ -212,6 +224,11 @@ static void section_results(rt_text *out, const json_t *record)
     const json_t *results = json_object_get(record, "results"), *r;
     size_t i;
     rt_page_section_open(out, "tests", "Every test");
+    rt_page_paragraph(
+        out, "",
+        "T is the model that the claim says was copied; the suspect is the model that is accused. n is "
+        "how many places or rows were counted, figure the test's own measure, z how many standard "
+        "deviations it lies above what innocence gives, p how often innocence gives as much.");
     figure_p(out, results);
     rt_table_open(out, heads, 7);
     json_array_foreach(results, i, r)
@@ -221,9 +238,7 @@ static void section_results(rt_text *out, const json_t *record)
         cell_number(out, rt_field_number(r, "n"), "%.0f");
         cell_number(out, rt_field_number(r, "statistic"), "%.4g");
         cell_number(out, rt_field_number(r, "z"), "%.2f");
-        rt_table_cell(out, rt_field_text(r, "p")[0]            ? rt_field_text(r, "p")
-                           : isfinite(rt_field_number(r, "z")) ? "not calibrated here"
-                                                               : "a figure, no p");
+        cell_p(out, r);
         rt_table_cell(out, rt_field_text(r, "null"));
         rt_text says = {0};
         rt_text_printf(&says, "Assumes that %.300s. Cannot say: %.300s.", rt_field_text(r, "assumes"),
@@ -472,9 +487,13 @@ static void section_alternatives(rt_text *out, const json_t *record)
 void rt_report_evidence(rt_text *out, const json_t *record, bool plan_intact)
 {
     const json_t *plan = json_object_get(record, "plan"), *v = json_object_get(record, "verdict");
+    const char *claim = rt_field_text(plan, "claim");
+    const size_t end = strlen(claim);
     char deck[400], foot[160];
-    (void)snprintf(deck, sizeof deck, "Claim: %.200s. Outcome: %.60s.", rt_field_text(plan, "claim"),
-                   rt_field_text(v, "words"));
+    (void)snprintf(deck, sizeof deck, "Claim: %.200s%s Outcome: %.60s%s.", claim,
+                   end > 0 && end <= 200 && strchr(".!?", claim[end - 1]) ? "" : ".",
+                   rt_field_text(v, "words"),
+                   plan_intact ? "" : ", which may not be relied on: the plan was altered");
     rt_page_open(out, rt_field_text(plan, "suspect")[0] ? rt_field_text(plan, "suspect") : "Recorded answers",
                  "Evidence", deck);
     section_verdict(out, record, plan_intact);

@@ -156,6 +156,7 @@ an_altered_plan_and_altered_inputs_show() {
     sed 's/"read_tokens": 30000/"read_tokens": 30/' record.json >altered-record.json
     expect_status 0 retort evidence report altered-record.json --out page.html
     expect_text 'color:#b00020;font-weight:600">The plan was altered' "$(cat page.html)" # in red
+    expect_text "may not be relied on" "$(cat page.html)"
     echo '{"text":"more"}' >>a.jsonl
     expect_status 1 retort evidence run plan.json
     expect_text "is not the file that the plan was made with" "$err"
