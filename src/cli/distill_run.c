@@ -101,8 +101,14 @@ static rt_status random_config(distill_run *d, rt_error *err)
     return status;
 }
 
-static rt_status open_trainer(distill_run *d, rt_error *err)
+static rt_status open_trainer(distill_run *d, const rt_weights *from, const rt_model_config *from_config,
+                              const size_t *layers, rt_error *err)
 {
+    rt_adapter_options adapters;
+    if (d->recipe.adapters.rank && (rt_recipe_adapters(&adapters, &d->recipe, err) != RT_OK ||
+                                    rt_adapters_open(&d->adapters, &adapters, &d->student_config, from,
+                                                     from_config, layers, d->pool, err) != RT_OK))
+        return err->status;
     const rt_recipe *r = &d->recipe;
     rt_trainer_options options = {
         .mix = d->objective.mix,
@@ -110,6 +116,7 @@ static rt_status open_trainer(distill_run *d, rt_error *err)
         .seed = r->train.seed,
         .teacher_always = d->on_policy,
         .ranks = rt_dist_ranks(&d->dist),
+        .adapters = d->adapters,
         .adamw = {r->train.lr, r->train.beta1, r->train.beta2, r->train.eps, r->train.weight_decay},
         .schedule = rt_recipe_schedule(r),
         .clip = r->train.clip,
@@ -140,6 +147,8 @@ static rt_status open_trainer(distill_run *d, rt_error *err)
 static rt_status fill_student(distill_run *d, const rt_weights *from, const rt_model_config *from_config,
                               const size_t *layers, rt_error *err)
 {
+    if (d->adapters)
+        return rt_adapters_start(d->adapters, d->trainer->values, err);
     const rt_status status = rt_params_load(d->trainer->values, &d->trainer->layout, &d->student_config, from,
                                             from_config, layers, d->pool, err);
     if (status == RT_OK)
@@ -152,7 +161,7 @@ static rt_status start_from_layers(distill_run *d, rt_error *err)
     if (rt_recipe_layers(d->layers, &d->n_layers, &d->recipe, d->teacher_config.n_layers, err) != RT_OK)
         return err->status;
     rt_model_config_take_layers(&d->student_config, &d->teacher_config, d->layers, d->n_layers);
-    if (open_trainer(d, err) != RT_OK)
+    if (open_trainer(d, d->weights, &d->teacher_config, d->layers, err) != RT_OK)
         return err->status;
     return fill_student(d, d->weights, &d->teacher_config, d->layers, err);
 }
@@ -160,19 +169,21 @@ static rt_status start_from_layers(distill_run *d, rt_error *err)
 static rt_status start_from_checkpoint(distill_run *d, rt_error *err)
 {
     char *path = NULL;
-    rt_weights *from = NULL;
     rt_status status = cli_model_path(&path, d->recipe.student.model, err);
     if (status == RT_OK)
         status = check_tokenizers(d, path, err);
     if (status == RT_OK)
-        status = rt_weights_open(&from, path, err);
+        status = rt_weights_open(&d->base, path, err);
     if (status == RT_OK)
-        status = rt_model_config_read(&d->student_config, from, err);
+        status = rt_model_config_read(&d->student_config, d->base, err);
     if (status == RT_OK)
-        status = open_trainer(d, err);
+        status = open_trainer(d, d->base, &d->student_config, NULL, err);
     if (status == RT_OK)
-        status = fill_student(d, from, &d->student_config, NULL, err);
-    rt_weights_close(from);
+        status = fill_student(d, d->base, &d->student_config, NULL, err);
+    if (!d->adapters) {
+        rt_weights_close(d->base);
+        d->base = NULL;
+    }
     free(path);
     return status;
 }
@@ -193,7 +204,7 @@ static rt_status start_student(distill_run *d, rt_error *err)
         return start_from_layers(d, err);
     if (d->recipe.student.init == RT_INIT_CHECKPOINT)
         return start_from_checkpoint(d, err);
-    if (random_config(d, err) != RT_OK || open_trainer(d, err) != RT_OK)
+    if (random_config(d, err) != RT_OK || open_trainer(d, NULL, NULL, NULL, err) != RT_OK)
         return err->status;
     rt_params_init(d->trainer->values, &d->trainer->layout, &d->student_config, d->recipe.train.seed);
     rt_trainer_sync(d->trainer);
@@ -256,6 +267,11 @@ static rt_status make_identity(distill_run *d, rt_error *err)
     rt_text_printf(&text, " accept %zu", r->teacher.accept.count);
     objective_identity(&text, &d->objective);
     features_identity(&text, &d->trainer->options.features);
+    if (d->adapters)
+        rt_text_printf(&text, " adapters %d %zu %a base %016llx", r->adapters.kind, r->adapters.rank,
+                       r->adapters.alpha, (unsigned long long)rt_adapters_base_hash(d->adapters));
+    for (size_t i = 0; d->adapters && i < rt_adapters_count(d->adapters); i++)
+        rt_text_printf(&text, " %zu", rt_adapters_at(d->adapters, i)->a);
     if (d->on_policy)
         own_identity(&text, &d->own.options);
     if (d->kept)
@@ -323,6 +339,8 @@ void distill_run_close(distill_run *d)
 {
     rt_own_close(&d->own);
     rt_trainer_close(d->trainer);
+    rt_adapters_close(d->adapters);
+    rt_weights_close(d->base);
     rt_kept_source_close(&d->source);
     rt_documents_deinit(&d->docs);
     rt_model_close(d->teacher);
@@ -364,6 +382,10 @@ void distill_run_say(const distill_run *d, FILE *out)
                       licence);
     (void)fprintf(out, "student  %zu of %zu layers, %.1f M parameters\n", d->student_config.n_layers,
                   d->teacher_config.n_layers, (double)rt_model_config_parameters(&d->student_config) / 1e6);
+    if (d->adapters)
+        (void)fprintf(out, "adapters %s of rank %zu on %zu matrices, %.2f M values are trained\n",
+                      d->recipe.adapters.kind ? "DoRA" : "LoRA", d->recipe.adapters.rank,
+                      rt_adapters_count(d->adapters), (double)rt_adapters_total(d->adapters) / 1e6);
     (void)fprintf(out, "text     %zu documents, %zu tokens, %zu of them with a loss", d->docs.n_docs,
                   d->docs.n_tokens, d->docs.n_targets);
     if (d->docs.n_cut)
@@ -413,6 +435,8 @@ rt_status distill_run_train(distill_run *d, rt_run_step_fn step_fn, void *contex
 static rt_status student_tensor(void *context, rt_canonical *out, size_t layer, int which, rt_error *err)
 {
     const rt_trainer *t = context;
+    if (t->options.adapters)
+        return rt_adapters_tensor(t->options.adapters, out, layer, which, err);
     const rt_param *p = layer == RT_NO_LAYER ? rt_layout_global(&t->layout, (rt_global)which)
                                              : rt_layout_role(&t->layout, layer, which);
     if (!p)
@@ -456,6 +480,16 @@ static rt_status export_types(const distill_run *d, const rt_export_source *sour
     return RT_OK;
 }
 
+/* Only a base that exists as a file can be given adapters by others. */
+static rt_status export_adapters(const distill_run *d, rt_error *err)
+{
+    char *dir = rt_path_join(d->dir, "adapter");
+    const rt_status status = dir ? rt_adapters_write(d->adapters, dir, d->recipe.student.model, err)
+                                 : rt_error_set(err, RT_NO_MEMORY, "no memory for a path");
+    free(dir);
+    return status;
+}
+
 rt_status distill_run_export(const distill_run *d, rt_error *err)
 {
     rt_model_config config = d->student_config;
@@ -476,6 +510,8 @@ rt_status distill_run_export(const distill_run *d, rt_error *err)
                            : rt_error_set(err, RT_NO_MEMORY, "no memory for the student's files");
     if (status == RT_OK)
         status = export_types(d, &source, err);
+    if (status == RT_OK && d->base)
+        status = export_adapters(d, err);
     free(folder);
     json_decref(lineage);
     return status;

@@ -31,7 +31,9 @@ typedef struct distill_run {
     bool kept;             /* the teacher is kept rows of the store */
     rt_kept_source source; /* with teacher.store */
     bool on_policy;
-    rt_own own; /* with on_policy */
+    rt_own own;            /* with on_policy */
+    rt_weights *base;      /* of a student that starts from a checkpoint, as long as adapters read it */
+    rt_adapters *adapters; /* NULL: everything is trained */
     rt_trainer *trainer;
     size_t layers[RT_LAYERS_MAX], n_layers; /* init layers */
     char identity[65], teacher_hash[65];

@@ -38,7 +38,7 @@ static void clear_sums(const rt_back_job *job, size_t block)
 /* grads of a vector += the blocks' sums at `offset`, in order. */
 static void reduce(const rt_back_job *job, size_t offset, const rt_param *param)
 {
-    if (!param)
+    if (!param || !job->grads)
         return;
     const size_t blocks = rt_size_ceil_div(job->pass->n_tokens, job->pass->block);
     for (size_t b = 0; b < blocks; b++)
@@ -237,6 +237,13 @@ static void weight_task(void *context, size_t index, unsigned thread)
 
 static void weight_gradients(const rt_back_job *job, const rt_weight_part *parts, size_t n)
 {
+    for (size_t k = 0; k < n && job->hooks->weight; k++) {
+        const rt_weight_gradient part = {parts[k].role, parts[k].dy,   parts[k].x,
+                                         parts[k].rows, parts[k].cols, job->pass->n_tokens};
+        job->hooks->weight(job->hooks->context, job->layer, &part);
+    }
+    if (job->hooks->weight)
+        return;
     weight_job work = {.model = job->model, .n_tokens = job->pass->n_tokens, .n_parts = n};
     for (size_t k = 0; k < n; k++) {
         work.parts[k] = parts[k];
@@ -245,9 +252,11 @@ static void weight_gradients(const rt_back_job *job, const rt_weight_part *parts
     rt_pool_run(job->model->pool, work.begin[n], weight_task, &work);
 }
 
-static float *grad_of(const rt_back_job *job, rt_role role)
+static rt_weight_part part_of(const rt_back_job *job, rt_role role, const void *dy, const void *x,
+                              size_t rows, size_t cols)
 {
-    return job->grads + rt_layout_role(job->layout, job->layer, role)->offset;
+    float *dw = job->grads ? job->grads + rt_layout_role(job->layout, job->layer, role)->offset : NULL;
+    return (rt_weight_part){dy, x, rows, cols, dw, (int)role};
 }
 
 static void mlp_backward(const rt_back_job *job)
@@ -276,13 +285,13 @@ static void mlp_backward(const rt_back_job *job)
     if (ff) {
         const bool shared = layer->experts != NULL;
         const rt_role first = shared ? RT_ROLE_SHARED_GATE : gated ? RT_ROLE_GATE : RT_ROLE_UP;
-        parts[n++] = (rt_weight_part){back->dx_act, back->act, d, ff,
-                                      grad_of(job, shared ? RT_ROLE_SHARED_DOWN : RT_ROLE_DOWN)};
-        parts[n++] = (rt_weight_part){back->dgate_up, back->h, layer->gate_up.rows, d, grad_of(job, first)};
+        parts[n++] =
+            part_of(job, shared ? RT_ROLE_SHARED_DOWN : RT_ROLE_DOWN, back->dx_act, back->act, d, ff);
+        parts[n++] = part_of(job, first, back->dgate_up, back->h, layer->gate_up.rows, d);
     }
     if (layer->experts)
-        parts[n++] = (rt_weight_part){job->pass->mixture.dlogits, back->h, model->config.experts.count, d,
-                                      grad_of(job, RT_ROLE_ROUTER)};
+        parts[n++] =
+            part_of(job, RT_ROLE_ROUTER, job->pass->mixture.dlogits, back->h, model->config.experts.count, d);
     weight_gradients(job, parts, n);
 }
 
@@ -436,15 +445,14 @@ static void attention_backward(const rt_back_job *job)
     const bool padded = layer->o.cols != q;
     const rt_role first = q_rank ? RT_ROLE_Q_A : RT_ROLE_Q;
     rt_weight_part parts[RT_WEIGHT_PARTS] = {
-        {back->dx_act, padded ? back->att : job->pass->kept[job->layer].att, d, layer->o.cols,
-         grad_of(job, RT_ROLE_O)},
-        {back->dqkv, back->h, rows, d, grad_of(job, first)},
+        part_of(job, RT_ROLE_O, back->dx_act, padded ? back->att : job->pass->kept[job->layer].att, d,
+                layer->o.cols),
+        part_of(job, first, back->dqkv, back->h, rows, d),
     };
     if (n_parts == 4) {
-        parts[2] = (rt_weight_part){back->dkv_b, back->ckv, layer->kv_b.rows, c->latent.kv_rank,
-                                    grad_of(job, RT_ROLE_KV_B)};
-        parts[3] = (rt_weight_part){back->dq_b, back->cq, layer->q_b.rows, q_rank,
-                                    q_rank ? grad_of(job, RT_ROLE_Q_B) : NULL};
+        parts[2] = part_of(job, RT_ROLE_KV_B, back->dkv_b, back->ckv, layer->kv_b.rows, c->latent.kv_rank);
+        if (q_rank)
+            parts[3] = part_of(job, RT_ROLE_Q_B, back->dq_b, back->cq, layer->q_b.rows, q_rank);
     }
     weight_gradients(job, parts, n_parts - (n_parts == 4 && !q_rank));
 }
@@ -508,7 +516,8 @@ void rt_backward_hooked(const rt_model *model, rt_pass *pass, const rt_batch *ba
         attention_backward(&job);
     }
     stream_hook(&job, 0);
-    embed_backward(&job);
+    if (grads)
+        embed_backward(&job);
 }
 
 void rt_backward(const rt_model *model, rt_pass *pass, const rt_batch *batch, const rt_layout *layout,

@@ -26,6 +26,7 @@ typedef struct rt_weight_part { /* dW [rows, cols] += dyᵀ x over all tokens */
     const void *dy, *x;
     size_t rows, cols;
     float *dw;
+    int role;
 } rt_weight_part;
 enum { RT_WEIGHT_PARTS = 4 };
 

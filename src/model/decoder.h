@@ -134,7 +134,14 @@ void rt_logits(const rt_model *model, const rt_pass *pass, const size_t *rows, s
 void rt_backward(const rt_model *model, rt_pass *pass, const rt_batch *batch, const rt_layout *layout,
                  float *dhidden, float *grads);
 
-/* Gradients that come in from elsewhere than the head.  Either function may be NULL. */
+/* What the gradient of a group of matrices that read one input is made of: dW = dyᵀ x. */
+typedef struct rt_weight_gradient {
+    int role;           /* of the first of them */
+    const void *dy, *x; /* [n_tokens, rows], [n_tokens, cols] in the activation type */
+    size_t rows, cols, n_tokens;
+} rt_weight_gradient;
+
+/* Gradients that come in from elsewhere than the head, or go elsewhere.  Each function may be NULL. */
 typedef struct rt_backward_hooks {
     void *context;
     /* dx [n_tokens, n_embd] is the gradient of the residual stream as rt_tap_fn shows it after `layer`
@@ -142,6 +149,9 @@ typedef struct rt_backward_hooks {
     void (*stream)(void *context, size_t layer, float *dx);
     /* The gradients of layer `layer`'s queries, keys and values (after rope) are in the pass. */
     void (*heads)(void *context, size_t layer);
+    /* The parameters are frozen, grads is NULL: what would be added to them is handed out instead (of dense
+     * layers' matrices; vectors and the embedding have none). */
+    void (*weight)(void *context, size_t layer, const rt_weight_gradient *part);
 } rt_backward_hooks;
 void rt_backward_hooked(const rt_model *model, rt_pass *pass, const rt_batch *batch, const rt_layout *layout,
                         float *dhidden, float *grads, const rt_backward_hooks *hooks);

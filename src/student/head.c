@@ -295,6 +295,8 @@ static void gradient_task(void *context, size_t index, unsigned thread)
                                    .c = RT_F32,
                                    .accumulate = any};
         rt_gemm(&back, g, rt_act_at(model, model->head.w, begin * d), part);
+        if (!c->dweight)
+            continue;
         const rt_gemm_spec weight = {.m = count,
                                      .n = d,
                                      .k = c->padded,
@@ -346,7 +348,7 @@ rt_status rt_head_run(rt_head *head, const rt_pass *student, const rt_pass *teac
                       rt_loss_stats *stats, rt_head_row_fn row_fn, void *row_context, double *loss,
                       rt_error *err)
 {
-    assert(!head->with_gradient || (dhidden && dweight && !rt_proj_is_packed(&head->student->head)));
+    assert(!head->with_gradient || (dhidden && !rt_proj_is_packed(&head->student->head)));
     assert(!rows->kept || (head->kept_work && !row_fn));
     assert(!rows->policy || (head->teacher && head->with_gradient && rows->logp_old && !row_fn));
     if (head->with_gradient)

@@ -42,7 +42,8 @@ typedef void (*rt_head_row_fn)(void *context, size_t index, const rt_loss_stats 
 
 /* Sum of scale * loss over the rows (in order, so bit-exact for any number of threads); means of the KLs are
  * the caller's, from stats.  With gradient: dhidden [n_tokens, n_embd] is written whole (0 for other rows)
- * and the head's weight gradient is added to dweight [n_vocab, n_embd].  RT_NOT_FINITE names the row. */
+ * and the head's weight gradient is added to dweight [n_vocab, n_embd] (NULL: frozen).  RT_NOT_FINITE names
+ * the row. */
 rt_status rt_head_run(rt_head *head, const rt_pass *student, const rt_pass *teacher, const rt_loss_mix *mix,
                       const rt_head_rows *rows, size_t n_tokens, float *dhidden, float *dweight,
                       rt_loss_stats *stats, rt_head_row_fn row_fn, void *row_context, double *loss,

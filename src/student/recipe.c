@@ -34,6 +34,18 @@ const rt_field rt_recipe_fields[] = {
      "checkpoint: the model to start from; random: a folder or config.json with the shape", NULL, 0, 0},
     {"student.precision", RT_FIELD_CHOICE, AT(student.precision), "bf16",
      "of the products; master weights are float32", "bf16|f32", 0, 0},
+    {"adapters.rank", RT_FIELD_COUNT, AT(adapters.rank), "0",
+     "train adapters of this rank on a frozen start; 0: train everything", NULL, 0, RT_ADAPTER_RANK_MAX},
+    {"adapters.kind", RT_FIELD_CHOICE, AT(adapters.kind), "lora",
+     "lora: W + alpha/rank B A; dora: its rows' lengths are trained too", "lora|dora", 0, 0},
+    {"adapters.alpha", RT_FIELD_REAL, AT(adapters.alpha), "16", "the adapters' scale is alpha / rank", NULL,
+     1e-6, 1e6},
+    {"adapters.targets", RT_FIELD_STRINGS, AT(adapters.targets), "[q, k, v, o, gate, up, down]",
+     "which matrices have adapters", NULL, 0, 0},
+    {"adapters.base", RT_FIELD_CHOICE, AT(adapters.base), "memory",
+     "memory: merged matrices are kept in bf16; file: made for a layer at a time from the file's own blocks, "
+     "in the memory of the file and one layer",
+     "memory|file", 0, 0},
     {"data.train", RT_FIELD_STRINGS, AT(data.train), "[]",
      "JSONL (.zst) rows: text | prompt, completion | messages; or .txt; none with teacher.store", NULL, 0, 0},
     {"data.tokens_max", RT_FIELD_COUNT, AT(data.tokens_max), "512",
@@ -146,6 +158,50 @@ rt_status rt_recipe_layers(size_t *map, size_t *n, const rt_recipe *recipe, size
     for (size_t i = 0; i < *n; i++) /* round(i (L - 1) / (n - 1)): the first and the last are kept */
         map[i] = *n == 1 ? 0 : (2 * i * (teacher_layers - 1) + (*n - 1)) / (2 * (*n - 1));
     return RT_OK;
+}
+
+/* ---- adapters ---- */
+
+rt_status rt_recipe_adapters(rt_adapter_options *out, const rt_recipe *recipe, rt_error *err)
+{
+    *out = (rt_adapter_options){.kind = (rt_adapter_kind)recipe->adapters.kind,
+                                .rank = recipe->adapters.rank,
+                                .alpha = recipe->adapters.alpha,
+                                .from_file = recipe->adapters.base == 1,
+                                .seed = recipe->train.seed,
+                                .tokens_max = recipe->train.batch_tokens,
+                                .precision = rt_recipe_precision(recipe->student.precision)};
+    for (size_t i = 0; i < recipe->adapters.targets.count; i++) {
+        unsigned k = 0;
+        while (k < RT_ADAPTER_TARGETS &&
+               strcmp(rt_adapter_targets[k], recipe->adapters.targets.items[i]) != 0)
+            k++;
+        if (k == RT_ADAPTER_TARGETS)
+            return rt_error_set(err, RT_INVALID,
+                                "adapters.targets: '%s' is none of q, k, v, o, gate, up, down",
+                                recipe->adapters.targets.items[i]);
+        out->targets |= 1U << k;
+    }
+    return RT_OK;
+}
+
+static rt_status check_adapters(const rt_recipe *recipe, rt_error *err)
+{
+    rt_adapter_options adapters;
+    if (recipe->adapters.rank == 0)
+        return RT_OK;
+    if (recipe->student.init == RT_INIT_RANDOM)
+        return rt_error_set(err, RT_INVALID,
+                            "adapters.rank: a random start has nothing worth keeping; use student.init "
+                            "checkpoint or layers");
+    if (recipe->adapters.base == 1 && recipe->on_policy.share > 0)
+        return rt_error_set(err, RT_INVALID,
+                            "adapters.base file: sampling would make every layer again for each token; use "
+                            "adapters.base memory with on_policy.share");
+    if (recipe->adapters.targets.count == 0)
+        return rt_error_set(err, RT_INVALID,
+                            "adapters.targets is empty; name some of q, k, v, o, gate, up, down");
+    return rt_recipe_adapters(&adapters, recipe, err);
 }
 
 /* ---- features ---- */
@@ -357,7 +413,7 @@ rt_status rt_recipe_check(const rt_recipe *recipe, rt_error *err)
         return rt_error_set(err, RT_INVALID, "student.layers lists %zu layers and student.n_layers says %zu",
                             recipe->student.layers.count, recipe->student.n_layers);
     if (check_teacher(recipe, err) != RT_OK || check_features(recipe, err) != RT_OK ||
-        check_own(recipe, err) != RT_OK)
+        check_own(recipe, err) != RT_OK || check_adapters(recipe, err) != RT_OK)
         return err->status;
     if (recipe->data.tokens_max > recipe->train.batch_tokens)
         return rt_error_set(

@@ -5,6 +5,7 @@
 
 #include "base/schema.h"
 #include "model/decoder.h"
+#include "student/adapter.h"
 #include "student/course.h"
 #include "student/feature_train.h"
 #include "student/own.h"
@@ -41,6 +42,12 @@ typedef struct rt_recipe {
         int objective;
     } on_policy;
     struct {
+        int kind, base;
+        size_t rank;
+        double alpha;
+        rt_strings targets;
+    } adapters;
+    struct {
         int hidden, layers, projection;
         double hidden_weight, relation_weight;
         rt_counts pairs, relation_layers;
@@ -69,6 +76,8 @@ rt_status rt_recipe_loss(rt_objective *out, const rt_strings *terms, bool kept, 
 /* The features of a recipe for two shapes: its layer map made into pairs. */
 rt_status rt_recipe_features(rt_feature_options *out, const rt_recipe *recipe, const rt_model_config *student,
                              const rt_model_config *teacher, rt_error *err);
+/* The adapters of a recipe; rank 0: none. */
+rt_status rt_recipe_adapters(rt_adapter_options *out, const rt_recipe *recipe, rt_error *err);
 /* Training on own answers, by the keys under on_policy; share 0: none. */
 rt_status rt_recipe_own(rt_own_options *out, const rt_recipe *recipe, rt_error *err);
 bool rt_recipe_has_features(const rt_recipe *recipe);

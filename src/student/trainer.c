@@ -17,32 +17,52 @@ typedef struct rt_update_range {
     bool decay;
 } rt_update_range;
 
+static void add_ranges(rt_trainer *t, size_t begin, size_t end, bool decay)
+{
+    for (size_t at = begin; at < end; at += UPDATE_RANGE)
+        t->ranges[t->n_ranges++] = (rt_update_range){at, rt_size_min(end, at + UPDATE_RANGE), decay};
+}
+
+static void list_adapters(rt_trainer *t)
+{
+    const rt_adapters *a = t->options.adapters;
+    for (size_t i = 0; i < rt_adapters_count(a); i++) {
+        const rt_adapter *one = rt_adapters_at(a, i);
+        add_ranges(t, one->a, one->m, true);
+        add_ranges(t, one->m, one->m + (one->norms ? one->param->rows : 0), false);
+    }
+}
+
 static rt_status list_ranges(rt_trainer *t, rt_error *err)
 {
+    const rt_adapters *a = t->options.adapters;
     size_t count = 0;
     for (size_t i = 0; i < t->layout.count; i++)
         count += rt_size_ceil_div(t->layout.list[i].count, UPDATE_RANGE);
-    count += rt_size_ceil_div(t->total - t->layout.total, UPDATE_RANGE);
+    count += rt_size_ceil_div(t->total - t->trained, UPDATE_RANGE);
+    count += a ? 2 * rt_adapters_count(a) + rt_size_ceil_div(t->trained, UPDATE_RANGE) : 0;
     t->ranges = calloc(count, sizeof *t->ranges);
     t->norm_chunks = calloc(rt_norm_chunks(t->total), sizeof *t->norm_chunks);
     if (!t->ranges || !t->norm_chunks)
         return rt_error_set(err, RT_NO_MEMORY, "no memory for the optimiser's table");
-    for (size_t i = 0; i < t->layout.count; i++) {
+    for (size_t i = 0; !a && i < t->layout.count; i++) {
         const rt_param *p = &t->layout.list[i];
-        for (size_t at = 0; at < p->count; at += UPDATE_RANGE)
-            t->ranges[t->n_ranges++] = (rt_update_range){
-                p->offset + at, p->offset + rt_size_min(p->count, at + UPDATE_RANGE), p->cols > 0};
+        add_ranges(t, p->offset, p->offset + p->count, p->cols > 0);
     }
-    for (size_t at = t->layout.total; at < t->total; at += UPDATE_RANGE)
-        t->ranges[t->n_ranges++] = (rt_update_range){at, rt_size_min(t->total, at + UPDATE_RANGE), true};
+    if (a)
+        list_adapters(t);
+    add_ranges(t, t->trained, t->total, true);
     return RT_OK;
 }
 
 static rt_status take_arrays(rt_trainer *t, rt_error *err)
 {
     const size_t total = t->total, tokens = t->options.tokens_max, d = t->config.n_embd;
+    const bool apart = t->options.adapters != NULL;
+    const size_t halves = apart ? t->layout.total : total;
     size_t bytes = 0, part;
-    if (!rt_size_mul(total, 4 * sizeof(float) + sizeof(rt_bf16), &part) ||
+    if (!rt_size_mul(total, 4 * sizeof(float), &part) || !rt_size_add(bytes, part, &bytes) ||
+        !rt_size_mul(halves, (apart ? sizeof(float) : 0) + sizeof(rt_bf16), &part) ||
         !rt_size_add(bytes, part, &bytes) ||
         !rt_size_mul(tokens, d * sizeof(float) + sizeof(rt_loss_stats), &part) ||
         !rt_size_add(bytes, part + 4096, &bytes))
@@ -53,8 +73,9 @@ static rt_status take_arrays(rt_trainer *t, rt_error *err)
     t->m = rt_arena_push_raw(&t->arena, total, sizeof(float));
     t->v = rt_arena_push_raw(&t->arena, total, sizeof(float));
     t->grads = rt_arena_push_raw(&t->arena, total, sizeof(float));
+    t->base = apart ? rt_arena_push_raw(&t->arena, t->layout.total, sizeof(float)) : t->values;
     if (t->options.precision == RT_PRECISION_BF16)
-        t->half = rt_arena_push_raw(&t->arena, total, sizeof(rt_bf16));
+        t->half = rt_arena_push_raw(&t->arena, halves, sizeof(rt_bf16));
     t->dhidden = rt_arena_push_raw(&t->arena, tokens * d, sizeof(float));
     t->stats = rt_arena_push_raw(&t->arena, tokens, sizeof *t->stats);
     assert(t->stats);
@@ -113,7 +134,8 @@ static rt_status count_values(rt_trainer *t, const rt_model *teacher, rt_error *
     const size_t more = rt_features_any(&t->options.features)
                             ? rt_features_parameters(&t->options.features, &t->config, &teacher->config)
                             : 0;
-    if (!rt_size_add(t->layout.total, more, &t->total))
+    t->trained = t->options.adapters ? rt_adapters_total(t->options.adapters) : t->layout.total;
+    if (!rt_size_add(t->trained, more, &t->total))
         return rt_error_set(err, RT_NO_MEMORY, "the student and its projections are too large");
     return RT_OK;
 }
@@ -140,7 +162,7 @@ rt_status rt_trainer_open(rt_trainer **out, const rt_model_config *config, const
     t->teacher = heads || features ? teacher : NULL;
     if (rt_layout_build(&t->layout, config, err) != RT_OK || count_values(t, teacher, err) != RT_OK ||
         take_arrays(t, err) != RT_OK || list_ranges(t, err) != RT_OK || share_out(t, err) != RT_OK ||
-        rt_model_view(&t->student, config, &t->layout, t->values, t->half, options->precision, pool, err) !=
+        rt_model_view(&t->student, config, &t->layout, t->base, t->half, options->precision, pool, err) !=
             RT_OK ||
         rt_pass_open(&t->pass, t->student, options->tokens_max, true, err) != RT_OK ||
         (t->teacher &&
@@ -152,9 +174,10 @@ rt_status rt_trainer_open(rt_trainer **out, const rt_model_config *config, const
         rt_trainer_close(t);
         return err->status;
     }
+    if (options->adapters)
+        rt_adapters_bind(options->adapters, t->student, t->values, t->grads, t->base, t->half);
     if (features)
-        rt_features_init(t->values + t->layout.total, &options->features, config, &teacher->config,
-                         options->seed);
+        rt_features_init(t->values + t->trained, &options->features, config, &teacher->config, options->seed);
     *out = t;
     return RT_OK;
 }
@@ -183,7 +206,9 @@ size_t rt_trainer_bytes_of(const rt_model *student, const rt_model *teacher, siz
     size_t bytes = parameters * 4 * sizeof(float) + rt_pass_bytes(student, tokens, true) +
                    rt_head_bytes(student, teacher, true);
     bytes += tokens * (student->config.n_embd * sizeof(float) + sizeof(rt_loss_stats));
-    if (options->precision == RT_PRECISION_BF16)
+    if (options->adapters)
+        bytes += rt_adapters_bytes(options->adapters);
+    else if (options->precision == RT_PRECISION_BF16)
         bytes += parameters * sizeof(rt_bf16);
     return bytes + (teacher ? rt_pass_bytes(teacher, tokens, false) : 0);
 }
@@ -204,7 +229,9 @@ static void sync_task(void *context, size_t index, unsigned thread)
 
 void rt_trainer_sync(rt_trainer *t)
 {
-    if (t->half)
+    if (t->options.adapters)
+        rt_adapters_sync(t->options.adapters, false);
+    else if (t->half)
         rt_pool_run(t->pool, t->n_ranges, sync_task, t);
 }
 
@@ -249,16 +276,21 @@ static void send(rt_trainer *t, size_t begin, size_t end)
 typedef struct sending {
     rt_trainer *t;
     rt_backward_hooks inner; /* of the features */
+    bool out;                /* the gradients of layers go out as they come */
 } sending;
 
 /* Before layer - 1 is gone through, the gradients of `layer` are whole. */
-static void send_layer(void *context, size_t layer, float *dx)
+static void enter_layer(void *context, size_t layer, float *dx)
 {
     const sending *s = context;
     rt_trainer *t = s->t;
     size_t begin, end;
     if (s->inner.stream)
         s->inner.stream(s->inner.context, layer, dx);
+    if (t->options.adapters && layer > 0)
+        rt_adapters_layer(t->options.adapters, layer - 1);
+    if (!s->out)
+        return;
     if (layer < t->config.n_layers) {
         layer_elements(&t->layout, layer, &begin, &end);
         send(t, begin, end);
@@ -273,14 +305,21 @@ static void pass_heads(void *context, size_t layer)
         s->inner.heads(s->inner.context, layer);
 }
 
+static void pass_weight(void *context, size_t layer, const rt_weight_gradient *part)
+{
+    const sending *s = context;
+    rt_adapters_gradient(s->t->options.adapters, layer, part);
+}
+
 static void back(rt_trainer *t, const rt_batch *batch)
 {
     const rt_backward_hooks none = {0};
-    const bool out = t->options.ranks && t->last_batch;
-    sending s = {t, t->features ? rt_features_hooks(t->features) : none};
-    const rt_backward_hooks both = {&s, send_layer, pass_heads};
-    rt_backward_hooked(t->student, t->pass, batch, &t->layout, t->dhidden, t->grads, out ? &both : &s.inner);
-    t->sent = t->sent || out;
+    const bool last = t->options.ranks && t->last_batch, adapters = t->options.adapters != NULL;
+    sending s = {t, t->features ? rt_features_hooks(t->features) : none, last && !adapters};
+    const rt_backward_hooks both = {&s, enter_layer, pass_heads, adapters ? pass_weight : NULL};
+    rt_backward_hooked(t->student, t->pass, batch, &t->layout, t->dhidden, adapters ? NULL : t->grads,
+                       last || adapters ? &both : &s.inner);
+    t->sent = t->sent || last;
 }
 
 /* Everything that is not part of a layer goes out behind the last backward pass; then all is awaited. */
@@ -291,7 +330,8 @@ static rt_status join_gradients(rt_trainer *t, rt_error *err)
         return RT_OK;
     assert(t->sent);
     size_t at = 0;
-    for (size_t l = 0; l < t->config.n_layers; l++) { /* what lies between the layers */
+    for (size_t l = 0; !t->options.adapters && l < t->config.n_layers;
+         l++) { /* what lies between the layers */
         size_t begin, end;
         layer_elements(&t->layout, l, &begin, &end);
         assert(begin >= at);
@@ -320,6 +360,15 @@ static rt_status join_gradients(rt_trainer *t, rt_error *err)
     return RT_OK;
 }
 
+static void make_layer(void *context, size_t layer, const float *x, size_t n_tokens)
+{
+    const rt_trainer *t = context;
+    (void)x;
+    (void)n_tokens;
+    if (layer < t->config.n_layers)
+        rt_adapters_layer(t->options.adapters, layer);
+}
+
 rt_status rt_trainer_accumulate(rt_trainer *t, const rt_batch *batch, const rt_head_rows *rows, rt_error *err)
 {
     rt_loss_mix mix;
@@ -329,19 +378,20 @@ rt_status rt_trainer_accumulate(rt_trainer *t, const rt_batch *batch, const rt_h
         rt_course_at(&mix, &t->options.mix, &t->options.course, t->step, t->options.schedule.total,
                      t->taid.t);
     if (t->features)
-        rt_features_begin(t->features, t->pass, t->teacher_pass, batch, rows, t->values + t->layout.total,
-                          t->grads + t->layout.total);
+        rt_features_begin(t->features, t->pass, t->teacher_pass, batch, rows, t->values + t->trained,
+                          t->grads + t->trained);
     if (t->teacher)
         rt_forward(t->teacher, t->teacher_pass, batch, t->features ? rt_features_tap : NULL, t->features);
     if (t->teacher && rt_stream_check(t->teacher, err) != RT_OK)
         return err->status;
-    rt_forward(t->student, t->pass, batch, NULL, NULL);
+    rt_forward(t->student, t->pass, batch, t->options.adapters ? make_layer : NULL, t);
     const rt_param *head = rt_layout_global(&t->layout, RT_GLOBAL_HEAD);
     if (!head)
         head = rt_layout_global(&t->layout, RT_GLOBAL_EMBED);
     double loss;
     if (rt_head_run(t->head, t->pass, t->teacher_pass, &mix, rows, batch->n_tokens, t->dhidden,
-                    t->grads + head->offset, t->stats, NULL, NULL, &loss, err) != RT_OK) {
+                    t->options.adapters ? NULL : t->grads + head->offset, t->stats, NULL, NULL, &loss,
+                    err) != RT_OK) {
         char where[64];
         (void)snprintf(where, sizeof where, "step %llu", (unsigned long long)t->step + 1);
         return rt_error_within(err, where);
@@ -375,14 +425,14 @@ static void update_task(void *context, size_t index, unsigned thread)
     size_t begin, end;
     rt_trainer_part(t, &begin, &end);
     if (r->begin >= begin && r->begin < end)
-        rt_adamw_update(r->decay ? &job->decayed : &job->plain, t->grads, t->values, t->m, t->v, t->half,
-                        r->begin, r->end);
+        rt_adamw_update(r->decay ? &job->decayed : &job->plain, t->grads, t->values, t->m, t->v,
+                        t->options.adapters ? NULL : t->half, r->begin, r->end);
     memset(t->grads + r->begin, 0, (r->end - r->begin) * sizeof *t->grads);
 }
 
 static rt_status name_bad_tensor(const rt_trainer *t, rt_error *err)
 {
-    for (size_t i = 0; i < t->layout.count; i++) {
+    for (size_t i = 0; !t->options.adapters && i < t->layout.count; i++) {
         const rt_param *p = &t->layout.list[i];
         for (size_t k = 0; k < p->count; k++) {
             if (isfinite(t->grads[p->offset + k]))
@@ -418,8 +468,8 @@ rt_status rt_trainer_update(rt_trainer *t, rt_step_report *report, rt_error *err
     rt_pool_run(t->pool, t->n_ranges, update_task, &job);
     if (ranks && ranks->gather(ranks->self, t->values, t->parts, err) != RT_OK)
         return err->status;
-    if (ranks)
-        rt_trainer_sync(t); /* the others' parts */
+    if (ranks || t->options.adapters)
+        rt_trainer_sync(t); /* the others' parts; the merged matrices */
     t->step++;
     const bool adaptive = t->options.course.adaptive;
     const double rows = (double)t->sum.rows, taid = adaptive ? t->taid.t : (double)NAN;

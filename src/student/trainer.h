@@ -8,6 +8,7 @@
 #define RT_STUDENT_TRAINER_H
 
 #include "model/decoder.h"
+#include "student/adapter.h"
 #include "student/course.h"
 #include "student/feature_train.h"
 #include "student/head.h"
@@ -33,18 +34,21 @@ typedef struct rt_trainer_options {
     uint64_t seed;               /* of the projections' start */
     bool teacher_always;         /* some batches bring an objective of their own that needs the teacher */
     const rt_ranks *ranks;       /* borrowed; NULL: one process */
+    rt_adapters *adapters;       /* borrowed; they alone are trained.  NULL: all parameters are */
 } rt_trainer_options;
 
 typedef struct rt_trainer {
     rt_trainer_options options;
     rt_model_config config;
     rt_layout layout;
-    size_t total;                  /* layout.total and the projections behind it */
+    size_t trained;                /* layout.total, or of the adapters */
+    size_t total;                  /* trained, and the projections behind it */
     float *values, *m, *v, *grads; /* [total] each */
-    rt_bf16 *half;                 /* [total]; NULL in F32 */
-    uint64_t step;                 /* optimiser steps done */
-    rt_model *student;             /* a view of the above */
-    const rt_model *teacher;       /* borrowed; NULL when the objective needs none */
+    float *base;             /* [layout.total] what the student reads: values, or merged with adapters */
+    rt_bf16 *half;           /* [layout.total and projections] of base; NULL in F32 */
+    uint64_t step;           /* optimiser steps done */
+    rt_model *student;       /* a view of the above */
+    const rt_model *teacher; /* borrowed; NULL when the objective needs none */
     rt_pass *pass, *teacher_pass;
     rt_head *head;
     rt_features *features; /* NULL: none */
@@ -85,7 +89,7 @@ rt_status rt_trainer_open(rt_trainer **out, const rt_model_config *config, const
 void rt_trainer_close(rt_trainer *trainer);
 size_t rt_trainer_bytes(const rt_trainer *trainer); /* memory that it owns */
 /* The same before there is one, from shapes (rt_model_shape) and the number of parameters of the student's
- * layout; teacher NULL: the objective needs none. */
+ * layout (of the adapters, where options has them); teacher NULL: the objective needs none. */
 size_t rt_trainer_bytes_of(const rt_model *student, const rt_model *teacher, size_t parameters,
                            const rt_trainer_options *options);
 /* After values were written: makes the bf16 copy. */

@@ -244,7 +244,74 @@ PYTHON
     expect_text "model.norm.weight holds a NaN" "$err"
 }
 
-run_tests a_recipe_becomes_a_student_that_can_be_a_teacher_again a_run_that_is_killed_goes_on_and_gives_the_same_bytes \
+# Adapters on the teacher of make_world; more settings follow.
+distill_adapters() {
+    local run="$1"
+    shift
+    retort distill "$source_dir/recipes/lora.yaml" --run "$run" --quiet teacher.model=teacher/student \
+        student.model=teacher/student data.train=text.jsonl data.tokens_max=128 train.batch_tokens=256 train.steps=4 \
+        adapters.rank=4 'output.types=[Q8_0]' "$@"
+}
+
+adapters_start_as_their_base_and_are_merged_and_kept_for_peft() {
+    make_world
+    distill_adapters start --init-only
+    cmp start/student/model.safetensors teacher/student/model.safetensors
+    for kind in lora dora; do
+        distill_adapters $kind adapters.kind=$kind 'loss=[ce]'
+        cmp -s $kind/student/model.safetensors teacher/student/model.safetensors && { echo "nothing was learnt"; exit 1; }
+        python3 - $kind <<'PYTHON'
+import json, struct, sys
+kind = sys.argv[1]
+config = json.load(open(kind + "/adapter/adapter_config.json"))
+assert config["peft_type"] == "LORA" and config["r"] == 4 and config["lora_alpha"] == 32, config
+assert config["use_dora"] == (kind == "dora"), config
+assert sorted(config["target_modules"]) == sorted(
+    ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]), config
+data = open(kind + "/adapter/adapter_model.safetensors", "rb").read()
+head = json.loads(data[8:8 + struct.unpack("<Q", data[:8])[0]])
+head.pop("__metadata__", None)
+stem = "base_model.model.model.layers.3.mlp.down_proj."
+assert head[stem + "lora_A.weight"]["shape"] == [4, 96] and head[stem + "lora_B.weight"]["shape"] == [64, 4]
+assert (stem + "lora_magnitude_vector" in head) == (kind == "dora")
+assert len(head) == 4 * 7 * (3 if kind == "dora" else 2), len(head)
+PYTHON
+    done
+}
+
+adapters_are_cut_short_and_go_on_to_the_same_bytes() {
+    make_world
+    distill_adapters whole adapters.base=file
+    "$build_dir/retort" distill "$source_dir/recipes/lora.yaml" --run cut --quiet teacher.model=teacher/student \
+        student.model=teacher/student data.train=text.jsonl data.tokens_max=128 train.batch_tokens=256 train.steps=4 \
+        adapters.rank=4 'output.types=[Q8_0]' train.checkpoint_minutes=0.0001 &
+    pid=$!
+    for _ in $(seq 200); do
+        [ -s cut/checkpoint.safetensors ] && break
+        sleep 0.02
+    done
+    kill -9 $pid 2>/dev/null || true
+    wait $pid 2>/dev/null || true
+    distill_adapters cut
+    cmp whole/student/model.safetensors cut/student/model.safetensors
+    cmp whole/adapter/adapter_model.safetensors cut/adapter/adapter_model.safetensors
+}
+
+settings_of_adapters_that_cannot_work_are_named() {
+    make_world
+    expect_status 2 retort distill recipe.yaml --run a adapters.rank=4 'adapters.targets=[q, head]'
+    expect_text "'head' is none of q, k, v" "$err"
+    expect_status 2 retort distill teacher.yaml --run a adapters.rank=4
+    expect_text "random start" "$err"
+    expect_status 2 retort distill recipe.yaml --run a adapters.rank=4 adapters.base=file on_policy.share=0.5 on_policy.tokens_max=32
+    expect_text "adapters.base memory" "$err"
+    expect_status 2 retort distill recipe.yaml --run a adapters.rank=60
+    expect_text "adapters.rank 60 is more" "$err"
+}
+
+run_tests adapters_start_as_their_base_and_are_merged_and_kept_for_peft \
+    adapters_are_cut_short_and_go_on_to_the_same_bytes settings_of_adapters_that_cannot_work_are_named \
+    a_recipe_becomes_a_student_that_can_be_a_teacher_again a_run_that_is_killed_goes_on_and_gives_the_same_bytes \
     a_run_on_own_answers_is_killed_and_gives_the_same_bytes contradictions_about_own_answers_are_named \
     an_interrupt_saves_and_exits_with_status_4 the_number_of_threads_changes_no_byte \
     other_settings_in_the_same_folder_are_refused a_second_process_in_the_folder_is_told_who_holds_it \
