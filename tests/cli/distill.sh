@@ -258,11 +258,41 @@ adapters_start_as_their_base_and_are_merged_and_kept_for_peft() {
     distill_adapters start --init-only
     cmp start/student/model.safetensors teacher/student/model.safetensors
     for kind in lora dora; do
-        distill_adapters $kind adapters.kind=$kind 'loss=[ce]'
+        distill_adapters $kind adapters.kind=$kind 'loss=[ce]' train.lr=1e-2
         cmp -s $kind/student/model.safetensors teacher/student/model.safetensors && { echo "nothing was learnt"; exit 1; }
         python3 - $kind <<'PYTHON'
 import json, struct, sys
+
+def tensors(path):
+    data = open(path, "rb").read()
+    size = struct.unpack("<Q", data[:8])[0]
+    for name, t in json.loads(data[8:8 + size]).items():
+        if name == "__metadata__":
+            continue
+        raw = data[8 + size + t["data_offsets"][0]:8 + size + t["data_offsets"][1]]
+        if t["dtype"] == "BF16":
+            raw = b"".join(b"\0\0" + raw[i:i + 2] for i in range(0, len(raw), 2))
+        yield name, (t["shape"], struct.unpack("<%df" % (len(raw) // 4), raw))
+
+# The student's matrices are base and adapters put together, to bf16's rounding.
+def check_merged(kind, scale, rank):
+    base, student = dict(tensors("teacher/student/model.safetensors")), dict(tensors(kind + "/student/model.safetensors"))
+    adapter = dict(tensors(kind + "/adapter/adapter_model.safetensors"))
+    for key in [k for k in adapter if k.endswith("lora_A.weight")]:
+        name = key[len("base_model.model."):-len("lora_A.weight")] + "weight"
+        a, b = adapter[key][1], adapter[key.replace("lora_A", "lora_B")][1]
+        rows, cols = base[name][0]
+        m = adapter.get(key.replace("lora_A.weight", "lora_magnitude_vector"))
+        for i in range(0, rows, 7):
+            row = [base[name][1][i * cols + j] + scale * sum(b[i * rank + k] * a[k * cols + j] for k in range(rank))
+                   for j in range(cols)]
+            length = sum(x * x for x in row) ** 0.5
+            row = [x * m[1][i] / length for x in row] if m else row
+            for j, x in enumerate(row):
+                assert abs(x - student[name][1][i * cols + j]) < 0.004 * abs(x) + 1e-5, (name, i, j)
+
 kind = sys.argv[1]
+check_merged(kind, 8, 4)
 config = json.load(open(kind + "/adapter/adapter_config.json"))
 assert config["peft_type"] == "LORA" and config["r"] == 4 and config["lora_alpha"] == 32, config
 assert config["use_dora"] == (kind == "dora"), config
