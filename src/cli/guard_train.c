@@ -156,25 +156,49 @@ int guard_train(int argc, char **argv)
     return 0;
 }
 
+static void print_aside(void *context, const rt_guard_aside *aside)
+{
+    printf("set aside\t%s\tp %.5f\t%s\n", aside->account, aside->p,
+           aside->decided ? "found to collect" : "to be reviewed");
+    if (!context)
+        return;
+    json_t *row = json_pack("{s:s, s:f, s:f, s:b}", "account", aside->account, "score", aside->score, "p",
+                            aside->p, "decided", aside->decided);
+    (void)json_dumpf(row, context, JSON_COMPACT | JSON_REAL_PRECISION(6));
+    (void)fputc('\n', context);
+    json_decref(row);
+}
+
 int guard_calibrate(int argc, char **argv)
 {
-    const char *path = NULL, *asn = NULL, *out = NULL, *from = NULL;
+    const char *path = NULL, *asn = NULL, *out = NULL, *from = NULL, *reviewed = NULL, *aside_path = NULL;
     double alpha = 0.01;
     const cli_option spec[] = {
         {CLI_ABOUT, NULL, NULL,
          "Replaces the benign part of a reference by reviewed benign traffic of one's own: p-values then "
          "mean this\n"
-         "service.  A rate that the number of accounts cannot support is refused.\n\n"
+         "service.  A rate that the number of accounts cannot support is refused.  Accounts that the "
+         "reference "
+         "suspects, as far\n"
+         "as they are more than honest accounts would be, are set aside and listed: a few collectors taken "
+         "for benign would\n"
+         "hide all others.  Who was looked at goes into --reviewed, and the command is repeated.\n\n"
          "example:\n"
-         "  retort guard calibrate reviewed.jsonl.zst --alpha 0.01 --out reference.json"},
+         "  retort guard calibrate reviewed.jsonl.zst --alpha 0.01 --out reference.json\n"
+         "  retort guard calibrate reviewed.jsonl.zst --set-aside look.jsonl --reviewed decided.jsonl --out "
+         "reference.json"},
         {CLI_STRING, "FILE", &path, "recorded traffic of accounts that were reviewed and found benign"},
         {CLI_STRING, "--asn FILE", &asn, "network classes"},
         {CLI_STRING, "--from FILE", &from, "the reference whose weights are kept (built-in)"},
         {CLI_REAL, "--alpha X", &alpha, "the false-alarm rate that is to be promised (0.01)"},
+        {CLI_STRING, "--set-aside FILE", &aside_path, "JSON lines of the accounts that were set aside"},
+        {CLI_STRING, "--reviewed FILE", &reviewed,
+         "JSON lines {account, label: benign|distil}: what a person decided of them"},
         {CLI_STRING | CLI_REQUIRED, "--out FILE", &out, "the reference to write"},
         {CLI_END, NULL, NULL, NULL},
     };
     rt_error err = {0};
+    FILE *aside = NULL;
     rt_guard_sample *sample = NULL;
     rt_guard_reference *made = NULL, *own = NULL;
     const rt_guard_reference *weights = NULL;
@@ -186,6 +210,13 @@ int guard_calibrate(int argc, char **argv)
         status = rt_guard_sample_open(&sample, &err);
     if (status == RT_OK)
         status = rt_guard_sample_add(sample, path, asn, NULL, &err);
+    if (status == RT_OK && aside_path && !(aside = fopen(aside_path, "w")))
+        status = rt_error_set(&err, RT_IO, "%.200s: cannot be written", aside_path);
+    if (status == RT_OK)
+        status =
+            rt_guard_sample_screen(sample, own ? own : weights, alpha, reviewed, print_aside, aside, &err);
+    if (aside && fclose(aside) != 0 && status == RT_OK)
+        status = rt_error_set(&err, RT_IO, "%.200s: writing failed", aside_path);
     if (status == RT_OK)
         status = rt_guard_calibrate(&made, own ? own : weights, sample, alpha, &err);
     if (status == RT_OK)

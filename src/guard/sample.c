@@ -66,8 +66,7 @@ size_t rt_guard_sample_accounts(const rt_guard_sample *sample, bool attackers)
     return count;
 }
 
-/* name -> label row */
-static rt_status read_labels(json_t **out, const char *path, rt_error *err)
+rt_status rt_sample_labels(json_t **out, const char *path, rt_error *err)
 {
     rt_text text = {.size_max = LABELS_BYTES_MAX};
     rt_status status = rt_file_read_unpacked(&text, path, err);
@@ -164,7 +163,7 @@ rt_status rt_guard_sample_add(rt_guard_sample *sample, const char *path, const c
     const rt_guard_options options = {
         .reference = &nothing, .asn_path = asn_path, .on_check = on_check, .context = &p};
     /* accounts must not be dropped: their places are what rows are known by */
-    rt_status status = labels_path ? read_labels(&labels, labels_path, err) : RT_OK;
+    rt_status status = labels_path ? rt_sample_labels(&labels, labels_path, err) : RT_OK;
     if (status == RT_OK)
         status = rt_guard_open(&guard, &options, err);
     if (status == RT_OK)

@@ -2,6 +2,8 @@
 #ifndef RT_GUARD_SAMPLE_H
 #define RT_GUARD_SAMPLE_H
 
+#include <jansson.h>
+
 #include "guard/train.h"
 
 enum { RT_SAMPLE_KIND_BYTES = 40 };
@@ -29,5 +31,12 @@ struct rt_guard_sample {
     size_t n_accounts, accounts_capacity;
     uint32_t n_corpora;
 };
+/* JSON lines {account, label: benign or distil, ...} as an object from account to its line; the caller drops
+ * it, after an error too. */
+rt_status rt_sample_labels(json_t **out, const char *path, rt_error *err);
+/* As guard.c keeps it: the largest score that two checks in a row reached, at each row of the account
+ * (`reached`, by row; may be NULL) and at last. */
+float rt_sample_largest_score(float *reached, const rt_guard_reference *r, const rt_guard_sample *s,
+                              const rt_sample_account *a);
 
 #endif

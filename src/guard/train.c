@@ -157,10 +157,8 @@ static rt_status fit_trees(rt_guard_reference *r, const rt_guard_sample *s, cons
     return status;
 }
 
-/* As guard.c keeps it: the largest score that two checks in a row reached, at each row of the account
- * (`reached`, by row; may be NULL) and at last. */
-static float largest_score(float *reached, const rt_guard_reference *r, const rt_guard_sample *s,
-                           const rt_sample_account *a)
+float rt_sample_largest_score(float *reached, const rt_guard_reference *r, const rt_guard_sample *s,
+                              const rt_sample_account *a)
 {
     float best = -1e9F, last = -1e9F;
     for (size_t i = a->first; i < a->first + a->count; i++) {
@@ -190,7 +188,7 @@ static rt_status cross_fit(float *scores, float *reached, const rt_guard_sample 
         status = fit_trees(r, s, used, fit, err);
         for (size_t a = 0; status == RT_OK && a < s->n_accounts; a++)
             if (!s->accounts[a].only_scored && !used[a])
-                scores[a] = largest_score(reached, r, s, &s->accounts[a]);
+                scores[a] = rt_sample_largest_score(reached, r, s, &s->accounts[a]);
     }
     free(used);
     rt_guard_reference_close(r);
@@ -378,7 +376,7 @@ static rt_status train(rt_guard_reference **out, const rt_guard_sample *sample, 
         report->found_two = found_at(sample, scores, 0.02, scratch);
         for (size_t a = 0; a < sample->n_accounts; a++)
             if (sample->accounts[a].only_scored)
-                scores[a] = largest_score(reached, r, sample, &sample->accounts[a]);
+                scores[a] = rt_sample_largest_score(reached, r, sample, &sample->accounts[a]);
         judge_corpora(report, r, sample, scores, scratch);
         tell(r, sample, scores, reached, fit);
         *out = r;
@@ -409,7 +407,9 @@ rt_status rt_guard_train(rt_guard_reference **out, const rt_guard_sample *origin
 rt_status rt_guard_calibrate(rt_guard_reference **out, const rt_guard_reference *weights,
                              const rt_guard_sample *sample, double alpha, rt_error *err)
 {
-    const size_t n = rt_guard_sample_accounts(sample, false);
+    size_t n = 0;
+    for (size_t a = 0; a < sample->n_accounts; a++)
+        n += !sample->accounts[a].attacker && !sample->accounts[a].only_scored;
     *out = NULL;
     if (!(alpha > 0) || !(alpha < 1))
         return rt_error_set(err, RT_INVALID, "guard: a false-alarm rate lies between 0 and 1");
@@ -435,9 +435,10 @@ rt_status rt_guard_calibrate(rt_guard_reference **out, const rt_guard_reference 
             memcpy(r->trees, weights->trees, weights->n_trees * sizeof *r->trees);
     }
     if (status == RT_OK) {
-        memset(used, 1, sample->n_accounts);
-        for (size_t a = 0; a < sample->n_accounts; a++)
-            scores[a] = largest_score(NULL, weights, sample, &sample->accounts[a]);
+        for (size_t a = 0; a < sample->n_accounts; a++) {
+            used[a] = !sample->accounts[a].only_scored;
+            scores[a] = rt_sample_largest_score(NULL, weights, sample, &sample->accounts[a]);
+        }
         status = describe(shape, sample, used, err);
     }
     if (status == RT_OK) { /* centre and scale belong to the weights; what is benign today, to the sample */

@@ -64,6 +64,33 @@ typedef struct rt_guard_fit_report {
 rt_status rt_guard_train(rt_guard_reference **out, const rt_guard_sample *sample, const rt_guard_fit *fit,
                          rt_guard_fit_report *report, rt_error *err);
 
+/* Which of n accounts that are taken for benign should be looked at before a reference is made of them, as a
+ * few collectors among them would hide all others.  p: their p-values by an older reference.  That many of
+ * honest accounts lie under p is n p, give or take sqrt(n p); from the most suspect on, those under alpha
+ * that are more than n p + sqrt(n p) get aside = true.  keep: a person found them honest; they stay, and
+ * count.  So whatever was hidden and not kept by a person, no more than alpha n + sqrt(alpha n) of those that
+ * stay are under alpha.  The order of the accounts changes. */
+typedef struct rt_guard_screened {
+    size_t account;
+    double p;
+    bool keep, aside;
+} rt_guard_screened;
+void rt_guard_screen(rt_guard_screened *accounts, size_t n, double alpha);
+
+typedef struct rt_guard_aside {
+    const char *account;
+    double score, p;
+    bool decided; /* by a person, who found that it collects */
+} rt_guard_aside;
+
+/* Sets accounts of the sample aside as rt_guard_screen tells, use class by use class; they then take no part
+ * in rt_guard_calibrate.  reviewed: JSON lines {account, label} of persons' decisions, or NULL: benign ones
+ * stay, those that distil go.  `tell` is called for each that goes. */
+rt_status rt_guard_sample_screen(rt_guard_sample *sample, const rt_guard_reference *by, double alpha,
+                                 const char *reviewed,
+                                 void (*tell)(void *context, const rt_guard_aside *aside), void *context,
+                                 rt_error *err);
+
 /* The same weights with the benign scores and quantiles of this sample.  RT_INVALID when the sample cannot
  * support the false-alarm rate `alpha`: that takes 1 / alpha accounts or more. */
 rt_status rt_guard_calibrate(rt_guard_reference **out, const rt_guard_reference *weights,

@@ -92,6 +92,19 @@ calibration_refuses_a_rate_that_the_sample_cannot_support() {
     expect_status 0 retort guard replay traffic.jsonl --reference reference.json
 }
 
+collectors_among_the_reviewed_are_set_aside_until_a_person_decides() {
+    write_traffic
+    expect_status 0 retort guard calibrate traffic.jsonl --alpha 0.05 --set-aside look.jsonl --out reference.json
+    expect_equal a0 "$(jq -r 'select(.p < 0.05) | .account' look.jsonl)"
+    expect_status 0 retort guard replay traffic.jsonl --reference reference.json
+    expect_equal true "$(jq 'select(.account == "a0") | .p < 0.05' <<<"$out")"
+    echo '{"account": "a0", "label": "benign"}' >decided.jsonl
+    expect_status 0 retort guard calibrate traffic.jsonl --alpha 0.05 --set-aside look.jsonl --reviewed decided.jsonl --out reference.json
+    expect_equal "" "$(cat look.jsonl)"
+    echo '{"account": "a0", "label": "maybe"}' >decided.jsonl
+    expect_status 1 retort guard calibrate traffic.jsonl --alpha 0.05 --reviewed decided.jsonl --out reference.json
+}
+
 a_report_is_one_page_that_fetches_nothing_and_escapes_what_it_shows() {
     write_traffic
     sed 's/"a0"/"<b>evil<\\\/b>"/' traffic.jsonl >marked.jsonl
@@ -118,4 +131,5 @@ a_report_is_one_page_that_fetches_nothing_and_escapes_what_it_shows() {
 run_tests a_report_is_one_page_that_fetches_nothing_and_escapes_what_it_shows replay_gives_a_line_an_account the_collector_scores_highest \
     packed_traffic_and_a_saved_state_give_the_same_result explanations_clusters_and_policies_are_told \
     a_bad_row_is_named_and_may_be_passed_over bad_policies_references_and_networks_are_refused \
-    calibration_refuses_a_rate_that_the_sample_cannot_support
+    calibration_refuses_a_rate_that_the_sample_cannot_support \
+    collectors_among_the_reviewed_are_set_aside_until_a_person_decides

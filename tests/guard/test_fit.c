@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "base/rng.h"
 #include "guard/train.h"
 
 static rt_guard_span span(const char *text) { return (rt_guard_span){text, strlen(text)}; }
@@ -179,6 +180,59 @@ static void kept_features_come_back_and_damage_is_refused(void **state)
     (void)unlink(kept);
 }
 
+/* n honest accounts whose p-values are uniform, and so many hidden collectors; returns how many honest ones
+ * go, and counts the collectors that stay under 1%. */
+static size_t screened(size_t n, size_t hidden, uint64_t seed, size_t *stay)
+{
+    enum { ROOM = 2000 };
+    static rt_guard_screened accounts[ROOM];
+    rt_rng rng = rt_rng_make(seed, 0);
+    size_t gone = 0;
+    assert_true(n + hidden <= ROOM);
+    for (size_t i = 0; i < n + hidden; i++)
+        accounts[i] = (rt_guard_screened){.account = i,
+                                          .p = i < n ? rt_rng_uniform(&rng)
+                                                     : 1.0 / 1200 * (double)(1 + rt_rng_below(&rng, 10))};
+    rt_guard_screen(accounts, n + hidden, 0.01);
+    *stay = 0;
+    for (size_t i = 0; i < n + hidden; i++) {
+        gone += accounts[i].aside && accounts[i].account < n;
+        *stay += !accounts[i].aside && accounts[i].p < 0.01;
+    }
+    return gone;
+}
+
+static void screening_spares_the_honest_and_bounds_what_is_hidden(void **state)
+{
+    (void)state;
+    size_t stay, gone = 0, under = 0;
+    enum { RUNS = 400, N = 1000 };
+    for (size_t i = 0; i < RUNS; i++) {
+        gone += screened(N, 0, i, &stay);
+        under += stay;
+    }
+    assert_true(gone < RUNS * N / 500);       /* fewer than 0.2% of the honest are to be reviewed */
+    assert_true(under > RUNS * N * 7 / 1000); /* and the rate stays near what it is */
+    for (size_t hidden = 10; hidden <= 640; hidden *= 2)
+        for (size_t i = 0; i < 20; i++) {
+            (void)screened(N, hidden, i, &stay);
+            const double expected = 0.01 * (double)(N + hidden);
+            assert_true((double)stay <= expected + sqrt(expected));
+        }
+}
+
+static void what_a_person_decided_stays_and_counts(void **state)
+{
+    (void)state;
+    rt_guard_screened accounts[200];
+    for (size_t i = 0; i < 200; i++)
+        accounts[i] = (rt_guard_screened){.account = i, .p = i < 8 ? 0.001 : 0.5, .keep = i < 5};
+    rt_guard_screen(accounts, 200, 0.01);
+    for (size_t i = 0; i < 200; i++)
+        assert_int_equal(accounts[i].aside, accounts[i].account >= 5 && accounts[i].account < 8);
+    rt_guard_screen(accounts, 0, 0.01);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -186,6 +240,8 @@ int main(void)
         cmocka_unit_test(tasks_of_all_types_spread_and_a_programs_do_not),
         cmocka_unit_test(nobody_hides_behind_one_short_beginning),
         cmocka_unit_test(ties_share_their_p_by_lot),
+        cmocka_unit_test(screening_spares_the_honest_and_bounds_what_is_hidden),
+        cmocka_unit_test(what_a_person_decided_stays_and_counts),
         cmocka_unit_test(kept_features_come_back_and_damage_is_refused),
     };
     return cmocka_run_group_tests_name("guard fit", tests, NULL, NULL);
