@@ -89,6 +89,8 @@ int cmd_task(int argc, char **argv)
          cli_task_prompts},
         {"check", (char[]){"task check"}, "which answers are right; those that are, as training text",
          cli_task_check},
+        {"duel", (char[]){"task duel"}, "which of two models answers better, as a third one judges",
+         cli_task_duel},
     };
     return cli_run_sub(subs, sizeof subs / sizeof subs[0],
                        "  retort task run gsm8k.jsonl --model smollm2-135m-instruct --samples 8\n"

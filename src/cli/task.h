@@ -7,6 +7,7 @@
 int cli_task_run(int argc, char **argv);
 int cli_task_prompts(int argc, char **argv);
 int cli_task_check(int argc, char **argv);
+int cli_task_duel(int argc, char **argv);
 
 typedef struct cli_task_answers {
     rt_task_answer *list;

@@ -112,5 +112,29 @@ what_cannot_be_is_one_sentence() {
     expect_text "check" "$err"
 }
 
+two_models_answers_are_judged_both_ways_round() {
+    for i in 1 2 3 4 5 6; do
+        row "Say $i." "It is $i, and no other." >>first.jsonl
+        row "Say $i." "$i" >>second.jsonl
+    done
+    row "Alone?" "Yes." >>first.jsonl
+    expect_status 0 retort task duel first.jsonl second.jsonl --judge "$teacher" --out rounds.jsonl --json
+    expect_equal "6 1" "$(jq -r '"\(.requests) \(.unpaired)"' <<<"$out")"
+    local rate=$out
+    # the figure is the mean of the rounds, and the other way round it is what is left to 1
+    jq -es --argjson f "$rate" '(map((.as_second + .as_first) / 2) | add / length) - $f.win_rate.value | fabs < 1e-5' rounds.jsonl >/dev/null
+    expect_status 0 retort task duel second.jsonl first.jsonl --judge "$teacher" --json
+    jq -e --argjson f "$rate" '.win_rate.value + $f.win_rate.value - 1 | fabs < 1e-5' <<<"$out" >/dev/null
+    expect_status 0 retort task duel first.jsonl first.jsonl --judge "$teacher" --json # of equals: one half, to the bit
+    expect_equal "0.5" "$(jq .win_rate.value <<<"$out")"
+    row "Nobody asked." "Well." >third.jsonl
+    expect_status 2 retort task duel first.jsonl third.jsonl --judge "$teacher"
+    expect_text "no request in common" "$err"
+    echo '{"text": "no answer"}' >third.jsonl
+    expect_status 2 retort task duel first.jsonl third.jsonl --judge "$teacher"
+    expect_text "third.jsonl:1" "$err"
+}
+
 run_tests a_model_answers_in_words_and_by_likelihood right_answers_become_training_text \
-    problems_of_a_test_set_are_left_out prompts_go_out_and_answers_find_back what_cannot_be_is_one_sentence
+    problems_of_a_test_set_are_left_out prompts_go_out_and_answers_find_back what_cannot_be_is_one_sentence \
+    two_models_answers_are_judged_both_ways_round
