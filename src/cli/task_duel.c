@@ -16,10 +16,11 @@
 #include "model/session.h"
 #include "outputs/lines.h"
 
-static const char question[] =
-    "Here are a request and two answers to it. Which answer is better: right, helpful and to the point? Being "
-    "longer is no merit of its own.\n\nRequest:\n%s\n\nAnswer A:\n%s\n\nAnswer B:\n%s\n\nReply with one letter, "
-    "A or B.";
+static const char question[] = "Here are a request and two answers to it. Which answer is better: right, "
+                               "helpful and to the point? Being "
+                               "longer is no merit of its own.\n\nRequest:\n%s\n\nAnswer A:\n%s\n\nAnswer "
+                               "B:\n%s\n\nReply with one letter, "
+                               "A or B.";
 
 typedef struct arguments {
     const char *first, *second, *judge, *precision, *out;
@@ -97,12 +98,13 @@ static rt_status read_answers(duel *d, const char *path, answer_fn take, rt_erro
             break;
         char *request = request_of(row);
         const char *answer = answer_of(row);
-        status = request && answer
-                     ? take(d, request, answer, err)
-                     : rt_error_set(err, RT_INVALID,
-                                    "%.300s: a row needs \"prompt\" and \"completion\", or \"messages\" that end "
-                                    "with an answer",
-                                    where);
+        status =
+            request && answer
+                ? take(d, request, answer, err)
+                : rt_error_set(err, RT_INVALID,
+                               "%.300s: a row needs \"prompt\" and \"completion\", or \"messages\" that end "
+                               "with an answer",
+                               where);
         free(request);
         json_decref(row);
         if (status != RT_OK)
@@ -207,15 +209,19 @@ static rt_status ask(duel *d, size_t prompt, double *chance_b, rt_error *err)
     if (rt_session_prefill(d->session, 0, ids->ids, ids->count, d->logits, err) != RT_OK)
         return err->status;
     *chance_b = 1 / (1 + exp((double)d->logits[d->letters[0]] - (double)d->logits[d->letters[1]]));
-    return isfinite(*chance_b) ? RT_OK
-                               : rt_error_set(err, RT_NOT_FINITE, "the judge's logits are not finite numbers");
+    return isfinite(*chance_b)
+               ? RT_OK
+               : rt_error_set(err, RT_NOT_FINITE, "the judge's logits are not finite numbers");
 }
 
 static rt_status write_round(duel *d, size_t i, rt_error *err)
 {
     const rt_duel_round *r = &d->rounds[i];
-    return !d->out || fprintf(d->out, "{\"round\": %zu, \"as_second\": %.6f, \"as_first\": %.6f, \"bytes\": [%.0f, %.0f]}\n",
-                              i, r->as_second, r->as_first, r->bytes_first_model, r->bytes_second_model) > 0
+    return !d->out ||
+                   fprintf(
+                       d->out,
+                       "{\"round\": %zu, \"as_second\": %.6f, \"as_first\": %.6f, \"bytes\": [%.0f, %.0f]}\n",
+                       i, r->as_second, r->as_first, r->bytes_first_model, r->bytes_second_model) > 0
                ? RT_OK
                : rt_error_set(err, RT_IO, "%.300s: cannot be written", d->arguments->out);
 }
@@ -263,10 +269,10 @@ static void print_interval(const char *name, const rt_interval *x)
 static int show(const duel *d, const rt_duel_figures *f)
 {
     if (d->arguments->json) {
-        json_t *out = json_pack("{s:I,s:I,s:f,s:f,s:f,s:[f,f]}", "requests", (json_int_t)f->rounds, "unpaired",
-                                (json_int_t)d->unpaired, "length_coefficient", f->length, "first_place",
-                                f->first_place, "consistent", f->consistent, "mean_bytes", f->mean_bytes[0],
-                                f->mean_bytes[1]);
+        json_t *out =
+            json_pack("{s:I,s:I,s:f,s:f,s:f,s:[f,f]}", "requests", (json_int_t)f->rounds, "unpaired",
+                      (json_int_t)d->unpaired, "length_coefficient", f->length, "first_place", f->first_place,
+                      "consistent", f->consistent, "mean_bytes", f->mean_bytes[0], f->mean_bytes[1]);
         set_interval(out, "win_rate", &f->win_rate);
         set_interval(out, "length_controlled", &f->length_controlled);
         return cli_print_json(out);
@@ -289,7 +295,8 @@ static rt_status work(duel *d, rt_duel_figures *figures, rt_error *err)
         read_answers(d, a->first, pair_up, err) != RT_OK)
         return err->status;
     if (d->count == 0)
-        return rt_error_set(err, RT_INVALID, "%.200s and %.200s have no request in common", a->first, a->second);
+        return rt_error_set(err, RT_INVALID, "%.200s and %.200s have no request in common", a->first,
+                            a->second);
     if (a->out && !(d->out = fopen(a->out, "we")))
         return rt_error_set(err, RT_IO, "%.300s: cannot be created", a->out);
     if (open_judge(d, err) != RT_OK || judge_all(d, err) != RT_OK)
@@ -304,7 +311,8 @@ int cli_task_duel(int argc, char **argv)
         {CLI_ABOUT, NULL, NULL,
          "Rows are what `generate --out` and `collect` write; answers to the same request are paired. The "
          "judge says\n"
-         "how likely the one is better than the other, by the chances of its first token, once in each order: "
+         "how likely the one is better than the other, by the chances of its first token, once in each "
+         "order: "
          "a\n"
          "liking for a place cancels. 'At equal length' takes out what it gives for length alone.\n\n"
          "Examples:\n  retort task duel start.jsonl student.jsonl --judge teacher.gguf\n"

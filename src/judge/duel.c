@@ -15,7 +15,8 @@ typedef struct fit {
 static double logistic(double x) { return 1 / (1 + exp(-x)); }
 
 /* One Newton step on the log-posterior; its largest change. */
-static double newton_step(fit *f, const double *preference, const double *longer, const uint32_t *draw, size_t n)
+static double newton_step(fit *f, const double *preference, const double *longer, const uint32_t *draw,
+                          size_t n)
 {
     double g0 = -prior_precision * f->quality, g1 = -prior_precision * f->length;
     double h00 = prior_precision, h01 = 0, h11 = prior_precision;
@@ -71,8 +72,7 @@ static double mean_of(const double *x, const uint32_t *draw, size_t n)
 
 static rt_interval interval(double value, double *draws, size_t n)
 {
-    return n > 1 ? rt_interval_make(value, draws, RESAMPLES)
-                 : (rt_interval){value, (double)NAN, (double)NAN};
+    return n > 1 ? rt_interval_make(value, draws, RESAMPLES) : (rt_interval){value, (double)NAN, (double)NAN};
 }
 
 rt_status rt_duel_count(rt_duel_figures *out, const rt_duel_round *rounds, size_t n, uint64_t seed,

@@ -17,13 +17,14 @@ static double logistic(double x) { return 1 / (1 + exp(-x)); }
 
 /* A judge of `quality` in favour of the second model, with likings for length and for the first place; the
  * second model's answers are `longer` bytes longer on average. */
-static void simulate(rt_duel_round *rounds, size_t n, uint64_t seed, double quality, double length, double place,
-                     double longer)
+static void simulate(rt_duel_round *rounds, size_t n, uint64_t seed, double quality, double length,
+                     double place, double longer)
 {
     rt_rng rng = rt_rng_make(seed, 0);
     for (size_t i = 0; i < n; i++) {
         const double a = 300 + 200 * rt_rng_uniform(&rng), b = 300 + longer + 200 * rt_rng_uniform(&rng);
-        const double taste = 2 * (rt_rng_uniform(&rng) - 0.5), logit = quality + length * tanh((b - a) / 82) + taste;
+        const double taste = 2 * (rt_rng_uniform(&rng) - 0.5),
+                     logit = quality + length * tanh((b - a) / 82) + taste;
         rounds[i] = (rt_duel_round){logistic(logit - place), logistic(logit + place), a, b};
     }
 }
@@ -85,7 +86,8 @@ static void a_walk_over_and_a_single_request_have_finite_figures(void **state)
     for (size_t i = 0; i < 20; i++)
         rounds[i] = (rt_duel_round){1, 1, 100, 100};
     assert_int_equal(rt_duel_count(&f, rounds, 20, 1, &err), RT_OK);
-    assert_true(f.win_rate.value == 1 && isfinite(f.length_controlled.value) && f.length_controlled.value > 0.95);
+    assert_true(f.win_rate.value == 1 && isfinite(f.length_controlled.value) &&
+                f.length_controlled.value > 0.95);
     assert_true(f.length == 0);
     assert_int_equal(rt_duel_count(&f, rounds, 1, 1, &err), RT_OK);
     assert_true(f.win_rate.value == 1 && isnan(f.win_rate.lo));
