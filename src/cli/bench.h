@@ -31,7 +31,7 @@ typedef struct bench_row {
     double must, aim;
 } bench_row;
 
-enum { BENCH_ROWS_MAX = 32 };
+enum { BENCH_ROWS_MAX = 64 };
 typedef struct bench {
     bench_options options;
     bool all; /* what cannot run without more options is left out */
@@ -58,5 +58,6 @@ rt_status bench_stream(bench *b, rt_error *err);
 rt_status bench_moe(bench *b, rt_error *err);
 rt_status bench_speculate(bench *b, rt_error *err);
 rt_status bench_guard(bench *b, rt_error *err);
+rt_status bench_mark(bench *b, rt_error *err);
 
 #endif

@@ -18,7 +18,7 @@ static const struct {
 } benches[] = {{"gemm", bench_gemm},   {"prefill", bench_prefill}, {"decode", bench_decode},
                {"train", bench_train}, {"store", bench_store},     {"outputs", bench_outputs},
                {"start", bench_start}, {"stream", bench_stream},   {"speculate", bench_speculate},
-               {"moe", bench_moe},     {"guard", bench_guard}};
+               {"moe", bench_moe},     {"guard", bench_guard},     {"mark", bench_mark}};
 
 void bench_add(bench *b, const bench_row *row)
 {
@@ -122,17 +122,18 @@ int cmd_bench(int argc, char **argv)
          "stream   a model three times the memory that it may take, from disk (450 MB in $TMPDIR)\n"
          "speculate answers with --draft running ahead, against the model alone\n"
          "guard    the guard's cost of a request, memory of an account, and a sweep over 100,000 accounts\n"
+         "mark     8 sequences at once as the server draws them, plainly and watermarked\n"
          "all      each of these (default)\n\n"
          "Figures are medians of --runs, limits the best of short runs: a busy machine lowers the shares.\n\n"
          "Examples:\n  retort bench\n  retort bench train --teacher-precision bf16 --json"},
-        {CLI_STRING, "[all|gemm|prefill|decode|train|store|outputs|start|stream|speculate|moe|guard]", &what,
-         "what to measure"},
+        {CLI_STRING, "[all|gemm|prefill|decode|train|store|outputs|start|stream|speculate|moe|guard|mark]",
+         &what, "what to measure"},
         {CLI_STRING, "--model MODEL", &b.options.model, "default smollm2-135m-instruct"},
         {CLI_STRING, "--draft MODEL", &b.options.draft, "speculate: the model that runs ahead"},
         {CLI_COUNT, "--draft-max N", &b.options.draft_max, "speculate: tokens ahead at most (default 4)"},
         {CLI_REAL, "--temperature X", &b.options.sampling.temperature, "speculate (default 0: greedy)"},
         {CLI_STRING, "--precision " CLI_PRECISIONS, &b.options.precision,
-         "prefill, decode, start, speculate (default int8)"},
+         "prefill, decode, start, speculate, mark (default int8)"},
         {CLI_STRING, "--teacher-precision " CLI_PRECISIONS, &b.options.teacher_precision,
          "train (default int8)"},
         {CLI_COUNT, "--layers N", &b.options.layers, "train: of the student (default 10)"},

@@ -24,6 +24,15 @@ void rt_run_ready(rt_call *call)
     answer_status(call, draining || away ? 503 : 200, draining ? "draining" : away ? "loading" : "ready");
 }
 
+/* How many accounts are on each rung of the guard's ladder. */
+static void write_suspicion(rt_watch *watch, rt_text *out)
+{
+    const rt_watch_counts counts = rt_watch_counts_of(watch);
+    rt_text_puts(out, "# TYPE retort_suspicion gauge\n");
+    for (rt_rung rung = RT_RUNG_OBSERVE; rung < RT_RUNG_COUNT; rung++)
+        rt_text_printf(out, "retort_suspicion{rung=\"%s\"} %zu\n", rt_rung_name(rung), counts.rungs[rung]);
+}
+
 void rt_run_metrics(rt_call *call)
 {
     rt_serve *serve = call->serve;
@@ -49,6 +58,8 @@ void rt_run_metrics(rt_call *call)
         rt_metrics_value(&out, "retort_prefix_bytes_max", "gauge", (double)s.prefix.bytes_max);
     }
     rt_metrics_value(&out, "retort_connections", "gauge", (double)rt_http_connections(serve->http));
+    if (serve->options.watch)
+        write_suspicion(serve->options.watch, &out);
     if (serve->gateway)
         rt_gateway_metrics(serve->gateway, &out);
     rt_call_headers(serve, call->x);

@@ -149,7 +149,8 @@ static void answer_options(rt_call *call)
     rt_http_header(call->x, "Allow", allow);
     rt_http_header(call->x, "Access-Control-Allow-Methods", allow);
     rt_http_header(call->x, "Access-Control-Allow-Headers",
-                   "authorization, content-type, x-api-key, api-key, idempotency-key, x-retort-strict");
+                   "authorization, content-type, x-api-key, api-key, idempotency-key, x-retort-strict, "
+                   "x-request-timeout-ms, x-client-request-id");
     rt_call_headers(call->serve, call->x);
     rt_http_reply(call->x, 204, NULL, "", 0);
 }

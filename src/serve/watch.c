@@ -30,9 +30,10 @@ typedef struct queued {
     char texts[];
 } queued;
 
-typedef struct rules_entry { /* of accounts with rules; sorted by name */
+typedef struct rules_entry { /* of accounts that are or were on a rung; sorted by name */
     char name[RT_GUARD_ACCOUNT_BYTES_MAX + 1];
     rt_watch_rules rules;
+    uint8_t rung;
 } rules_entry;
 
 struct rt_watch {
@@ -101,7 +102,7 @@ static void publish(rt_watch *w, const rt_ladder_entry *entry)
 {
     (void)pthread_mutex_lock(&w->queue_lock);
     rules_entry *found = find_rules(w, entry->name);
-    if (!found && entry->state.rung >= RT_RUNG_WATERMARK) {
+    if (!found && entry->state.rung > RT_RUNG_NONE) {
         if (w->n_rules == w->rules_capacity) {
             const size_t capacity = 2 * w->rules_capacity + 64;
             rules_entry *rules = realloc(w->rules, capacity * sizeof *rules);
@@ -114,10 +115,12 @@ static void publish(rt_watch *w, const rt_ladder_entry *entry)
             w->rules_capacity = capacity;
         }
         memcpy(w->rules[w->n_rules].name, entry->name, sizeof entry->name);
+        w->rules[w->n_rules].rung = entry->state.rung;
         w->rules[w->n_rules++].rules = rules_of_rung(w->policy, entry);
         qsort(w->rules, w->n_rules, sizeof *w->rules, by_name);
     } else if (found) {
         found->rules = rules_of_rung(w->policy, entry);
+        found->rung = entry->state.rung;
     }
     (void)pthread_mutex_unlock(&w->queue_lock);
 }
@@ -533,7 +536,9 @@ json_t *rt_watch_list(rt_watch *w) { return rt_watch_view(w, look_list, NULL); }
 rt_watch_counts rt_watch_counts_of(rt_watch *w)
 {
     (void)pthread_mutex_lock(&w->queue_lock);
-    const rt_watch_counts counts = w->counts;
+    rt_watch_counts counts = w->counts;
+    for (size_t i = 0; i < w->n_rules; i++)
+        counts.rungs[w->rules[i].rung]++;
     (void)pthread_mutex_unlock(&w->queue_lock);
     return counts;
 }

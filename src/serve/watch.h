@@ -57,6 +57,7 @@ json_t *rt_watch_view(rt_watch *watch, rt_watch_look look, void *context);
 
 typedef struct rt_watch_counts {
     uint64_t judged, dropped, decisions, failed; /* failed: decisions that the database did not take */
+    size_t rungs[RT_RUNG_COUNT]; /* accounts on each; [RT_RUNG_NONE]: those that left theirs */
 } rt_watch_counts;
 rt_watch_counts rt_watch_counts_of(rt_watch *watch);
 

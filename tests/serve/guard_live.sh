@@ -60,6 +60,9 @@ rungs_change_what_is_answered_and_a_persons_word_holds() {
     local i
     for i in $(seq 2 27); do expect_equal 200 "$(ask "$i")"; done
     await_rung logprobs
+    curl -sS -H "Authorization: Bearer $key" "${url%/v1}/metrics" >metrics.txt
+    expect_text 'retort_suspicion{rung="logprobs"} 1' "$(cat metrics.txt)"
+    expect_text 'retort_suspicion{rung="observe"} 0' "$(cat metrics.txt)"
     expect_equal 403 "$(ask 1 '{"logprobs": true}')"
     expect_text 'feature_not_allowed' "$(cat answer.json)"
     expect_equal 200 "$(ask 1)"

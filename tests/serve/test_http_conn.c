@@ -85,11 +85,13 @@ static void turn(place *p)
 
 /* ---- the client's side ---- */
 
-static int open_place(void **state)
+static int open_place_of(void **state, int write_s)
 {
     place *p = calloc(1, sizeof *p);
     rt_error err = {0};
-    const rt_http_options options = rt_http_options_default();
+    rt_http_options options = rt_http_options_default();
+    if (write_s)
+        options.timeouts.write_s = write_s;
     (void)signal(SIGPIPE, SIG_IGN);
     if (!p)
         return -1;
@@ -107,6 +109,9 @@ static int open_place(void **state)
     *state = p;
     return 0;
 }
+
+static int open_place(void **state) { return open_place_of(state, 0); }
+static int open_hasty_place(void **state) { return open_place_of(state, 1); }
 
 static int close_place(void **state)
 {
@@ -315,6 +320,28 @@ static void a_reset_during_a_stream_is_not_written_to(void **state)
 
 #define CASE(name) cmocka_unit_test_setup_teardown(name, open_place, close_place)
 
+/* The place lets a client take nothing for one second. */
+static void a_client_that_stalls_is_dropped(void **state)
+{
+    place *p = *state;
+    char piece[1000];
+    memset(piece, 'y', sizeof piece);
+    say_text(p, "GET /stream HTTP/1.1\r\nHost: x\r\n\r\n");
+    AWAIT(p->n_held == 1);
+    for (int i = 0; i < 20000 && rt_http_backlog(p->held[0]) < 1 << 20; i++) {
+        rt_http_write(p->held[0], piece, sizeof piece);
+        if (i % 100 == 0)
+            (void)event_base_loop(p->base, EVLOOP_NONBLOCK);
+    }
+    assert_true(rt_http_backlog(p->held[0]) > 0);
+    assert_int_equal(p->gone, 0);
+    while (p->gone == 0) /* sleeps until the connection's own timer */
+        assert_int_equal(event_base_loop(p->base, EVLOOP_ONCE), 0);
+    assert_int_equal(p->n_held, 0);
+    turn(p);
+    assert_int_equal(rt_http_connections(p->server), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -323,6 +350,7 @@ int main(void)
         CASE(what_comes_during_an_answer_waits_for_its_end),
         CASE(a_piece_of_a_stream_leaves_before_the_next_is_there),
         CASE(a_client_that_does_not_read_holds_up_only_its_own_answer),
+        cmocka_unit_test_setup_teardown(a_client_that_stalls_is_dropped, open_hasty_place, close_place),
         CASE(a_client_that_goes_is_noticed_during_its_answer),
         CASE(a_reset_during_a_stream_is_not_written_to),
     };

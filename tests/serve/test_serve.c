@@ -425,6 +425,104 @@ static void a_stopped_server_finishes_what_runs(void **state)
     rt_text_deinit(&text);
 }
 
+static void pages_of_named_origins_only_may_read_answers(void **state)
+{
+    (void)state;
+    static const char good[] = "Origin: https://page.example\r\nAccess-Control-Request-Method: POST\r\n";
+    char *a = request(&shared, "OPTIONS", CHAT, good, NULL);
+    assert_int_equal(status_in(a), 204);
+    assert_non_null(strstr(a, "Access-Control-Allow-Origin: https://page.example\r\n"));
+    assert_non_null(strstr(a, "Access-Control-Allow-Methods: POST"));
+    const char *allowed = strstr(a, "Access-Control-Allow-Headers: ");
+    assert_non_null(allowed);
+    static const char *const fields[] = {"authorization", "content-type", "idempotency-key",
+                                         "x-retort-strict", "x-request-timeout-ms"};
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
+        assert_non_null(strstr(allowed, fields[i]));
+    free(a);
+    /* answers and refusals carry it too, and caches are told that it depends on the origin */
+    a = request(&shared, "POST", TEXT, good, "{\"prompt\":\"a\",\"max_tokens\":1}");
+    assert_int_equal(status_in(a), 200);
+    assert_non_null(strstr(a, "Access-Control-Allow-Origin: https://page.example\r\n"));
+    assert_non_null(strstr(a, "Vary: Origin\r\n"));
+    free(a);
+    a = request(&shared, "POST", TEXT, good, "{\"prompt\":7}");
+    assert_int_equal(status_in(a), 400);
+    assert_non_null(strstr(a, "Access-Control-Allow-Origin: https://page.example\r\n"));
+    free(a);
+    static const char *const others[] = {"https://page.example.evil", "https://page.exampl",
+                                         "http://page.example", "null", "*"};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        char field[64];
+        (void)snprintf(field, sizeof field, "Origin: %s\r\n", others[i]);
+        a = request(&shared, i % 2 ? "OPTIONS" : "GET", "/v1/models", field, NULL);
+        assert_null(strstr(a, "Access-Control-Allow-Origin"));
+        free(a);
+    }
+}
+
+static void a_request_may_shorten_its_time_and_not_lengthen_it(void **state)
+{
+    (void)state;
+    static const char body[] = "{\"prompt\":\"a\",\"max_tokens\":100,\"ignore_eos\":true,\"n\":16}";
+    char *a = request(&shared, "POST", TEXT, "X-Request-Timeout-Ms: 0\r\n", body);
+    assert_int_equal(status_in(a), 504);
+    assert_non_null(strstr(a, "\"generation_timeout\""));
+    free(a);
+    a = request(&shared, "POST", TEXT, "X-Request-Timeout-Ms: 600000\r\n", body);
+    assert_int_equal(status_in(a), 200);
+    free(a);
+    a = request(&shared, "POST", TEXT, "X-Request-Timeout-Ms: soon\r\n", body); /* no number: as without */
+    assert_int_equal(status_in(a), 200);
+    free(a);
+    running none;
+    start(&none, 0, 10);
+    a = request(&none, "POST", TEXT, "X-Request-Timeout-Ms: 600000\r\n", body);
+    assert_int_equal(status_in(a), 504);
+    free(a);
+    stop(&none);
+}
+
+static void every_metric_of_the_api_is_there(void **state)
+{
+    (void)state;
+    static const char *const names[][2] = {{"retort_requests_total", "counter"},
+                                           {"retort_prompt_tokens_total", "counter"},
+                                           {"retort_generation_tokens_total", "counter"},
+                                           {"retort_cached_tokens_total", "counter"},
+                                           {"retort_ttft_seconds", "histogram"},
+                                           {"retort_tpot_seconds", "histogram"},
+                                           {"retort_e2e_seconds", "histogram"},
+                                           {"retort_queue_seconds", "histogram"},
+                                           {"retort_running", "gauge"},
+                                           {"retort_queued", "gauge"},
+                                           {"retort_kv_used_ratio", "gauge"},
+                                           {"retort_rate_limited_total", "counter"},
+                                           {"retort_cancelled_total", "counter"},
+                                           {"retort_unknown_fields_total", "counter"},
+                                           {"retort_connections", "gauge"},
+                                           {"retort_prefix_hits_total", "counter"},
+                                           {"retort_prefix_tokens_total", "counter"},
+                                           {"retort_prefix_evicted_total", "counter"},
+                                           {"retort_prefix_bytes", "gauge"},
+                                           {"retort_prefix_bytes_max", "gauge"}};
+    int status;
+    json_decref(post(&shared, TEXT, "{\"prompt\":\"abc\",\"max_tokens\":2}", &status));
+    assert_int_equal(status, 200);
+    char *a = request(&shared, "GET", "/metrics", NULL, NULL);
+    assert_non_null(strstr(a, "text/plain; version=0.0.4"));
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char line[100];
+        (void)snprintf(line, sizeof line, "# TYPE %s %s\n", names[i][0], names[i][1]);
+        if (!strstr(a, line))
+            fail_msg("missing: %s", line);
+    }
+    assert_non_null(strstr(a, "retort_requests_total{endpoint=\"completions\",status=\"200\"} "));
+    assert_null(strstr(a, "\nretort_prompt_tokens_total 0\n"));
+    assert_null(strstr(a, "\nretort_prefix_bytes 0\n"));
+    free(a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -439,6 +537,9 @@ int main(void)
         cmocka_unit_test(slow_requests_and_passed_deadlines_end),
         cmocka_unit_test(the_same_idempotency_key_gets_the_same_answer),
         cmocka_unit_test(a_stopped_server_finishes_what_runs),
+        cmocka_unit_test(pages_of_named_origins_only_may_read_answers),
+        cmocka_unit_test(a_request_may_shorten_its_time_and_not_lengthen_it),
+        cmocka_unit_test(every_metric_of_the_api_is_there),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }

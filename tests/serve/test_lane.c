@@ -1,4 +1,5 @@
-/* Beginnings that are kept beyond slots: the same bits, apart by account, within the bound. */
+/* Slots of a lane, and beginnings that are kept beyond them: the same bits, apart by account, within the
+ * bound. */
 #include "serve_help.h"
 
 #include "base/rng.h"
@@ -145,8 +146,7 @@ static void on_job(void *context, rt_job *job)
     (void)job;
 }
 
-/* Runs one job to its end; its text, the caller frees; *cached: prompt tokens that were there. */
-static char *run(rt_lane *lane, uint64_t scope, const char *prompt, size_t *cached)
+static rt_job *push(rt_lane *lane, uint64_t scope, const char *prompt)
 {
     rt_job_options options = {.tokens_max = 12, .n = 1, .top_logprobs = -1, .prompt_top_logprobs = -1};
     options.sampling = rt_sampling_default();
@@ -160,6 +160,13 @@ static char *run(rt_lane *lane, uint64_t scope, const char *prompt, size_t *cach
         fail_msg("%s", err.text);
     job->scope = scope;
     assert_true(rt_fair_push(&lane->queue, job));
+    return job;
+}
+
+/* Runs one job to its end; its text, the caller frees; *cached: prompt tokens that were there. */
+static char *run(rt_lane *lane, uint64_t scope, const char *prompt, size_t *cached)
+{
+    rt_job *job = push(lane, scope, prompt);
     rt_lane_sink sink = {.grown = on_job, .ended = on_job};
     while (job->n_finished < job->n_choices) {
         rt_lane_admit(lane, 0, &sink);
@@ -208,6 +215,38 @@ static void answers_are_the_same_with_and_without_and_accounts_do_not_share(void
     }
 }
 
+static void a_cancelled_job_runs_no_further_step(void **state)
+{
+    (void)state;
+    rt_error err = {0};
+    rt_lane lane;
+    const rt_lane_options options = {.model = model, .tokenizer = tokenizer, .n_slots = 1};
+    rt_lane_sink sink = {.grown = on_job, .ended = on_job};
+    if (rt_lane_open(&lane, &options, &err) != RT_OK)
+        fail_msg("%s", err.text);
+    rt_job *gone = push(&lane, 1, "a client that goes"), *next = push(&lane, 1, "one that waits");
+    rt_lane_admit(&lane, 0, &sink);
+    assert_true(rt_lane_prefill(&lane, 64, &sink));
+    assert_true(rt_lane_decode(&lane, &sink));
+    const size_t drawn = gone->choices[0].n_sampled;
+    assert_int_equal(drawn, 2);
+    atomic_store(&gone->cancelled, true);
+    rt_lane_reap(&lane, 0, &sink); /* a round of the engine: reap, admit, prefill, decode */
+    assert_int_equal(rt_lane_running(&lane), 0);
+    assert_int_equal(gone->n_finished, 1);
+    assert_int_equal(gone->choices[0].finish, RT_JOB_ABORTED);
+    rt_lane_admit(&lane, 0, &sink);
+    assert_ptr_equal(lane.slots[0].job, next);
+    assert_true(rt_lane_prefill(&lane, 64, &sink));
+    (void)rt_lane_decode(&lane, &sink);
+    assert_int_equal(gone->choices[0].n_sampled, drawn);
+    while (next->n_finished == 0)
+        (void)rt_lane_decode(&lane, &sink);
+    rt_job_free(gone);
+    rt_job_free(next);
+    rt_lane_close(&lane);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -215,6 +254,7 @@ int main(void)
         cmocka_unit_test(the_longest_common_beginning_is_found),
         cmocka_unit_test(a_loud_account_pushes_out_its_own),
         cmocka_unit_test(answers_are_the_same_with_and_without_and_accounts_do_not_share),
+        cmocka_unit_test(a_cancelled_job_runs_no_further_step),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }
