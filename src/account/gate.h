@@ -82,6 +82,7 @@ typedef struct rt_caller {
     int64_t max_tokens;        /* the stricter of key and account; RT_LIMIT_NONE: none */
     int64_t top_logprobs;
     bool score, capture, prompt_log, distillation; /* permissions */
+    bool bounded;      /* a budget or a limit of tokens holds for key or account */
     bool wants_prompt; /* the policy keeps prompts or their hashes: hand the prompt to rt_gate_settle */
     json_t *models;    /* names allowed, or NULL: all */
 } rt_caller;
@@ -120,6 +121,9 @@ bool rt_gate_check_ask(rt_gate *gate, const rt_caller *caller, const rt_gate_ask
 /* Reserves; NULL and *refusal when a limit stands in the way (a ledger row says so).  Every ticket must be
  * settled. */
 rt_ticket *rt_gate_admit(rt_gate *gate, const rt_caller *caller, const rt_gate_ask *ask, rt_refusal *refusal);
+/* So many tokens of output more than were reserved, all or none: false when budget or day have no room for
+ * them.  The ticket is the caller's alone meanwhile. */
+bool rt_gate_raise(rt_gate *gate, rt_ticket *ticket, int64_t output_tokens);
 /* false once the account of a running request was suspended or closed, or its key revoked: end the stream.
  * Cheap enough for every second. */
 bool rt_gate_still_allowed(rt_gate *gate, const rt_ticket *ticket);
@@ -141,7 +145,8 @@ typedef struct rt_outcome {
 /* Called from the writer thread; status is not RT_OK when the row could not be written (it is tried again).
  * NULL `done`: nobody waits. */
 typedef void (*rt_settled_fn)(void *context, rt_status status);
-/* Charges what was used, gives back the rest, queues the ledger row, frees the ticket. */
+/* Charges what was used, never more than was reserved (the row is then marked as estimated), gives back the
+ * rest, queues the ledger row, frees the ticket. */
 void rt_gate_settle(rt_gate *gate, rt_ticket *ticket, const rt_outcome *outcome, rt_settled_fn done,
                     void *context);
 /* The same, and waits until the row is on the disk. */

@@ -92,13 +92,22 @@ static bool worst_case(const json_t *prices, const rt_gate_ask *ask, rt_meter_dr
     return true;
 }
 
-bool rt_gate_decide(rt_gate *gate, rt_ticket *ticket, rt_meter *account, rt_meter *key, rt_refusal *refusal)
+bool rt_gate_decide(rt_gate *gate, const rt_ticket *ticket, const rt_meter_draw *more, rt_meter *account,
+                    rt_meter *key, rt_refusal *refusal)
 {
     const rt_limits *of_account = rt_gate_account_limits(ticket->account), *of_key = &ticket->key->limits;
     const rt_meter_draw *draw = &ticket->row.reserved_draw;
     const rt_instant now = rt_gate_now(gate);
     rt_meter_roll(account, of_account, now);
     rt_meter_roll(key, of_key, now);
+    if (more) {
+        if (!rt_meter_has_more(key, of_key, more, now, "key", refusal) ||
+            !rt_meter_has_more(account, of_account, more, now, "account", refusal))
+            return false;
+        rt_meter_reserve_more(key, more);
+        rt_meter_reserve_more(account, more);
+        return true;
+    }
     if (!rt_meter_possible(of_account, draw, refusal) || !rt_meter_possible(of_key, draw, refusal) ||
         !rt_meter_has_request(key, of_key, "key", refusal) ||
         !rt_meter_has_request(account, of_account, "account", refusal))
@@ -111,6 +120,22 @@ bool rt_gate_decide(rt_gate *gate, rt_ticket *ticket, rt_meter *account, rt_mete
     rt_meter_reserve(key, draw);
     rt_meter_reserve(account, draw);
     return true;
+}
+
+/* On counters in memory or in the database; a database that does not answer refuses. */
+static bool decide(rt_gate *gate, rt_ticket *ticket, const rt_meter_draw *more, rt_refusal *refusal)
+{
+    rt_error err = {0};
+    bool admitted = false;
+    if (!gate->shared)
+        return rt_gate_decide(gate, ticket, more, &ticket->account->counted.meter,
+                              &ticket->key->counted.meter, refusal);
+    if (rt_shared_admit(gate, ticket, more, &admitted, refusal, &err) != RT_OK) {
+        rt_log(RT_LOG_WARNING, "%s", err.text);
+        return rt_refuse(refusal, 503, "server_error", "overloaded", NULL, 1,
+                         "the account database does not answer");
+    }
+    return admitted;
 }
 
 /* What may have changed since the key was looked at: a suspension, a revocation. */
@@ -131,22 +156,12 @@ static void drop_prices(rt_ticket *ticket)
 
 static bool try_admit(rt_gate *gate, rt_ticket *ticket, const rt_gate_ask *ask, rt_refusal *refusal)
 {
-    rt_error err = {0};
-    bool admitted = false;
     const bool over = ticket->account->until > 0 && ticket->account->until <= rt_gate_unix_ms(gate) / 1000;
     ticket->prices = json_incref((json_t *)prices_of(gate, ticket->account)); /* NULL is allowed */
     if (!worst_case(ticket->prices, ask, &ticket->row.reserved_draw, refusal) ||
         (!over && !still_open(ticket, refusal)))
         return false;
-    if (!gate->shared)
-        return rt_gate_decide(gate, ticket, &ticket->account->counted.meter, &ticket->key->counted.meter,
-                              refusal);
-    if (rt_shared_admit(gate, ticket, &admitted, refusal, &err) != RT_OK) {
-        rt_log(RT_LOG_WARNING, "%s", err.text);
-        return rt_refuse(refusal, 503, "server_error", "overloaded", NULL, 1,
-                         "the account database does not answer");
-    }
-    return admitted;
+    return decide(gate, ticket, NULL, refusal);
 }
 
 rt_ticket *rt_gate_admit(rt_gate *gate, const rt_caller *caller, const rt_gate_ask *ask, rt_refusal *refusal)
@@ -157,6 +172,8 @@ rt_ticket *rt_gate_admit(rt_gate *gate, const rt_caller *caller, const rt_gate_a
         return NULL;
     }
     ticket->admitted_s = rt_gate_bucket_s(gate);
+    ticket->prompt_tokens = ask->prompt_tokens;
+    ticket->output_tokens = ask->output_tokens;
     bool admitted = rt_gate_check_ask(gate, caller, ask, refusal);
     if (admitted && atomic_load(&gate->failing))
         admitted =
@@ -173,6 +190,30 @@ rt_ticket *rt_gate_admit(rt_gate *gate, const rt_caller *caller, const rt_gate_a
         return ticket;
     note(gate, ticket, refusal->http, refusal->code);
     return NULL;
+}
+
+bool rt_gate_raise(rt_gate *gate, rt_ticket *ticket, int64_t output_tokens)
+{
+    rt_meter_draw *reserved = &ticket->row.reserved_draw, whole = {0};
+    rt_refusal refusal;
+    if (output_tokens <= 0 || output_tokens > RT_LIMIT_MAX)
+        return output_tokens == 0;
+    const rt_gate_ask ask = {.model = ticket->row.model,
+                             .prompt_tokens = ticket->prompt_tokens,
+                             .output_tokens = ticket->output_tokens + output_tokens};
+    if (!worst_case(ticket->prices, &ask, &whole, &refusal))
+        return false;
+    const rt_meter_draw more = {whole.tokens - reserved->tokens,
+                                whole.cost > reserved->cost ? whole.cost - reserved->cost : 0, whole.priced};
+    (void)pthread_mutex_lock(&gate->mutex);
+    const bool raised = !atomic_load(&gate->failing) && decide(gate, ticket, &more, &refusal);
+    if (raised) {
+        reserved->tokens += more.tokens;
+        reserved->cost += more.cost;
+        ticket->output_tokens += output_tokens;
+    }
+    (void)pthread_mutex_unlock(&gate->mutex);
+    return raised;
 }
 
 bool rt_gate_still_allowed(rt_gate *gate, const rt_ticket *ticket)
@@ -204,6 +245,19 @@ static void keep_prompt(rt_ticket *ticket, const rt_prompt_policy *policy, const
     row->prompt_days = policy->days;
 }
 
+/* Nobody is charged for more than was reserved, whatever an upstream says was used: else settled + reserved
+ * could pass a budget. */
+static void hold_to_reserved(rt_ledger_row *row)
+{
+    const rt_meter_draw *reserved = &row->reserved_draw;
+    if (row->input + row->output > reserved->tokens) {
+        row->input = within(row->input, reserved->tokens);
+        row->output = reserved->tokens - row->input;
+        row->cached = within(row->cached, row->input);
+        row->estimated = true;
+    }
+}
+
 void rt_gate_settle(rt_gate *gate, rt_ticket *ticket, const rt_outcome *outcome, rt_settled_fn done,
                     void *context)
 {
@@ -213,6 +267,7 @@ void rt_gate_settle(rt_gate *gate, rt_ticket *ticket, const rt_outcome *outcome,
     row->output = within(outcome->output_tokens, RT_LIMIT_MAX);
     row->http = outcome->http;
     row->estimated = outcome->estimated;
+    hold_to_reserved(row);
     rt_text_clean(row->mark_scheme, sizeof row->mark_scheme, outcome->mark_scheme);
     rt_text_clean(row->mark_key, sizeof row->mark_key, outcome->mark_key);
     row->mark_h = outcome->mark_h;
@@ -226,6 +281,8 @@ void rt_gate_settle(rt_gate *gate, rt_ticket *ticket, const rt_outcome *outcome,
     (void)pthread_mutex_lock(&gate->mutex);
     account_entry *account = ticket->account;
     (void)rt_prices_cost(ticket->prices, row->model, row->input, row->cached, row->output, &row->cost);
+    if (row->reserved_draw.priced && row->cost > row->reserved_draw.cost)
+        row->cost = row->reserved_draw.cost; /* more of what is dearer, fewer tokens in all */
     drop_prices(ticket);
     row->used_draw = (rt_meter_draw){row->input + row->output, row->cost, true};
     keep_prompt(ticket, &account->prompts, outcome);

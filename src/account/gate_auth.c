@@ -106,6 +106,11 @@ static key_entry *find_key(rt_gate *gate, const char *key, const char *address, 
 
 static int64_t stricter(int64_t a, int64_t b) { return a < 0 ? b : b < 0 || a < b ? a : b; }
 
+static bool is_bounded(const rt_limits *limits)
+{
+    return limits->budget >= 0 || limits->tpd >= 0 || limits->tpm >= 0 || limits->max_tokens >= 0;
+}
+
 static caller_box *make_caller(key_entry *key)
 {
     caller_box *box = calloc(1, sizeof *box);
@@ -122,6 +127,7 @@ static caller_box *make_caller(key_entry *key)
     view->capture = account->permissions.capture;
     view->prompt_log = account->permissions.prompt_log;
     view->distillation = account->permissions.distillation;
+    view->bounded = is_bounded(limits) || is_bounded(&key->limits);
     view->wants_prompt = account->prompts.keep != RT_PROMPT_NONE;
     view->models = account->permissions.models ? json_deep_copy(account->permissions.models) : NULL;
     box->account = account;

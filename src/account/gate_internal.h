@@ -59,7 +59,8 @@ struct rt_ticket {
     account_entry *account;
     key_entry *key;
     double admitted_s;
-    json_t *prices; /* in force when it was admitted; NULL: none */
+    int64_t prompt_tokens, output_tokens; /* reserved */
+    json_t *prices;                       /* in force when it was admitted; NULL: none */
     rt_settled_fn done;
     void *context;
     rt_ticket *next; /* in the writer's queue */
@@ -138,12 +139,13 @@ void rt_stored_write(rt_gate *gate);
 /* gate_shared.c; PostgreSQL only. */
 rt_status rt_shared_register(rt_gate *gate, rt_error *err);
 /* One transaction: the same decision as with SQLite, on meters in the database.  RT_OK with *admitted false
- * when refused; a status when the database failed. */
-rt_status rt_shared_admit(rt_gate *gate, rt_ticket *ticket, bool *admitted, rt_refusal *refusal,
-                          rt_error *err);
+ * when refused; a status when the database failed.  more: for a request that runs; NULL: it is admitted. */
+rt_status rt_shared_admit(rt_gate *gate, rt_ticket *ticket, const rt_meter_draw *more, bool *admitted,
+                          rt_refusal *refusal, rt_error *err);
 /* Gives back what servers that died had reserved. */
 rt_status rt_shared_sweep(rt_gate *gate, rt_db *db, rt_error *err);
-/* The decision on two meters, which are rolled and, when it passes, changed. */
-bool rt_gate_decide(rt_gate *gate, rt_ticket *ticket, rt_meter *account, rt_meter *key, rt_refusal *refusal);
+/* The decision on two meters, which are rolled and, when it passes, changed.  more: as rt_shared_admit. */
+bool rt_gate_decide(rt_gate *gate, const rt_ticket *ticket, const rt_meter_draw *more, rt_meter *account,
+                    rt_meter *key, rt_refusal *refusal);
 
 #endif

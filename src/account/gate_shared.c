@@ -74,8 +74,22 @@ static rt_status insert_reservation(rt_gate *gate, const rt_ledger_row *row, rt_
                      NULL, NULL, err);
 }
 
-static rt_status admit_inside(rt_gate *gate, rt_ticket *ticket, bool *admitted, rt_refusal *refusal,
-                              rt_error *err)
+/* A reservation that is not there any more was given back by a server that took this one for dead. */
+static rt_status raise_reservation(rt_gate *gate, const rt_ledger_row *row, const rt_meter_draw *more,
+                                   rt_error *err)
+{
+    const rt_sql_value values[] = {rt_sql_text(row->request), rt_sql_int(more->tokens),
+                                   rt_sql_int(more->cost)};
+    int64_t changed = 0;
+    if (rt_db_run(gate->db, "UPDATE reservations SET tokens = tokens + $2, cost = cost + $3 WHERE id = $1",
+                  values, 3, NULL, NULL, &changed, err) != RT_OK)
+        return err->status;
+    return changed == 1 ? RT_OK
+                        : rt_error_set(err, RT_BUSY, "the reservation of %.40s is gone", row->request);
+}
+
+static rt_status admit_inside(rt_gate *gate, rt_ticket *ticket, const rt_meter_draw *more, bool *admitted,
+                              rt_refusal *refusal, rt_error *err)
 {
     rt_meter account, key;
     const bool account_first = strcmp(ticket->row.account, ticket->row.key) < 0;
@@ -84,17 +98,20 @@ static rt_status admit_inside(rt_gate *gate, rt_ticket *ticket, bool *admitted, 
     if (rt_meter_load(gate->db, first, true, account_first ? &account : &key, err) != RT_OK ||
         rt_meter_load(gate->db, second, true, account_first ? &key : &account, err) != RT_OK)
         return err->status;
-    *admitted = rt_gate_decide(gate, ticket, &account, &key, refusal);
+    *admitted = rt_gate_decide(gate, ticket, more, &account, &key, refusal);
     ticket->account->counted.meter = account; /* for the limit headers */
     ticket->key->counted.meter = key;
     if (rt_meter_save(gate->db, ticket->row.account, &account, err) != RT_OK ||
         rt_meter_save(gate->db, ticket->row.key, &key, err) != RT_OK)
         return err->status;
-    return *admitted ? insert_reservation(gate, &ticket->row, err) : RT_OK;
+    if (!*admitted)
+        return RT_OK;
+    return more ? raise_reservation(gate, &ticket->row, more, err)
+                : insert_reservation(gate, &ticket->row, err);
 }
 
-static rt_status admit_once(rt_gate *gate, rt_ticket *ticket, bool *admitted, rt_refusal *refusal,
-                            rt_error *err)
+static rt_status admit_once(rt_gate *gate, rt_ticket *ticket, const rt_meter_draw *more, bool *admitted,
+                            rt_refusal *refusal, rt_error *err)
 {
     *admitted = false;
     if (rt_db_begin(gate->db, false, err) != RT_OK)
@@ -105,7 +122,7 @@ static rt_status admit_once(rt_gate *gate, rt_ticket *ticket, bool *admitted, rt
         if (rt_shared_register(gate, err) != RT_OK || rt_db_begin(gate->db, false, err) != RT_OK)
             return err->status;
     }
-    rt_status status = admit_inside(gate, ticket, admitted, refusal, err);
+    rt_status status = admit_inside(gate, ticket, more, admitted, refusal, err);
     if (status == RT_OK)
         status = rt_db_commit(gate->db, err);
     if (status != RT_OK)
@@ -113,12 +130,12 @@ static rt_status admit_once(rt_gate *gate, rt_ticket *ticket, bool *admitted, rt
     return status;
 }
 
-rt_status rt_shared_admit(rt_gate *gate, rt_ticket *ticket, bool *admitted, rt_refusal *refusal,
-                          rt_error *err)
+rt_status rt_shared_admit(rt_gate *gate, rt_ticket *ticket, const rt_meter_draw *more, bool *admitted,
+                          rt_refusal *refusal, rt_error *err)
 {
     rt_status status = RT_BUSY;
     for (int attempt = 0; attempt < 3 && status == RT_BUSY; attempt++)
-        status = admit_once(gate, ticket, admitted, refusal, err);
+        status = admit_once(gate, ticket, more, admitted, refusal, err);
     if (status != RT_OK)
         *admitted = false;
     return status;

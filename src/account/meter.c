@@ -130,6 +130,12 @@ bool rt_meter_has_room(const rt_meter *meter, const rt_limits *limits, const rt_
                          wait_s(meter->tokens_used, (double)draw->tokens, limits->tpm),
                          "the %s's limit of %lld tokens per minute is reached: this request may take %lld",
                          whose, (long long)limits->tpm, (long long)draw->tokens);
+    return rt_meter_has_more(meter, limits, draw, now, whose, refusal);
+}
+
+bool rt_meter_has_more(const rt_meter *meter, const rt_limits *limits, const rt_meter_draw *draw,
+                       rt_instant now, const char *whose, rt_refusal *refusal)
+{
     if (limits->tpd >= 0 && meter->day_tokens + meter->reserved_tokens + draw->tokens > limits->tpd) {
         const double until_s = (double)(DAY_S - now.unix_s % DAY_S);
         (void)rt_refuse(refusal, 429, "tokens", "rate_limit_exceeded", NULL, fmin(until_s, RETRY_MAX_S),
@@ -144,6 +150,11 @@ bool rt_meter_has_room(const rt_meter *meter, const rt_limits *limits, const rt_
 void rt_meter_reserve(rt_meter *meter, const rt_meter_draw *draw)
 {
     meter->running++;
+    rt_meter_reserve_more(meter, draw);
+}
+
+void rt_meter_reserve_more(rt_meter *meter, const rt_meter_draw *draw)
+{
     meter->reserved_tokens += draw->tokens;
     meter->reserved_cost += draw->cost;
     meter->tokens_used += (double)draw->tokens;

@@ -48,6 +48,11 @@ void rt_meter_take_request(rt_meter *meter);
 bool rt_meter_has_room(const rt_meter *meter, const rt_limits *limits, const rt_meter_draw *draw,
                        rt_instant now, const char *whose, rt_refusal *refusal);
 void rt_meter_reserve(rt_meter *meter, const rt_meter_draw *draw);
+/* More for a request that runs.  Only what ends with the day or the budget can refuse it: the bucket of a
+ * minute goes into debt, which the next requests wait for. */
+bool rt_meter_has_more(const rt_meter *meter, const rt_limits *limits, const rt_meter_draw *more,
+                       rt_instant now, const char *whose, rt_refusal *refusal);
+void rt_meter_reserve_more(rt_meter *meter, const rt_meter_draw *more);
 /* The end of a request: the reservation goes, what was used is counted, the bucket gets the difference back.
  */
 void rt_meter_release(rt_meter *meter, const rt_meter_draw *reserved);

@@ -493,7 +493,7 @@ int cmd_serve(int argc, char **argv)
         {CLI_COUNT, "--admin-port N", &set.admin_port,
          "0 takes a free one (default 8081, or a free one when that is taken)"},
         {CLI_LIST, "--upstream URL", &set.live.upstreams,
-         "a gateway to it, no models (several times); + key-env= key-file= weight= models= health="},
+         "a gateway to it, no models (several times); + key-env= key-file= weight= models= limit= health="},
         {CLI_STRING, "--upstream-key-env NAME", (void *)&set.live.upstream_key_env,
          "the environment's variable with the upstreams' key"},
         {CLI_COUNT, "--health-interval SECONDS", &set.live.health_interval,

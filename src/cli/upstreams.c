@@ -75,9 +75,17 @@ static rt_status read_part(cli_upstreams *all, size_t i, char *part, rt_error *e
                    ? RT_OK
                    : rt_error_set(err, RT_INVALID, "serve: --upstream: health is none, or a path from '/'");
     }
+    if (strcmp(part, "limit") == 0) {
+        up->limit = strcmp(value, "none") == 0 ? "" : value;
+        return !*up->limit || strcmp(value, "max_tokens") == 0 || strcmp(value, "max_completion_tokens") == 0
+                   ? RT_OK
+                   : rt_error_set(err, RT_INVALID,
+                                  "serve: --upstream: limit is max_tokens, max_completion_tokens or none");
+    }
     if (strcmp(part, "weight") != 0)
         return rt_error_set(err, RT_INVALID,
-                            "serve: --upstream: '%.60s' is none of key-env, key-file, weight, models, health",
+                            "serve: --upstream: '%.60s' is none of key-env, key-file, weight, models, limit, "
+                            "health",
                             part);
     if (!rt_parse_count(&weight, value) || weight < 1 || weight > 1000)
         return rt_error_set(err, RT_INVALID, "serve: --upstream: weight is not in 1..1000");

@@ -26,6 +26,9 @@ typedef struct rt_upstream {         /* copied */
     unsigned weight;                 /* >= 1 */
     const rt_upstream_model *models; /* none: every model, unmapped */
     size_t n_models;
+    /* The member that bounds an answer of chat/completions whose request names no bound; NULL: "max_tokens";
+     * "": such requests of any endpoint go up without. */
+    const char *limit;
     const char *health; /* what is asked after below the URL; NULL: "/models"; "": nothing */
 } rt_upstream;
 

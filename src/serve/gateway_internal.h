@@ -17,6 +17,7 @@ typedef struct upstream {
     unsigned weight;
     rt_upstream_model *models;
     size_t n_models;
+    char limit[32];            /* as rt_upstream */
     char *health;              /* the URL that is asked after it; NULL: nothing is */
     struct curl_slist *fields; /* sent with every request */
     int64_t current;           /* of the weighted turn */
@@ -41,6 +42,7 @@ struct rt_gateway {
     CURL *idle[IDLE_HANDLES_MAX];
     size_t n_idle;
     rt_relay *relays;
+    uint64_t cut; /* streams that ended at what was reserved */
 };
 
 enum { ATTEMPTS_MAX = 2 };
@@ -65,6 +67,11 @@ struct rt_relay {
     rt_sse_usage usage;
     size_t text_bytes;
     rt_text said; /* where answers are counted here */
+    size_t reserved_prompt;
+    size_t counted, counted_bytes, text_events; /* tokens of `said`[0..counted_bytes); events with text */
+    uint64_t finished;                          /* choices among the first 64 that have their end */
+    bool cut, mid_event;                        /* mid_event: what went down last is a piece of one */
+    rt_text last;                               /* the event at which it was cut */
 };
 
 /* gateway.c */
@@ -83,6 +90,17 @@ void rt_upstream_fared(upstream *up, bool well);
 void rt_gateway_check(rt_gateway *gateway, double now_s);
 void rt_gateway_checked(rt_gateway *gateway, CURL *easy, CURLcode result, int status);
 void rt_gateway_drop_upstreams(rt_gateway *gateway);
+
+/* gateway_limit.c: an answer takes no more than is reserved for it */
+/* The member to bound an answer with, and *tokens; NULL: the request needs none. */
+const char *rt_limit_field(const rt_relay *relay, size_t *tokens);
+/* An event with text_bytes of text, already in relay->text_bytes and relay->said, may go down; more is
+ * reserved for it where there is room.  false: the stream must end before it. */
+bool rt_limit_covers(rt_relay *relay, const char *data, size_t size, size_t text_bytes);
+/* What was used after all: reserves what is missing, as far as there is room. */
+void rt_limit_cover_used(rt_relay *relay);
+/* Appends the end of a stream that was cut, with finish_reason "length", to relay->tail. */
+void rt_limit_close(rt_relay *relay);
 
 /* gateway_relay.c: called by libcurl's callbacks */
 void rt_relay_field(rt_relay *relay, const char *line, size_t size);

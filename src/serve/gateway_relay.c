@@ -73,6 +73,8 @@ static bool estimate(rt_call *call, rt_fault *fault)
     call->prompt_tokens = (size_t)prompt;
     call->reserved_tokens = product(longest, choices, prompts);
     call->named_tokens = named > 0 ? (size_t)named : 0;
+    call->choices = product(1, choices, prompts);
+    call->assumed_tokens = named > 0 ? 0 : (size_t)longest;
     const json_t *top = json_object_get(body, "top_logprobs");
     if (!top && json_is_integer(json_object_get(body, "logprobs")))
         top = json_object_get(body, "logprobs");
@@ -89,8 +91,8 @@ static bool wants_usage(const rt_call *call)
            strcmp(call->route->endpoint, "completions") == 0;
 }
 
-/* The client's bytes, with stream_options put in after the first brace; the whole is written anew only where
- * a member has to change. */
+/* The client's bytes, with what is added put in after the first brace; the whole is written anew only where a
+ * member has to change. */
 static bool rewrite(rt_relay *relay)
 {
     rt_call *call = relay->call;
@@ -101,13 +103,19 @@ static bool rewrite(rt_relay *relay)
     const bool asked = json_is_true(json_object_get(options, "include_usage"));
     relay->added_usage = relay->wants_stream && !asked && wants_usage(call);
     rt_text_clear(&relay->rewritten);
-    if (!mapped && !relay->added_usage)
+    size_t bound = 0;
+    const char *field = rt_limit_field(relay, &bound);
+    if (!mapped && !relay->added_usage && !field)
         return true;
-    if (!mapped && !options && json_object_size(call->body) > 0) {
+    if (!mapped && !(relay->added_usage && options) && !(field && json_object_get(call->body, field)) &&
+        json_object_size(call->body) > 0) {
         const char *brace = memchr(request->body, '{', request->body_size);
         const size_t head = (size_t)(brace - request->body) + 1;
         rt_text_append(&relay->rewritten, request->body, head);
-        rt_text_puts(&relay->rewritten, "\"stream_options\":{\"include_usage\":true},");
+        if (field)
+            rt_text_printf(&relay->rewritten, "\"%s\":%zu,", field, bound);
+        if (relay->added_usage)
+            rt_text_puts(&relay->rewritten, "\"stream_options\":{\"include_usage\":true},");
         rt_text_append(&relay->rewritten, request->body + head, request->body_size - head);
         return !relay->rewritten.failed;
     }
@@ -115,6 +123,8 @@ static bool rewrite(rt_relay *relay)
            *fresh = json_is_object(options) ? json_copy((json_t *)options) : json_object();
     if (mapped)
         (void)json_object_set_new(body, "model", json_string(remote));
+    if (field)
+        (void)json_object_set_new(body, field, json_integer((json_int_t)bound));
     if (relay->added_usage) {
         (void)json_object_set_new(fresh, "include_usage", json_true());
         (void)json_object_set(body, "stream_options", fresh);
@@ -145,6 +155,7 @@ static void relay_free(rt_relay *relay)
     rt_text_deinit(&relay->body);
     rt_text_deinit(&relay->tail);
     rt_text_deinit(&relay->said);
+    rt_text_deinit(&relay->last);
     rt_sse_deinit(&relay->sse);
     free(relay);
 }
@@ -159,6 +170,7 @@ static bool relay_new(rt_call *call, upstream *up, rt_fault *fault)
                         .gateway = g,
                         .upstream = rt_upstream_retain(up),
                         .next = g->relays,
+                        .reserved_prompt = call->prompt_tokens,
                         .wants_stream = json_is_true(json_object_get(call->body, "stream")),
                         .body = {.size_max = answer_bytes_max},
                         .said = {.size_max = answer_bytes_max}};
@@ -376,12 +388,24 @@ static void on_event(void *context, const char *bytes, size_t size, bool whole)
     size_t data_size;
     const char *data = whole ? rt_sse_data(bytes, size, &data_size) : NULL;
     bool only_usage = false;
+    if (relay->cut)
+        return;
     if (data && memmem(data, data_size, "\"usage\"", 7))
         rt_usage_read(&relay->usage, data, data_size, &only_usage);
-    if (data)
-        relay->text_bytes += rt_chunk_text_bytes(data, data_size);
+    const size_t text_bytes = data                      ? rt_chunk_text_bytes(data, data_size)
+                              : size > RT_SSE_EVENT_MAX ? size /* a piece of an event, unread */
+                                                        : 0,
+                 said = relay->said.size;
+    relay->text_bytes += text_bytes;
     if (data && relay->gateway->serve->options.counter)
         rt_said_append(&relay->said, data, data_size);
+    if (!rt_limit_covers(relay, data ? data : "", data_size, text_bytes)) {
+        relay->cut = true;
+        relay->text_bytes -= text_bytes;
+        relay->said.size = said;
+        rt_text_append(&relay->last, data ? data : "", data_size);
+        return;
+    }
     if (only_usage && relay->added_usage)
         return; /* asked for by us, not by the client */
     if (data && data_size >= 6 && memcmp(data, "[DONE]", 6) == 0)
@@ -391,6 +415,7 @@ static void on_event(void *context, const char *bytes, size_t size, bool whole)
         return;
     }
     begin_stream(relay);
+    relay->mid_event = !whole;
     rt_http_write(relay->call->x, bytes, size);
 }
 
@@ -407,8 +432,8 @@ size_t rt_relay_bytes(rt_relay *relay, const char *data, size_t size)
     relay->status = (int)status;
     relay->events = status == 200 && strncasecmp(relay->type, "text/event-stream", 17) == 0;
     if (relay->events) {
-        if (!rt_sse_feed(&relay->sse, data, size, on_event, relay))
-            return 0;
+        if (!rt_sse_feed(&relay->sse, data, size, on_event, relay) || relay->cut)
+            return 0; /* the transfer ends here */
         return size;
     }
     rt_text_append(&relay->body, data, size);
@@ -463,6 +488,7 @@ static void settle(rt_relay *relay, int http)
 {
     rt_call *call = relay->call;
     relay->settling = true;
+    rt_limit_cover_used(relay);
     count_tokens(call);
     rt_call_watch(call);
     const bool wait = call->ticket && !call->serve->options.ledger_behind;
@@ -499,6 +525,9 @@ static bool try_elsewhere(rt_relay *relay)
     rt_text_clear(&relay->tail);
     rt_text_clear(&relay->sse.held);
     relay->usage = (rt_sse_usage){0};
+    relay->text_bytes = relay->counted = relay->counted_bytes = relay->text_events = 0;
+    rt_text_clear(&relay->said);
+    call->prompt_tokens = relay->reserved_prompt;
     return rewrite(relay) && rt_gateway_start(relay);
 }
 
@@ -521,6 +550,16 @@ void rt_relay_ended(rt_relay *relay, CURLcode result)
 {
     rt_call *call = relay->call;
     rt_fault fault = {0};
+    if (relay->cut) {
+        relay->gateway->cut++;
+        rt_upstream_fared(relay->upstream, true);
+        count_usage(relay, true);
+        call->finish = "length";
+        rt_limit_close(relay);
+        relay->done_seen = true;
+        settle(relay, 200);
+        return;
+    }
     if (result != CURLE_OK) {
         failed(relay, result);
         return;
@@ -613,6 +652,7 @@ void rt_relay_gone(rt_call *call)
     call->finish = "client_closed";
     call->serve->metrics.cancelled++;
     count_usage(relay, true);
+    rt_limit_cover_used(relay);
     count_tokens(call);
     rt_call_watch(call);
     rt_call_settle(call, 499, false);

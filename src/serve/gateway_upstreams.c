@@ -180,6 +180,10 @@ void rt_gateway_metrics(const rt_gateway *gateway, rt_text *out)
     for (size_t i = 0; i < g->n_upstreams; i++)
         rt_text_printf(out, "retort_upstream_checks_failed_total{upstream=\"%zu\"} %llu\n", i,
                        (unsigned long long)g->upstreams[i]->checks_failed);
+    rt_text_printf(out,
+                   "# TYPE retort_gateway_cut_total counter\n"
+                   "retort_gateway_cut_total %llu\n",
+                   (unsigned long long)g->cut);
 }
 
 /* ---- life ---- */
@@ -256,6 +260,7 @@ static upstream *upstream_new(const rt_upstream *from)
     if (!up)
         return NULL;
     *up = (upstream){.users = 1, .weight = from->weight ? from->weight : 1};
+    (void)snprintf(up->limit, sizeof up->limit, "%s", from->limit ? from->limit : "max_tokens");
     size_t size = strlen(from->url);
     while (size > 0 && from->url[size - 1] == '/')
         size--;

@@ -64,6 +64,8 @@ struct rt_call { /* a request from its head to its last byte */
     rt_kept_answer *kept;   /* the entry of its Idempotency-Key */
     rt_relay *relay;        /* gateway: on its way to an upstream, or its answer's end waits for the row */
     const char *model_name; /* gateway: as the client says it */
+    size_t choices;         /* gateway: all that are asked for */
+    size_t assumed_tokens;  /* gateway: of each, where the request names no bound; else 0 */
     bool estimated;         /* tokens were not counted by the upstream */
 };
 

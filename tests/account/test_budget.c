@@ -162,15 +162,18 @@ static void *worker_run(void *context)
     const rt_caller *caller = rt_gate_authenticate(w->gate, w->who->secret, "::1", &refusal);
     for (int i = 0; caller && i < ROUNDS + 4; i++) {
         const int place = i < ROUNDS ? (int)rt_rng_below(&rng, 4) : i - ROUNDS;
-        if (open[place]) { /* from nothing at all to everything that was reserved */
-            const int64_t used = (int64_t)rt_rng_below(&rng, (uint64_t)asked[place] + 1);
+        if (open[place]) { /* from nothing at all to half more than was reserved, raised before or not */
+            const int64_t used = (int64_t)rt_rng_below(&rng, (uint64_t)asked[place] * 3 / 2 + 1);
+            const int64_t more = (int64_t)rt_rng_below(&rng, 40);
+            if (rt_rng_below(&rng, 2) == 1 && rt_gate_raise(w->gate, open[place], more))
+                asked[place] += more;
             const rt_outcome outcome = {.input_tokens = used < 10 ? used : 10,
                                         .output_tokens = used < 10 ? 0 : used - 10,
                                         .http = 200,
                                         .outcome = "stop"};
             rt_gate_settle(w->gate, open[place], &outcome, NULL, NULL);
             open[place] = NULL;
-            w->used += used;
+            w->used += used < asked[place] ? used : asked[place];
         } else if (i < ROUNDS) {
             (void)snprintf(id, sizeof id, "req_%llu_%d", (unsigned long long)w->seed, i);
             asked[place] = 10 + (int64_t)rt_rng_below(&rng, 300);

@@ -33,6 +33,8 @@ static const char event_2[] =
 static const char event_usage[] =
     "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":2,\"prompt_tokens_details\":"
     "{\"cached_tokens\":3}}}\n\n";
+static const char event_usage_excess[] =
+    "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":5000}}\n\n";
 static const char event_done[] = "data: [DONE]\n\n";
 static const char whole_answer[] =
     "{\"choices\":[{\"message\":{\"content\":\"hi\"}}] , \"usage\":{\"prompt_tokens\":7,"
@@ -61,8 +63,35 @@ static bool up_head(void *context, rt_http_exchange *x)
     return true;
 }
 
+static const char excessive_answer[] =
+    "{\"choices\":[{\"message\":{\"content\":\"very much\"}}],\"usage\":{\"prompt_tokens\":3,"
+    "\"completion_tokens\":5000}}";
+
+/* Whatever bound it was given: events of changing length, for one choice or two. */
+static void stream_excess(rt_http_exchange *x, const char *body)
+{
+    static const char text[] = "some words that go on and on";
+    char event[200];
+    rt_http_begin(x, 200, "text/event-stream");
+    for (int i = 0; i < 70; i++) {
+        const int size = snprintf(event, sizeof event,
+                                  "data: {\"id\":\"x9\",\"choices\":[{\"index\":%d,\"delta\":{\"content\":"
+                                  "\"%.*s\"}}]}\n\n",
+                                  strstr(body, "\"n\":2") ? i % 2 : 0, 1 + i * 7 % 27, text);
+        rt_http_write(x, event, (size_t)size);
+    }
+    if (!strstr(body, "\"forgets\""))
+        rt_http_write(x, event_usage_excess, sizeof event_usage_excess - 1);
+    rt_http_write(x, event_done, sizeof event_done - 1);
+    rt_http_end(x);
+}
+
 static void stream(rt_http_exchange *x, const char *body)
 {
+    if (strstr(body, "\"excessive\"")) {
+        stream_excess(x, body);
+        return;
+    }
     rt_http_header(x, "set-cookie", "secret=1");
     rt_http_begin(x, 200, "text/event-stream");
     rt_http_write(x, event_1, sizeof event_1 - 1);
@@ -104,6 +133,8 @@ static void up_body(void *context, rt_http_exchange *x)
         rt_http_reply(x, 401, "application/json", "{}", 2);
     } else if (strstr(request->body, "\"stream\":true")) {
         stream(x, request->body);
+    } else if (strstr(request->body, "\"excessive\"")) {
+        rt_http_reply(x, 200, "application/json", excessive_answer, sizeof excessive_answer - 1);
     } else {
         rt_http_header(x, "set-cookie", "secret=1");
         rt_http_reply(x, 200, "application/json", whole_answer, sizeof whole_answer - 1);

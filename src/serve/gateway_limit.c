@@ -1,0 +1,198 @@
+/* serve/gateway_limit.c - an answer takes no more than is reserved for it, whatever the upstream does.
+ *
+ * What streams past is counted: by the tokenizer where there is one, else as the larger of bytes/4 and the
+ * events with text.  Where that passes what is reserved, more is reserved in steps; where there is no room
+ * for more, the stream ends before that event, as if its length had been bounded.  So an honest answer whose
+ * count is a poor estimate is not cut while the account has room. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "serve/gateway_count.h"
+#include "serve/gateway_internal.h"
+
+enum { BYTES_PER_TOKEN = 4, STEP_TOKENS = 1024, CHOICES_CLOSED_MAX = 64 };
+
+/* ---- before ---- */
+
+const char *rt_limit_field(const rt_relay *relay, size_t *tokens)
+{
+    static const char *const lengths[] = {"max_completion_tokens", "max_tokens", "max_output_tokens"};
+    const rt_call *call = relay->call;
+    const char *endpoint = call->route->endpoint;
+    if (!call->ticket || !call->caller->bounded || call->assumed_tokens == 0 || !relay->upstream->limit[0])
+        return NULL;
+    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++)
+        if (json_is_integer(json_object_get(call->body, lengths[i])))
+            return NULL; /* zero: the upstream knows what it means */
+    *tokens = call->assumed_tokens;
+    if (strcmp(endpoint, "responses") == 0)
+        return "max_output_tokens";
+    return strcmp(endpoint, "completions") == 0 ? "max_tokens" : relay->upstream->limit;
+}
+
+/* ---- while it streams ---- */
+
+static size_t tokens_so_far(rt_relay *relay, bool exactly)
+{
+    const rt_tokenizer *counter = relay->gateway->serve->options.counter;
+    const size_t by_bytes = (relay->text_bytes + BYTES_PER_TOKEN - 1) / BYTES_PER_TOKEN;
+    if (!counter)
+        return by_bytes > relay->text_events ? by_bytes : relay->text_events;
+    const rt_text *said = &relay->said;
+    if (exactly)
+        relay->counted = relay->counted_bytes = 0;
+    if (said->size > relay->counted_bytes) /* in pieces: never fewer than in one, but for few */
+        relay->counted +=
+            rt_count_text(counter, said->data + relay->counted_bytes, said->size - relay->counted_bytes);
+    relay->counted_bytes = said->size;
+    return relay->counted;
+}
+
+/* A large step, or a smaller one where the room ends. */
+static bool reserve_more(rt_relay *relay, size_t missing)
+{
+    rt_call *call = relay->call;
+    rt_gate *gate = relay->gateway->serve->options.gate;
+    for (size_t step = STEP_TOKENS;; step /= 8) {
+        const size_t more = step > missing ? step : missing;
+        if (rt_gate_raise(gate, call->ticket, (int64_t)more)) {
+            call->reserved_tokens += more;
+            return true;
+        }
+        if (more == missing)
+            return false;
+    }
+}
+
+static void note_finished(rt_relay *relay, const char *data, size_t size)
+{
+    rt_error err = {0};
+    json_t *json = NULL, *choice;
+    size_t i;
+    if (relay->call->choices < 2 || !memmem(data, size, "\"finish_reason\"", 15) ||
+        rt_json_parse(&json, data, size, "event", &err) != RT_OK)
+        return;
+    json_array_foreach(json_object_get(json, "choices"), i, choice)
+    {
+        const json_int_t index = json_integer_value(json_object_get(choice, "index"));
+        if (json_is_string(json_object_get(choice, "finish_reason")) && index >= 0 &&
+            index < CHOICES_CLOSED_MAX)
+            relay->finished |= UINT64_C(1) << index;
+    }
+    json_decref(json);
+}
+
+bool rt_limit_covers(rt_relay *relay, const char *data, size_t size, size_t text_bytes)
+{
+    const rt_call *call = relay->call;
+    if (!call->ticket)
+        return true;
+    note_finished(relay, data, size);
+    if (text_bytes == 0)
+        return true;
+    relay->text_events++;
+    size_t tokens = tokens_so_far(relay, false);
+    if (tokens > call->reserved_tokens && relay->gateway->serve->options.counter)
+        tokens = tokens_so_far(relay, true);
+    return tokens <= call->reserved_tokens || reserve_more(relay, tokens - call->reserved_tokens);
+}
+
+/* ---- at the end ---- */
+
+void rt_limit_cover_used(rt_relay *relay)
+{
+    const rt_call *call = relay->call;
+    const size_t reserved = relay->reserved_prompt + call->reserved_tokens,
+                 used = call->prompt_tokens + call->output_tokens;
+    if (!call->ticket || relay->cut)
+        return;
+    size_t missing = used > reserved ? used - reserved : 0;
+    if (call->output_tokens > call->reserved_tokens + missing) /* dearer ones than were reserved */
+        missing = call->output_tokens - call->reserved_tokens;
+    if (missing > 0)
+        (void)reserve_more(relay, missing); /* else the ledger holds the row to what is reserved */
+}
+
+static json_t *head_of(const json_t *event)
+{
+    static const char *const kept[] = {"id", "object", "created", "model", "system_fingerprint"};
+    json_t *head = json_object();
+    for (size_t i = 0; i < sizeof kept / sizeof kept[0]; i++)
+        if (json_object_get(event, kept[i]))
+            (void)json_object_set(head, kept[i], json_object_get(event, kept[i]));
+    return head;
+}
+
+/* Steals the JSON. */
+static void append_event(rt_text *out, const char *name, json_t *json)
+{
+    char *text = json_dumps(json, JSON_COMPACT);
+    json_decref(json);
+    if (text && name)
+        rt_text_printf(out, "event: %s\n", name);
+    if (text)
+        rt_text_printf(out, "data: %s\n\n", text);
+    free(text);
+}
+
+static void close_choices(rt_relay *relay, const json_t *event)
+{
+    const rt_call *call = relay->call;
+    const bool chat = strcmp(call->route->endpoint, "chat/completions") == 0;
+    json_t *last = head_of(event), *choices = json_array();
+    for (size_t i = 0; i < call->choices && i < CHOICES_CLOSED_MAX; i++)
+        if (!(relay->finished >> i & 1))
+            (void)json_array_append_new(choices, chat ? json_pack("{s:I, s:{}, s:s}", "index", (json_int_t)i,
+                                                                  "delta", "finish_reason", "length")
+                                                      : json_pack("{s:I, s:s, s:s}", "index", (json_int_t)i,
+                                                                  "text", "", "finish_reason", "length"));
+    (void)json_object_set_new(last, "choices", choices);
+    append_event(&relay->tail, NULL, last);
+    if (json_is_true(json_object_get(json_object_get(call->body, "stream_options"), "include_usage"))) {
+        const json_int_t input = (json_int_t)call->prompt_tokens, output = (json_int_t)call->output_tokens;
+        json_t *usage = head_of(event);
+        (void)json_object_set_new(usage, "choices", json_array());
+        (void)json_object_set_new(usage, "usage",
+                                  json_pack("{s:I, s:I, s:I}", "prompt_tokens", input, "completion_tokens",
+                                            output, "total_tokens", input + output));
+        append_event(&relay->tail, NULL, usage);
+    }
+    rt_text_puts(&relay->tail, "data: [DONE]\n\n");
+}
+
+static void close_response(rt_relay *relay, const json_t *event)
+{
+    const rt_call *call = relay->call;
+    const json_int_t input = (json_int_t)call->prompt_tokens, output = (json_int_t)call->output_tokens;
+    json_t *last =
+        json_pack("{s:s, s:{s:s, s:s, s:{s:s}, s:s, s:{s:I, s:I, s:I}}}", "type", "response.incomplete",
+                  "response", "object", "response", "status", "incomplete", "incomplete_details", "reason",
+                  "max_output_tokens", "model", call->model_name, "usage", "input_tokens", input,
+                  "output_tokens", output, "total_tokens", input + output);
+    if (json_object_get(event, "sequence_number"))
+        (void)json_object_set(last, "sequence_number", json_object_get(event, "sequence_number"));
+    append_event(&relay->tail, "response.incomplete", last);
+}
+
+void rt_limit_close(rt_relay *relay)
+{
+    rt_call *call = relay->call;
+    rt_error err = {0};
+    json_t *event = NULL;
+    if (call->output_tokens > call->reserved_tokens) /* an upstream that tells with each event, or bytes */
+        call->output_tokens = call->reserved_tokens;
+    if (call->prompt_tokens > relay->reserved_prompt)
+        call->prompt_tokens = relay->reserved_prompt;
+    if (call->cached_tokens > call->prompt_tokens)
+        call->cached_tokens = call->prompt_tokens;
+    if (relay->last.size > 0)
+        (void)rt_json_parse(&event, relay->last.data, relay->last.size, "event", &err);
+    rt_text_clear(&relay->tail);
+    if (relay->mid_event)
+        rt_text_puts(&relay->tail, "\n\n");
+    if (strcmp(call->route->endpoint, "responses") == 0)
+        close_response(relay, event);
+    else
+        close_choices(relay, event);
+    json_decref(event);
+}

@@ -1,0 +1,203 @@
+/* tests/serve/test_gateway_limit.c - an answer takes no more than is reserved for it, whatever its upstream
+ * does: bounds that are sent up, streams that are cut, budgets that hold at every instant. */
+#include "gateway_help.h"
+
+#include "account/gate_internal.h"
+#include "base/rng.h"
+
+static const char stream_plain[] = "{\"model\":\"m\",\"stream\":false,\"messages\":[]}";
+
+static void assert_goes_up(stage *s, const char *body, const char *as)
+{
+    assert_int_equal(post(s, body).status, 200);
+    assert_last_body(&s->up[0], as);
+}
+
+static void a_bound_is_sent_up_where_the_account_has_one_and_the_request_has_none(void **state)
+{
+    (void)state;
+    static stage s;
+    open_stage(&s, 1, 1, json_pack("{s:{s:i}}", "budget", "amount", 100000));
+    assert_goes_up(&s, stream_plain,
+                   "{\"max_tokens\":4096,\"model\":\"m\",\"stream\":false,\"messages\":[]}");
+    assert_goes_up(&s, "{\"model\":\"m\",\"messages\":[],\"max_tokens\":null}",
+                   "{\"model\":\"m\",\"messages\":[],\"max_tokens\":4096}");
+    assert_goes_up(&s, "{\"model\":\"m\",\"messages\":[],\"max_completion_tokens\":9}",
+                   "{\"model\":\"m\",\"messages\":[],\"max_completion_tokens\":9}");
+    assert_goes_up(&s, "{\"model\":\"m\",\"stream\":true,\"messages\":[]}",
+                   "{\"max_tokens\":4096,\"stream_options\":{\"include_usage\":true},\"model\":\"m\","
+                   "\"stream\":true,\"messages\":[]}");
+    close_stage(&s);
+    open_stage(&s, 1, 1, json_pack("{s:i}", "max_tokens", 50));
+    assert_goes_up(&s, stream_plain, "{\"max_tokens\":50,\"model\":\"m\",\"stream\":false,\"messages\":[]}");
+    close_stage(&s);
+    open_stage(&s, 1, 1, NULL); /* nothing to bound it by */
+    assert_goes_up(&s, stream_plain, stream_plain);
+    close_stage(&s);
+}
+
+static void name_no_field(rt_serve_options *options)
+{
+    ((rt_upstream *)(uintptr_t)options->upstreams)[0].limit = "";
+}
+
+static void name_other_field(rt_serve_options *options)
+{
+    ((rt_upstream *)(uintptr_t)options->upstreams)[0].limit = "max_completion_tokens";
+}
+
+static void an_upstream_may_want_another_member_or_none(void **state)
+{
+    (void)state;
+    static stage s;
+    stage_tune = name_no_field;
+    open_stage(&s, 1, 1, json_pack("{s:{s:i}}", "budget", "amount", 100000));
+    assert_goes_up(&s, stream_plain, stream_plain);
+    close_stage(&s);
+    stage_tune = name_other_field;
+    open_stage(&s, 1, 1, json_pack("{s:{s:i}}", "budget", "amount", 100000));
+    assert_goes_up(&s, stream_plain,
+                   "{\"max_completion_tokens\":4096,\"model\":\"m\",\"stream\":false,\"messages\":[]}");
+    stage_tune = NULL;
+    close_stage(&s);
+}
+
+static void a_stream_ends_where_the_budget_ends(void **state)
+{
+    (void)state;
+    static stage s;
+    open_stage(&s, 1, 1, json_pack("{s:{s:i}}", "budget", "amount", 100));
+    const answer a = post(&s, "{\"model\":\"excessive\",\"stream\":true,\"messages\":[],\"max_tokens\":20,"
+                              "\"stream_options\":{\"include_usage\":true}}");
+    assert_int_equal(a.status, 200);
+    const char *end = strstr(a.body, "\"finish_reason\":\"length\"");
+    assert_non_null(end);
+    assert_non_null(strstr(a.body, "\"id\":\"x9\""));
+    long long input = -1, output = -1, total = -1;
+    const char *usage = strstr(end, "\"usage\":");
+    assert_non_null(usage);
+    assert_int_equal(
+        sscanf(usage, "\"usage\":{\"prompt_tokens\":%lld,\"completion_tokens\":%lld,\"total_tokens\":%lld",
+               &input, &output, &total),
+        3);
+    assert_string_equal(a.body + strlen(a.body) - strlen(event_done), event_done);
+    assert_null(strstr(a.body, "5000"));
+    assert_int_equal(total, input + output);
+    assert_in_range(total, 90, 100); /* what there was, but for less than an event */
+    assert_int_equal(ledger_int(&s, "SELECT input + output FROM ledger"), total);
+    assert_int_equal(ledger_int(&s, "SELECT MAX(total_tokens) FROM meters"), total);
+    close_stage(&s);
+}
+
+static void every_choice_of_a_stream_that_is_cut_has_an_end(void **state)
+{
+    (void)state;
+    static stage s;
+    open_stage(&s, 1, 1, json_pack("{s:{s:i}}", "budget", "amount", 100));
+    const answer a = post(&s, "{\"model\":\"excessive\",\"stream\":true,\"messages\":[],\"max_tokens\":20,"
+                              "\"n\":2}");
+    const char *end = strstr(a.body, "\"finish_reason\":\"length\"");
+    assert_non_null(end);
+    assert_non_null(strstr(end + 1, "\"finish_reason\":\"length\""));
+    assert_null(strstr(a.body, "\"usage\""));
+    close_stage(&s);
+}
+
+static void an_upstream_that_passes_its_bound_is_paid_where_there_is_room(void **state)
+{
+    (void)state;
+    static stage s;
+    open_stage(&s, 1, 1, json_pack("{s:{s:i}}", "budget", "amount", 12000));
+    answer a = post(&s, "{\"model\":\"excessive\",\"stream\":true,\"messages\":[],\"max_tokens\":20}");
+    assert_null(strstr(a.body, "length"));
+    assert_string_equal(a.body + strlen(a.body) - strlen(event_done), event_done);
+    a = post(&s, "{\"model\":\"excessive\",\"messages\":[],\"max_tokens\":20}");
+    assert_string_equal(a.body, excessive_answer);
+    a = post(&s, "{\"model\":\"excessive\",\"messages\":[],\"max_tokens\":20}"); /* 1,994 are left */
+    assert_int_equal(a.status, 200);
+    assert_int_equal(ledger_int(&s, "SELECT COUNT(*) FROM ledger WHERE output = 5000"), 2);
+    assert_in_range(ledger_int(&s, "SELECT MAX(total_tokens) FROM meters"), 10006, 12000);
+    assert_int_equal(ledger_int(&s, "SELECT estimated FROM ledger WHERE output < 5000"), 1);
+    close_stage(&s);
+}
+
+/* ---- at once ---- */
+
+enum { CLIENTS = 8, REQUESTS = 25, BUDGET = 60000 };
+
+typedef struct client_of {
+    const stage *s;
+    uint64_t seed;
+    int served;
+} client_of;
+
+static void *ask_at_random(void *context)
+{
+    client_of *c = context;
+    rt_rng rng = rt_rng_make(c->seed, 5);
+    for (int i = 0; i < REQUESTS; i++) {
+        static const char *const extra[] = {"", ",\"max_tokens\":7", ",\"n\":2", ",\"user\":\"forgets\""};
+        char body[300], text[4096];
+        (void)snprintf(body, sizeof body, "{\"model\":\"%s\",\"stream\":%s,\"messages\":[]%s%s}",
+                       rt_rng_below(&rng, 4) ? "excessive" : "m", rt_rng_below(&rng, 2) ? "true" : "false",
+                       extra[rt_rng_below(&rng, 3)], rt_rng_below(&rng, 2) ? extra[3] : "");
+        const int fd = send_request(c->s, "POST", "/v1/chat/completions", body);
+        ssize_t n = recv(fd, text, sizeof text, 0);
+        c->served += n > 12 && memcmp(text + 9, "200", 3) == 0;
+        const bool leaves = rt_rng_below(&rng, 8) == 0;
+        while (!leaves && n > 0)
+            n = recv(fd, text, sizeof text, 0);
+        (void)close(fd);
+    }
+    return NULL;
+}
+
+static void assert_within(stage *s)
+{
+    rt_gate *gate = s->gate;
+    (void)pthread_mutex_lock(&gate->mutex);
+    const account_entry *account = id_map_get(&gate->accounts, s->account);
+    const rt_meter meter = account ? account->counted.meter : (rt_meter){0}; /* read at the first request */
+    (void)pthread_mutex_unlock(&gate->mutex);
+    assert_true(meter.total_tokens + meter.reserved_tokens <= BUDGET);
+    assert_true(meter.reserved_tokens >= 0 && meter.running >= 0);
+}
+
+static void settled_and_reserved_never_pass_the_budget_whatever_upstreams_do(void **state)
+{
+    (void)state;
+    static stage s;
+    client_of clients[CLIENTS];
+    pthread_t threads[CLIENTS];
+    int served = 0;
+    open_stage(&s, 1, 1, json_pack("{s:{s:i}}", "budget", "amount", BUDGET));
+    for (int i = 0; i < CLIENTS; i++) {
+        clients[i] = (client_of){.s = &s, .seed = (uint64_t)i + 3};
+        assert_int_equal(pthread_create(&threads[i], NULL, ask_at_random, &clients[i]), 0);
+    }
+    for (int i = 0; i < CLIENTS; i++) {
+        for (int k = 0; k < 2000; k++)
+            assert_within(&s);
+        (void)pthread_join(threads[i], NULL);
+        served += clients[i].served;
+    }
+    assert_within(&s);
+    assert_true(served > 10);
+    assert_in_range(ledger_int(&s, "SELECT MAX(total_tokens) FROM meters"), BUDGET / 2, BUDGET);
+    assert_in_range(ledger_int(&s, "SELECT SUM(input + output) FROM ledger"), BUDGET / 2, BUDGET);
+    assert_int_equal(ledger_int(&s, "SELECT COUNT(*) FROM ledger WHERE http = 429") > 0, 1);
+    close_stage(&s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_bound_is_sent_up_where_the_account_has_one_and_the_request_has_none),
+        cmocka_unit_test(an_upstream_may_want_another_member_or_none),
+        cmocka_unit_test(a_stream_ends_where_the_budget_ends),
+        cmocka_unit_test(every_choice_of_a_stream_that_is_cut_has_an_end),
+        cmocka_unit_test(an_upstream_that_passes_its_bound_is_paid_where_there_is_room),
+        cmocka_unit_test(settled_and_reserved_never_pass_the_budget_whatever_upstreams_do),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
