@@ -256,7 +256,10 @@ static rt_status open_chat(chat *c, rt_error *err)
         return rt_error_set(err, RT_NO_MEMORY, "no memory for %zu logits", vocab);
     if (rt_session_open(&c->session, c->model.model, 1, c->context, err) != RT_OK)
         return err->status;
-    return rt_sampler_open(&c->sampler, vocab, err);
+    if (rt_sampler_open(&c->sampler, vocab, err) != RT_OK)
+        return err->status;
+    rt_sampler_limit(c->sampler, rt_tokenizer_real_size(c->model.tokenizer));
+    return RT_OK;
 }
 
 static void close_chat(chat *c)

@@ -151,9 +151,12 @@ static rt_status open_all(generation *g, rt_error *err)
     g->chosen = calloc(g->n_slots, sizeof *g->chosen);
     if (!g->slots || !g->samplers || !g->logits || !g->active || !g->chosen)
         return rt_error_set(err, RT_NO_MEMORY, "no memory for %zu answers side by side", g->n_slots);
-    for (size_t i = 0; i < threads; i++)
+    for (size_t i = 0; i < threads; i++) {
         if (rt_sampler_open(&g->samplers[i], vocab, err) != RT_OK)
             return err->status;
+        if (g->tokenizer)
+            rt_sampler_limit(g->samplers[i], rt_tokenizer_real_size(g->tokenizer));
+    }
     for (size_t i = 0; i < g->n_slots; i++)
         if (!(g->slots[i].ids = malloc((rt_session_capacity(g->session) + 1) * sizeof(int32_t))))
             return rt_error_set(err, RT_NO_MEMORY, "no memory for an answer");

@@ -15,7 +15,7 @@ typedef struct candidate {
 } candidate;
 
 struct rt_sampler {
-    size_t n_vocab;
+    size_t n_vocab, n_ids; /* n_ids: those that may be drawn */
     candidate *candidates; /* [n_vocab] */
     float *p;              /* [n_vocab] */
     uint16_t *counts;      /* [n_vocab], all zero between calls */
@@ -49,7 +49,7 @@ rt_status rt_sampler_open(rt_sampler **out, size_t n_vocab, rt_error *err)
     *out = NULL;
     rt_sampler *s = calloc(1, sizeof *s);
     if (s) {
-        s->n_vocab = n_vocab;
+        s->n_vocab = s->n_ids = n_vocab;
         s->candidates = calloc(n_vocab, sizeof *s->candidates);
         s->p = calloc(n_vocab, sizeof *s->p);
         s->counts = calloc(n_vocab, sizeof *s->counts);
@@ -63,6 +63,8 @@ rt_status rt_sampler_open(rt_sampler **out, size_t n_vocab, rt_error *err)
     *out = s;
     return RT_OK;
 }
+
+void rt_sampler_limit(rt_sampler *s, size_t n_ids) { s->n_ids = rt_size_min(n_ids, s->n_vocab); }
 
 void rt_sampler_close(rt_sampler *s)
 {
@@ -250,9 +252,16 @@ static void temper(rt_sampler *s, const float *logits, float top, double tempera
 
 static bool filters(const rt_sampling *how) { return how->top_k || how->top_p < 1 || how->min_p > 0; }
 
+static void hide_padding(const rt_sampler *s, float *logits)
+{
+    for (size_t i = s->n_ids; i < s->n_vocab; i++)
+        logits[i] = -INFINITY;
+}
+
 int32_t rt_sample(rt_sampler *s, const rt_sampling *how, float *logits, const int32_t *seen, size_t n_seen,
                   uint64_t stream, uint64_t position)
 {
+    hide_padding(s, logits);
     penalise(s, how, logits, seen, n_seen);
     const size_t best = arg_max(logits, s->n_vocab);
     const bool greedy = how->temperature == 0;
@@ -273,6 +282,7 @@ int32_t rt_sample(rt_sampler *s, const rt_sampling *how, float *logits, const in
 void rt_sampler_distribution(rt_sampler *s, const rt_sampling *how, float *logits, const int32_t *seen,
                              size_t n_seen, float *p)
 {
+    hide_padding(s, logits);
     penalise(s, how, logits, seen, n_seen);
     const size_t best = arg_max(logits, s->n_vocab);
     if (how->temperature == 0) {

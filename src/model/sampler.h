@@ -50,6 +50,9 @@ rt_status rt_sampling_check(const rt_sampling *sampling, rt_error *err);
 typedef struct rt_sampler rt_sampler; /* scratch for one vocabulary; one thread at a time */
 rt_status rt_sampler_open(rt_sampler **out, size_t n_vocab, rt_error *err);
 void rt_sampler_close(rt_sampler *sampler);
+/* Ids from n_ids on are never drawn: rows of an output layer that is padded beyond its tokenizer
+ * (rt_tokenizer_real_size). */
+void rt_sampler_limit(rt_sampler *sampler, size_t n_ids);
 /* logits [n_vocab] are changed by the penalties.  seen [n_seen]: ids so far.  stream: which sequence;
  * position: which token of it. */
 int32_t rt_sample(rt_sampler *sampler, const rt_sampling *sampling, float *logits, const int32_t *seen,

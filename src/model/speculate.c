@@ -236,6 +236,8 @@ static rt_status open_all(speculation *s, rt_error *err)
     if (rt_session_open(&s->draft_session, s->draft, 1, positions, err) != RT_OK ||
         rt_sampler_open(&s->sampler, s->n_vocab, err) != RT_OK)
         return err->status;
+    if (s->tokenizer)
+        rt_sampler_limit(s->sampler, rt_tokenizer_real_size(s->tokenizer));
     s->logits = malloc((RT_DRAFT_MAX + 1) * s->n_vocab * sizeof *s->logits);
     s->draft_logits = malloc(rt_size_max(s->n_vocab, s->n_draft_vocab) * sizeof *s->draft_logits);
     s->p = malloc(s->n_vocab * sizeof *s->p);

@@ -85,8 +85,10 @@ rt_status rt_drawer_init(rt_drawer *d, const rt_tokenizer *tokenizer, size_t n_v
                      .raw = malloc(n_vocab * sizeof(float)),
                      .scratch = malloc(n_vocab * sizeof(float)),
                      .counts = calloc(n_vocab, sizeof(uint32_t))};
-    if (d->raw && d->scratch && d->counts && rt_sampler_open(&d->sampler, n_vocab, err) == RT_OK)
+    if (d->raw && d->scratch && d->counts && rt_sampler_open(&d->sampler, n_vocab, err) == RT_OK) {
+        rt_sampler_limit(d->sampler, rt_tokenizer_real_size(tokenizer));
         return RT_OK;
+    }
     rt_drawer_deinit(d);
     return rt_error_set(err, RT_NO_MEMORY, "no memory to sample from %zu ids", n_vocab);
 }

@@ -468,9 +468,11 @@ static rt_status open_all(asking *a, rt_error *err)
     a->pieces = calloc(n, sizeof *a->pieces);
     if (!a->slots || !a->samplers || !a->logits || !a->raw || !a->rows || !a->sampled || !a->pieces)
         return rt_error_set(err, RT_NO_MEMORY, "no memory for %zu answers side by side", n);
-    for (size_t i = 0; i < threads; i++)
+    for (size_t i = 0; i < threads; i++) {
         if (rt_sampler_open(&a->samplers[i], vocab, err) != RT_OK)
             return err->status;
+        rt_sampler_limit(a->samplers[i], rt_tokenizer_real_size(t->tokenizer));
+    }
     return RT_OK;
 }
 

@@ -233,6 +233,12 @@ END
     # the likeliest tokens that exist are the same ones
     expect_equal "$(jq '.results[] | select(.test == "hard") | .n' student.json)" "$(jq '.results[] | select(.test == "hard") | .n' padded.json)"
     expect_equal "$(jq '.results[] | select(.test == "hard") | .z' student.json)" "$(jq '.results[] | select(.test == "hard") | .z' padded.json)"
+    # and they are what is said
+    for which in run/student padded; do
+        expect_status 0 retort generate $which --prompts p.jsonl --tokens-max 40 --out "${which##*/}.greedy.jsonl"
+        expect_status 0 retort generate $which --prompts p.jsonl --tokens-max 40 --temperature 1 --watermark mine --out "${which##*/}.marked.jsonl"
+    done
+    expect_equal "$(jq .completion student.greedy.jsonl)" "$(jq .completion padded.greedy.jsonl)"
 }
 
 a_student_of_reworded_text_shows_little_and_the_words_say_so() {

@@ -215,6 +215,30 @@ static void settings_out_of_range_are_refused(void **state)
     }
 }
 
+/* Rows of an output layer beyond the tokenizer's ids, however likely, and whatever the filters. */
+static void padding_is_never_drawn(void **state)
+{
+    (void)state;
+    rt_sampling how = rt_sampling_default();
+    float logits[VOCAB], p[VOCAB];
+    rt_sampler_limit(sampler, 3);
+    for (int turn = 0; turn < 300; turn++) {
+        for (int i = 0; i < VOCAB; i++)
+            logits[i] = (float)i;
+        how.temperature = turn % 3;
+        how.top_k = turn % 4 == 1 ? VOCAB : 0;
+        how.top_p = turn % 4 == 2 ? 0.9999 : 1;
+        assert_in_range(rt_sample(sampler, &how, logits, NULL, 0, 1, (uint64_t)turn), 0, 2);
+    }
+    how = rt_sampling_default();
+    how.temperature = 1;
+    for (int i = 0; i < VOCAB; i++)
+        logits[i] = (float)i;
+    rt_sampler_distribution(sampler, &how, logits, NULL, 0, p);
+    assert_true(fabs((double)(p[0] + p[1] + p[2]) - 1) < 1e-6 && p[3] == 0);
+    rt_sampler_limit(sampler, VOCAB);
+}
+
 static int open_sampler(void **state)
 {
     (void)state;
@@ -242,6 +266,7 @@ int main(void)
         cmocka_unit_test(a_draw_depends_on_seed_stream_and_position_alone),
         cmocka_unit_test(masked_and_enormous_logits_do_no_harm),
         cmocka_unit_test(settings_out_of_range_are_refused),
+        cmocka_unit_test(padding_is_never_drawn),
     };
     return cmocka_run_group_tests(tests, open_sampler, close_sampler);
 }
