@@ -469,8 +469,8 @@ int cmd_serve(int argc, char **argv)
         {CLI_COUNT, "--prefix-cache BYTES", &set.prefix_cache,
          "memory for prompts seen before, of all models; 0: only what slots hold (default 512Mi)"},
         {CLI_STRING, "--prefix-cache-share account|all", &set.prefix_share,
-         "whose prompts a prompt may begin like; all tells accounts by time what others asked (default "
-         "account)"},
+         "whose prompts a prompt may begin like (default account);\nall tells accounts by time what others "
+         "asked"},
         {CLI_COUNT, "--request-timeout SECONDS", &set.live.timeout,
          "the longest a request may take (default 600)"},
         {CLI_COUNT, "--drain SECONDS", &set.live.drain, "how long SIGTERM waits for answers (default 30)"},
@@ -493,7 +493,7 @@ int cmd_serve(int argc, char **argv)
         {CLI_COUNT, "--admin-port N", &set.admin_port,
          "0 takes a free one (default 8081, or a free one when that is taken)"},
         {CLI_LIST, "--upstream URL", &set.live.upstreams,
-         "a gateway to it, no models (several times); + key-env= key-file= weight= models= limit= health="},
+         "a gateway to it, no models (several times);\n+ key-env= key-file= weight= models= limit= health="},
         {CLI_STRING, "--upstream-key-env NAME", (void *)&set.live.upstream_key_env,
          "the environment's variable with the upstreams' key"},
         {CLI_COUNT, "--health-interval SECONDS", &set.live.health_interval,
@@ -522,7 +522,8 @@ int cmd_serve(int argc, char **argv)
         {CLI_REAL, "--twins-share X", &set.twins_share,
          "of the requests of --suspect accounts that are drawn twice (default 0.02)"},
         {CLI_STRING, "--canaries FILE", &set.canaries,
-         "rows {id, when, text, variants}: some answers of suspected accounts end with one (needs --sealed)"},
+         "rows {id, when, text, variants}: some answers of suspected accounts\nend with one (needs "
+         "--sealed)"},
         {CLI_REAL, "--canaries-share X", &set.canaries_share,
          "of the requests of --suspect accounts that do (default 0.005; more is noticed)"},
         {CLI_STRING, "--watermark-own all|guard|nobody", &set.mark_own,
