@@ -39,24 +39,19 @@ const char *cli_verdict_word(rt_verdict verdict)
     return words[verdict];
 }
 
-static json_t *interval_json(const rt_interval *x)
-{
-    return json_pack("{s:f, s:f, s:f}", "value", x->value, "low", x->lo, "high", x->hi);
-}
-
 json_t *cli_task_json(const rt_task_figures *f)
 {
     json_t *pass = json_object();
     for (size_t i = 0; i < f->n_pass; i++) {
         char key[24];
         (void)snprintf(key, sizeof key, "%zu", f->pass_k[i]);
-        (void)json_object_set_new(pass, key, interval_json(&f->pass[i]));
+        (void)json_object_set_new(pass, key, rt_interval_json(&f->pass[i]));
     }
     return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:o, s:o, s:o}", "problems", (json_int_t)f->problems,
                      "answers", (json_int_t)f->answers, "right", (json_int_t)f->right, "wrong",
                      (json_int_t)f->wrong, "none", (json_int_t)f->none, "stopped", (json_int_t)f->stopped,
-                     "accuracy", interval_json(&f->accuracy), "majority", interval_json(&f->majority), "pass",
-                     pass);
+                     "accuracy", rt_interval_json(&f->accuracy), "majority", rt_interval_json(&f->majority),
+                     "pass", pass);
 }
 
 static void print_interval(const char *name, const rt_interval *x)

@@ -78,18 +78,14 @@ static bool beyond(const rt_audit_result *r, size_t d)
 
 static json_t *result_json(const session *s, const arguments *a, const rt_audit_result *r)
 {
-    json_t *list = json_array(), *difference = json_pack("{s:f}", "value", r->difference.value);
-    if (!isnan(r->difference.lo)) {
-        (void)json_object_set_new(difference, "low", json_real(r->difference.lo));
-        (void)json_object_set_new(difference, "high", json_real(r->difference.hi));
-    }
+    json_t *list = json_array();
     for (size_t d = 0; d < r->n_documents; d++)
         if (beyond(r, d))
             (void)json_array_append_new(list, json_integer((json_int_t)r->documents[d].number));
     return json_pack("{s:s,s:s,s:b,s:I,s:I,s:o,s:f,s:f,s:f,s:o,s:s,s:s,s:o}", "store", a->store, "model",
                      s->held.path, "same", r->same, "documents", (json_int_t)r->n_documents, "rows",
-                     (json_int_t)r->rows, "difference", difference, "noise", r->noise, "code_error",
-                     r->code_error, "bound", r->bound, "top1",
+                     (json_int_t)r->rows, "difference", rt_interval_json(&r->difference), "noise", r->noise,
+                     "code_error", r->code_error, "bound", r->bound, "top1",
                      isnan(r->top1) ? json_null() : json_real(r->top1), "precision", s->precision,
                      "noise_against", s->other_precision, "documents_beyond", list);
 }

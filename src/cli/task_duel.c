@@ -248,16 +248,6 @@ static rt_status judge_all(duel *d, rt_error *err)
 
 /* ---- figures ---- */
 
-static void set_interval(json_t *to, const char *name, const rt_interval *x)
-{
-    json_t *out = json_pack("{s:f}", "value", x->value);
-    if (!isnan(x->lo)) {
-        (void)json_object_set_new(out, "low", json_real(x->lo));
-        (void)json_object_set_new(out, "high", json_real(x->hi));
-    }
-    (void)json_object_set_new(to, name, out);
-}
-
 static void print_interval(const char *name, const rt_interval *x)
 {
     (void)printf("%-36s%6.2f%%", name, 100 * x->value);
@@ -273,8 +263,8 @@ static int show(const duel *d, const rt_duel_figures *f)
             json_pack("{s:I,s:I,s:f,s:f,s:f,s:[f,f]}", "requests", (json_int_t)f->rounds, "unpaired",
                       (json_int_t)d->unpaired, "length_coefficient", f->length, "first_place", f->first_place,
                       "consistent", f->consistent, "mean_bytes", f->mean_bytes[0], f->mean_bytes[1]);
-        set_interval(out, "win_rate", &f->win_rate);
-        set_interval(out, "length_controlled", &f->length_controlled);
+        (void)json_object_set_new(out, "win_rate", rt_interval_json(&f->win_rate));
+        (void)json_object_set_new(out, "length_controlled", rt_interval_json(&f->length_controlled));
         return cli_print_json(out);
     }
     (void)printf("%s against %s: %zu requests", d->arguments->second, d->arguments->first, f->rounds);

@@ -2,6 +2,7 @@
 #include "judge/bootstrap.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 
 #include "base/rng.h"
@@ -79,4 +80,13 @@ rt_interval rt_bootstrap_difference(rt_metrics_figure figure, const rt_metrics_s
                      figure_of(figure, docs_b, n_docs, resamples + r * n_docs);
     const double value = figure_of(figure, docs_a, n_docs, NULL) - figure_of(figure, docs_b, n_docs, NULL);
     return rt_interval_make(value, scratch, n_resamples);
+}
+
+static json_t *number(double value) { return isfinite(value) ? json_real(value) : json_null(); }
+
+json_t *rt_interval_json(const rt_interval *i)
+{
+    if (isnan(i->lo))
+        return json_pack("{s:o}", "value", number(i->value));
+    return json_pack("{s:o,s:o,s:o}", "value", number(i->value), "low", number(i->lo), "high", number(i->hi));
 }

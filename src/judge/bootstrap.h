@@ -6,6 +6,7 @@
 #ifndef RT_JUDGE_BOOTSTRAP_H
 #define RT_JUDGE_BOOTSTRAP_H
 
+#include <jansson.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -15,6 +16,10 @@ typedef struct rt_interval {
     double value;  /* on the documents as they are */
     double lo, hi; /* 95% */
 } rt_interval;
+
+/* {"value", "low", "high"}; without an interval (lo NAN) the value alone, and null for what is not finite.
+ * The caller owns it; NULL when out of memory. */
+json_t *rt_interval_json(const rt_interval *interval);
 
 /* resamples [n_resamples, n_docs]: row r is drawn from the stream r of `seed`; n_docs > 0. */
 void rt_bootstrap_draw(uint32_t *resamples, size_t n_docs, size_t n_resamples, uint64_t seed);

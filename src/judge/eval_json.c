@@ -14,20 +14,13 @@ static const char *const figure_names[RT_EVAL_FIGURES] = {
 
 static json_t *number(double value) { return isfinite(value) ? json_real(value) : json_null(); }
 
-static json_t *interval_json(const rt_interval *i)
-{
-    if (isnan(i->lo))
-        return json_pack("{s:o}", "value", number(i->value));
-    return json_pack("{s:o,s:o,s:o}", "value", number(i->value), "low", number(i->lo), "high", number(i->hi));
-}
-
 /* The more is accepted, the more tokens: the interval's ends go over. */
 static json_t *rounds_json(const rt_interval *acceptance)
 {
     const rt_interval rounds = {.value = rt_tokens_per_round(acceptance->value, RT_EVAL_DRAFTS),
                                 .lo = rt_tokens_per_round(acceptance->lo, RT_EVAL_DRAFTS),
                                 .hi = rt_tokens_per_round(acceptance->hi, RT_EVAL_DRAFTS)};
-    return interval_json(&rounds);
+    return rt_interval_json(&rounds);
 }
 
 static json_t *positions_json(const rt_eval_figures *f, size_t longest)
@@ -43,7 +36,7 @@ static json_t *positions_json(const rt_eval_figures *f, size_t longest)
             list, json_pack("{s:I,s:I,s:I,s:o,s:o,s:o,s:o,s:o}", "from", (json_int_t)from, "to",
                             (json_int_t)to, "tokens", (json_int_t)g->tokens, "top1", number(g->top1.value),
                             "low", number(g->top1.lo), "high", number(g->top1.hi), "kl",
-                            interval_json(&g->kl), "acceptance", interval_json(&g->acceptance)));
+                            rt_interval_json(&g->kl), "acceptance", rt_interval_json(&g->acceptance)));
     }
     return list;
 }
@@ -57,8 +50,8 @@ static json_t *kinds_json(const rt_eval_figures *f)
             continue;
         (void)json_array_append_new(
             list, json_pack("{s:s,s:I,s:o,s:o,s:o}", "kind", rt_token_kind_name((rt_token_kind)k), "tokens",
-                            (json_int_t)g->tokens, "kl", interval_json(&g->kl), "acceptance",
-                            interval_json(&g->acceptance), "top1", interval_json(&g->top1)));
+                            (json_int_t)g->tokens, "kl", rt_interval_json(&g->kl), "acceptance",
+                            rt_interval_json(&g->acceptance), "top1", rt_interval_json(&g->top1)));
     }
     return list;
 }
@@ -88,10 +81,10 @@ static json_t *model_json(const rt_eval_result *r, size_t m)
     json_t *out = json_object();
     (void)json_object_set_new(out, "label", rt_json_text(model->label, strlen(model->label)));
     for (size_t i = 0; i < RT_EVAL_FIGURES; i++)
-        (void)json_object_set_new(out, figure_names[i], interval_json(&f->figures[i]));
+        (void)json_object_set_new(out, figure_names[i], rt_interval_json(&f->figures[i]));
     (void)json_object_set_new(out, "tokens_per_round", rounds_json(&f->figures[RT_EVAL_acceptance]));
     if (m)
-        (void)json_object_set_new(out, "nll_above_teacher", interval_json(&f->nll_above_teacher));
+        (void)json_object_set_new(out, "nll_above_teacher", rt_interval_json(&f->nll_above_teacher));
     if (isfinite(f->decode_tokens_per_s))
         (void)json_object_set_new(out, "decode_tokens_per_s", json_real(f->decode_tokens_per_s));
     (void)json_object_set_new(out, "bytes", json_integer((json_int_t)model->file_bytes));
@@ -110,10 +103,10 @@ static json_t *differences_json(const rt_eval_result *r)
 {
     json_t *list = json_array();
     for (size_t m = 2; m < r->n_models; m++)
-        (void)json_array_append_new(list, json_pack("{s:s,s:s,s:o,s:o}", "model", r->models[m].name, "less",
-                                                    r->models[1].name, "kl_teacher_student",
-                                                    interval_json(&r->figures[m].kl_difference), "acceptance",
-                                                    interval_json(&r->figures[m].acceptance_difference)));
+        (void)json_array_append_new(
+            list, json_pack("{s:s,s:s,s:o,s:o}", "model", r->models[m].name, "less", r->models[1].name,
+                            "kl_teacher_student", rt_interval_json(&r->figures[m].kl_difference),
+                            "acceptance", rt_interval_json(&r->figures[m].acceptance_difference)));
     return list;
 }
 
