@@ -6,6 +6,7 @@
 #include "cli/open_model.h"
 #include "cli/watermark.h"
 #include "evidence/battery.h"
+#include "evidence/token_counts.h"
 
 int evidence_plan(int argc, char **argv);
 int evidence_run(int argc, char **argv);
@@ -27,6 +28,7 @@ typedef struct cli_case {
     char *asked;                   /* that path, when it was asked for */
     rt_answer_survey survey;       /* of the answers that watermark tests take */
     bool surveyed;
+    rt_token_counts counts; /* of a server that was asked with text: does it cut as `tokenizer` does? */
     bool has_key;
     rt_mark_key key;
     rt_gathered gathered;

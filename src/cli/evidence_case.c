@@ -215,7 +215,8 @@ static rt_status ask_endpoint(cli_case *c, rt_error *err)
                                                  cli_plan_count(c->plan, "answer_tokens", 200),
                                                  temperature_of(c), cli_interrupted, &c->asked, err);
     c->answers = c->asked;
-    return status;
+    return status == RT_OK && c->tokenizer ? rt_token_counts_read(&c->counts, c->asked, c->tokenizer, err)
+                                           : status;
 }
 
 /* Answers sampled from a model file, as ids. */

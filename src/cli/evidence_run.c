@@ -247,6 +247,15 @@ static json_t *warnings_of(const run *r)
     const json_t *flag;
     json_array_foreach(json_object_get(e, "flags"), i, flag)
         warn(list, "the endpoint contradicts itself: %.300s", json_string_value(flag));
+    if (rt_token_counts_differ(&r->c.counts))
+        warn(
+            list,
+            "the server counts the tokens of prompts otherwise than the plan's tokenizer (%zu of %zu alike): "
+            "its tokenizer is another, so what it scored of given ids says nothing; tests on its answers "
+            "hold",
+            r->c.counts.alike, r->c.counts.prompts);
+    else if (r->c.suspect.endpoint && r->c.gathered.read && r->c.counts.prompts == 0)
+        warn(list, "whether the server has the plan's tokenizer was not checked: it was asked no prompts");
     if (whole(e, "rejected"))
         warn(list, "%d requests had no answer", (int)whole(e, "rejected"));
     const rt_look *look = &r->c.gathered.look;
@@ -339,6 +348,10 @@ static json_t *record_of(run *r, double began, double seconds)
                                             (json_int_t)r->c.survey.copies));
     if (r->c.endpoint)
         (void)json_object_set_new(record, "endpoint", rt_endpoint_json(r->c.endpoint));
+    if (r->c.counts.prompts)
+        (void)json_object_set_new(record, "prompt_counts",
+                                  json_pack("{s:I,s:I}", "prompts", (json_int_t)r->c.counts.prompts, "alike",
+                                            (json_int_t)r->c.counts.alike));
     (void)json_object_set_new(record, "warnings", warnings_of(r));
     (void)json_object_set_new(record, "sampled_tokens", json_integer((json_int_t)r->c.gathered.sampled));
     (void)json_object_set_new(record, "verdict", verdict(r, &facts));

@@ -254,6 +254,30 @@ a_student_of_reworded_text_shows_little_and_the_words_say_so() {
     expect_equal true "$(jq '([.results[].log10_p] | min) > -4 and (.verdict.words | IN("no evidence found", "not excluded"))' <<<"$out")"
 }
 
+a_student_of_translated_text_shows_little_and_the_words_say_so() {
+    new_key && say a.jsonl 1 --watermark mine
+    # a made-up language in another script: every word one of its own, always the same, in the teacher's order
+    python3 - <<'END'
+import hashlib, json, re
+letters = "абвгдежзиклмнопрстуфхцчшэюя"
+def word(match):
+    digest = hashlib.sha256(match.group().lower().encode()).digest()
+    return "".join(letters[b % len(letters)] for b in digest[:2 + digest[31] % 5])
+with open("translated.jsonl", "w", encoding="utf-8") as out:
+    for line in open("a.jsonl", encoding="utf-8"):
+        row = json.loads(line)
+        row["completion"] = re.sub(r"\w+", word, row["completion"])
+        out.write(json.dumps({"prompt": row["prompt"], "completion": row["completion"]}, ensure_ascii=False) + "\n")
+END
+    printf '%s\n' "teacher: {model: $model}" "student: {init: checkpoint, model: $model}" 'data: {train: [translated.jsonl]}' \
+        'loss: ["1 ce"]' 'train: {tokens: 20K, lr: 1e-3}' >r.yaml
+    expect_status 0 retort distill r.yaml --run run --quiet
+    expect_status 0 retort evidence plan --suspect run/student --reference "$model" --key mine --read a.jsonl --read-tokens 1800 \
+        --prompts p.jsonl --sampled-tokens 1200 --answer-tokens 60 --test pooled --test hard --test closed --out plan.json
+    expect_status 0 retort evidence run plan.json --json
+    expect_equal true "$(jq '([.results[].log10_p] | min) > -4 and (.verdict.words | IN("no evidence found", "not excluded"))' <<<"$out")"
+}
+
 names_are_counted_by_prompts() {
     expect_status 0 retort evidence probes --out probes.jsonl --json
     expect_equal 90 "$(jq .probes <<<"$out")"
@@ -340,11 +364,26 @@ a_server_that_gives_text_and_listed_tokens_is_tested_on_its_answers() {
     # the probabilities that it gives are those before the mark: nothing is in them
     expect_equal true "$(jq '.results[] | select(.test == "pooled") | .log10_p > -3' <<<"$out")"
     expect_equal true "$(jq '.endpoint.again.asked == 8 and .endpoint.tokens > 1000' <<<"$out")"
+    expect_equal true "$(jq '.prompt_counts | .prompts >= 8 and .alike == .prompts' <<<"$out")"
     expect_status 0 retort evidence report record.json --out page.html
     expect_text "What was asked of the server" "$(cat page.html)"
     sed 's/"spend_max": "1Mtok"/"spend_max": "500tok"/' plan.json >less.json
     expect_status 4 retort evidence run less.json --work other
     expect_text "limit" "$err"
+}
+
+a_server_whose_tokenizer_is_another_is_told_by_its_counts() {
+    new_key && say a.jsonl 1
+    for i in $(seq 24); do printf '{"prompt":"Tell me about %s."}\n' "$(printf 'the thing %.0s' $(seq "$i"))"; done >p.jsonl
+    printf '%s\n' "teacher: {model: $model}" "student: {init: checkpoint, model: $model}" 'data: {train: [a.jsonl]}' >r.yaml
+    expect_status 0 retort distill r.yaml --run run --init-only --quiet
+    other_tokenizer run/student joined 'th in'
+    model=joined serve
+    expect_status 0 retort evidence plan --suspect-url "$url" --suspect-model joined --tokenizer "$model" --reference "$model" \
+        --key mine --prompts p.jsonl --sampled-tokens 1200 --answer-tokens 50 --spend-max 1Mtok --test closed --out plan.json
+    expect_status 0 retort evidence run plan.json --work work --out record.json --json
+    expect_equal true "$(jq '.prompt_counts | .alike < 0.8 * .prompts' <<<"$out")"
+    expect_text "its tokenizer is another" "$(jq -r '.warnings[]' record.json)"
 }
 
 refusals_and_copies_are_left_out_and_said() {
@@ -415,7 +454,9 @@ run_tests every_test_on_rows_runs_and_an_innocent_suspect_shows_nothing rows_tha
     answers_alone_tell_twins_and_canaries weights_of_one_model_match_and_its_width_is_found \
     the_width_of_a_made_up_model_is_found_through_its_server \
     a_suspect_with_another_tokenizer_is_read_where_tokens_begin_in_both \
-    padded_vocabularies_count_nowhere a_student_of_reworded_text_shows_little_and_the_words_say_so names_are_counted_by_prompts \
+    padded_vocabularies_count_nowhere a_student_of_reworded_text_shows_little_and_the_words_say_so \
+    a_student_of_translated_text_shows_little_and_the_words_say_so names_are_counted_by_prompts \
     two_samples_tell_the_same_model_from_another a_server_that_scores_given_text_reads_as_its_file_does \
-    log_probabilities_that_are_no_numbers_are_refused a_server_that_gives_text_and_listed_tokens_is_tested_on_its_answers refusals_and_copies_are_left_out_and_said \
+    log_probabilities_that_are_no_numbers_are_refused a_server_that_gives_text_and_listed_tokens_is_tested_on_its_answers \
+    a_server_whose_tokenizer_is_another_is_told_by_its_counts refusals_and_copies_are_left_out_and_said \
     controls_calibrate_every_test tiny_and_foreign_texts_say_nothing no_output_claims_more_than_a_p_value

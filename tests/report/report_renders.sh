@@ -115,6 +115,34 @@ a_script_that_slipped_in_would_be_refused() {
     fi
 }
 
+# usage: sentence_color PAGE WORDS: the colour in which the browser shows the paragraph that holds the words
+sentence_color() {
+    grep -v 'Content-Security-Policy' "$1" >looked.html
+    cat >>looked.html <<END
+<script>
+document.querySelectorAll('p').forEach(function (p) {
+    if (p.textContent.includes('$2')) document.title = 'color ' + getComputedStyle(p).color
+})
+</script>
+END
+    browse looked.html --dump-dom
+    sed -n 's/.*<title>color \([^<]*\)<.*/\1/p' dom.txt
+}
+
+a_plan_that_was_altered_is_told_in_red() {
+    command -v chromium >/dev/null || skip "chromium is not installed"
+    local model=$source_dir/data/teacher-small.gguf
+    head -n 12 "$source_dir/data/prompts.jsonl" | jq -c '{prompt, answer: "It is so.", position: input_line_number}' >order.jsonl
+    expect_status 0 retort evidence plan --suspect "$model" --order order.jsonl --flips 99 --out plan.json
+    expect_status 0 retort evidence run plan.json --out record.json
+    expect_status 0 retort evidence report record.json --out page.html
+    expect_equal "" "$(sentence_color page.html 'altered after it was hashed')"
+    jq '.flips = 98' plan.json >altered.json
+    expect_status 0 retort evidence run altered.json --out record.json
+    expect_status 0 retort evidence report record.json --out page.html
+    expect_equal "rgb(176, 0, 32)" "$(sentence_color page.html 'altered after it was hashed')"
+}
+
 it_prints_and_photographs() {
     made_up_run
     browse run/report.html --screenshot="$PWD/page.png" --window-size=1280,4000
@@ -140,4 +168,4 @@ the_command_says_what_it_left_out() {
 
 run_tests the_console_of_a_broken_page_is_seen_here the_page_renders_without_console_errors_and_its_script_runs \
     nothing_is_wider_than_the_screen long_words_and_names_do_not_widen_the_page hostile_answers_run_nothing \
-    a_script_that_slipped_in_would_be_refused it_prints_and_photographs the_command_says_what_it_left_out
+    a_script_that_slipped_in_would_be_refused a_plan_that_was_altered_is_told_in_red it_prints_and_photographs the_command_says_what_it_left_out
