@@ -68,6 +68,26 @@ start_small_server() {
     admin=$(grep -oE 'http://127.0.0.1:[0-9]+/admin' server.log | head -n 1)
 }
 
+# Two accounts in accounts.db: $alice and $bob (ids), $alice_key and $bob_key (secrets).
+make_alice_and_bob() {
+    # shellcheck disable=SC2034 # for the tests
+    alice=$(retort account create Alice --db accounts.db --json | jq -r .id)
+    # shellcheck disable=SC2034
+    bob=$(retort account create Bob --db accounts.db --json | jq -r .id)
+    # shellcheck disable=SC2034
+    alice_key=$(retort key create "$alice" --db accounts.db --json | jq -r .secret)
+    # shellcheck disable=SC2034
+    bob_key=$(retort key create "$bob" --db accounts.db --json | jq -r .secret)
+}
+
+# Asks $url for one chat answer, which goes to answer.json.
+# usage: ask_chat KEY TEXT [JSON MEMBERS]
+ask_chat() {
+    curl -sS -o answer.json -H "Authorization: Bearer $1" -H 'Content-Type: application/json' \
+        -d "$(jq -nc --arg p "$2" --argjson more "${3:-{\}}" \
+            '{messages: [{role: "user", content: $p}], max_tokens: 30} + $more')" "$url/chat/completions"
+}
+
 run_tests() {
     local name folder status failed=0
     for name in "$@"; do

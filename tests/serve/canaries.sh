@@ -6,24 +6,10 @@
 model=$source_dir/data/teacher-small.gguf
 export RETORT_HOME=.
 
-make_accounts() {
-    alice=$(retort account create Alice --db accounts.db --json | jq -r .id)
-    alice_key=$(retort key create "$alice" --db accounts.db --json | jq -r .secret)
-    bob=$(retort account create Bob --db accounts.db --json | jq -r .id)
-    bob_key=$(retort key create "$bob" --db accounts.db --json | jq -r .secret)
-}
-
 make_canaries() {
     jq -nc '["Adira", "Borko", "Cenzo", "Dunya", "Ekrem", "Fenja", "Gorod", "Hulda", "Ivrea", "Jorun", "Kesia", "Lomax"] as $names
         | {id: "shop", text: "A made-up example: {} sells apples.", variants: $names},
           {id: "bread", when: "bread", text: "Say {} bakes.", variants: $names}' >canaries.jsonl
-}
-
-# usage: ask KEY TEXT [JSON MEMBERS]
-ask() {
-    curl -sS -o answer.json -H "Authorization: Bearer $1" -H 'Content-Type: application/json' \
-        -d "$(jq -nc --arg p "$2" --argjson more "${3:-{\}}" \
-            '{messages: [{role: "user", content: $p}], max_tokens: 600} + $more')" "$url/chat/completions"
 }
 
 rows() { wc -l <"sealed/$1.jsonl"; }
@@ -32,13 +18,13 @@ serve_canaries() {
 }
 
 some_answers_of_a_suspect_end_with_a_canary_that_was_logged_before() {
-    make_accounts && make_canaries && serve_canaries
+    make_alice_and_bob && make_canaries && serve_canaries
     local i
     for i in $(seq 40); do
-        ask "$alice_key" "Question $i?"
+        ask_chat "$alice_key" "Question $i?" '{"max_tokens": 600}'
         jq -c --arg p "Question $i?" '{($p): .choices[0].message.content}' answer.json >>sent.jsonl
         if [ "$i" -le 10 ]; then
-            ask "$bob_key" "Question $i?"
+            ask_chat "$bob_key" "Question $i?" '{"max_tokens": 600}'
             [ "$(jq '.choices[0].message.content | test("made-up example")' answer.json)" = false ]
         fi
     done
@@ -57,7 +43,7 @@ some_answers_of_a_suspect_end_with_a_canary_that_was_logged_before() {
 }
 
 a_stream_ends_with_the_same_sentence() {
-    make_accounts && make_canaries && serve_canaries
+    make_alice_and_bob && make_canaries && serve_canaries
     local i
     for i in $(seq 40); do
         curl -sS -N -H "Authorization: Bearer $alice_key" -H 'Content-Type: application/json' "$url/chat/completions" \
@@ -70,17 +56,17 @@ a_stream_ends_with_the_same_sentence() {
 }
 
 requests_that_promise_a_form_or_leave_no_room_are_left_alone() {
-    make_accounts && make_canaries && serve_canaries
+    make_alice_and_bob && make_canaries && serve_canaries
     local i more
     for i in $(seq 20); do
         for more in '{"seed": 5}' '{"temperature": 0}' '{"n": 2}' '{"logprobs": true}' '{"stop": ["z"]}' \
             '{"response_format": {"type": "json_object"}}'; do
-            ask "$alice_key" "Question $i?" "$(jq -c '. + {max_tokens: 2}' <<<"$more")"
+            ask_chat "$alice_key" "Question $i?" "$(jq -c '. + {max_tokens: 2}' <<<"$more")"
         done
     done
     expect_equal 0 "$(rows coins)"
     for i in $(seq 40); do # cut by their length: a coin, and no row
-        ask "$alice_key" "Question $i?" '{"max_tokens": 3}'
+        ask_chat "$alice_key" "Question $i?" '{"max_tokens": 3}'
         [ "$(jq '.usage.completion_tokens' answer.json)" -le 3 ]
     done
     [ "$(rows coins)" -ge 1 ]
@@ -89,7 +75,7 @@ requests_that_promise_a_form_or_leave_no_room_are_left_alone() {
 
 # The harvest, through the client that harvesters use; then two students, one of it and one of another account's.
 evidence_tells_the_student_that_learnt_from_the_rows() {
-    make_accounts && make_canaries && serve_canaries
+    make_alice_and_bob && make_canaries && serve_canaries
     local who
     head -n 300 "$source_dir/data/prompts.jsonl" >prompts.jsonl
     ALICE=$alice_key expect_status 0 retort collect --in prompts.jsonl --out taken --url "$url" \
@@ -119,7 +105,7 @@ END
 }
 
 what_is_no_canary_is_refused_by_its_line() {
-    make_accounts
+    make_alice_and_bob
     echo '{"id": "a", "text": "no place", "variants": ["a"]}' >bad.jsonl
     expect_status 2 retort serve "$model" --db accounts.db --sealed s --suspect "$alice" --canaries bad.jsonl
     expect_text 'holds {} once' "$err"

@@ -6,21 +6,6 @@
 model=$source_dir/data/teacher-small.gguf
 export RETORT_HOME=.
 
-make_accounts() {
-    alice=$(retort account create Alice --db accounts.db --json | jq -r .id)
-    alice_key=$(retort key create "$alice" --db accounts.db --json | jq -r .secret)
-    bob=$(retort account create Bob --db accounts.db --json | jq -r .id)
-    bob_key=$(retort key create "$bob" --db accounts.db --json | jq -r .secret)
-    operator=$(retort key create --admin full --db accounts.db --json | jq -r .secret)
-}
-
-# usage: ask KEY TEXT [JSON MEMBERS]
-ask() {
-    curl -sS -o answer.json -H "Authorization: Bearer $1" -H 'Content-Type: application/json' \
-        -d "$(jq -nc --arg p "$2" --argjson more "${3:-{\}}" \
-            '{messages: [{role: "user", content: $p}], max_tokens: 30} + $more')" "$url/chat/completions"
-}
-
 rows() { wc -l <"sealed/$1.jsonl"; }
 
 # Twins may end after what was delivered.
@@ -33,14 +18,14 @@ await_rows() {
 }
 
 a_suspects_answers_are_drawn_twice_and_one_is_kept() {
-    make_accounts
+    make_alice_and_bob
     start_small_server --sealed sealed --suspect "$alice" --twins-share 0.2
     local i
     for i in $(seq 60); do
-        ask "$alice_key" "Question $i?"
+        ask_chat "$alice_key" "Question $i?"
         jq -c --arg p "Question $i?" '{($p): .choices[0].message.content}' answer.json >>sent.jsonl
         [ "$(jq .usage.completion_tokens answer.json)" -le 30 ]
-        if [ "$i" -le 10 ]; then ask "$bob_key" "Question $i?"; fi
+        if [ "$i" -le 10 ]; then ask_chat "$bob_key" "Question $i?"; fi
     done
     sleep 1
     [ "$(rows coins)" -ge 2 ] && [ "$(rows coins)" -le 35 ]
@@ -54,25 +39,26 @@ a_suspects_answers_are_drawn_twice_and_one_is_kept() {
         sealed/twins.jsonl)"
     expect_equal "600 600 700" "$(stat -c %a sealed/coins.jsonl sealed/twins.jsonl sealed | tr '\n' ' ' | sed 's/ $//')"
     # charged once
+    operator=$(retort key create --admin full --db accounts.db --json | jq -r .secret)
     curl -sS -H "Authorization: Bearer $operator" "$admin/v1/requests?limit=1000&account=$alice" >requests.json
     expect_equal 60 "$(jq '.data | length' requests.json)"
     expect_equal true "$(jq '[.data[].output_tokens] | max <= 30' requests.json)"
 }
 
 seeds_greedy_answers_and_several_choices_are_left_alone() {
-    make_accounts
+    make_alice_and_bob
     start_small_server --sealed sealed --suspect "$alice" --twins-share 0.2
     local i
     for i in $(seq 30); do
-        ask "$alice_key" "Question $i?" '{"seed": 5, "max_tokens": 2}'
-        ask "$alice_key" "Question $i?" '{"temperature": 0, "max_tokens": 2}'
-        ask "$alice_key" "Question $i?" '{"n": 2, "max_tokens": 2}'
+        ask_chat "$alice_key" "Question $i?" '{"seed": 5, "max_tokens": 2}'
+        ask_chat "$alice_key" "Question $i?" '{"temperature": 0, "max_tokens": 2}'
+        ask_chat "$alice_key" "Question $i?" '{"n": 2, "max_tokens": 2}'
     done
     expect_equal 0 "$(rows coins)"
 }
 
 a_client_that_leaves_does_not_decide_which_pairs_are_kept() {
-    make_accounts
+    make_alice_and_bob
     start_small_server --sealed sealed --suspect "$alice" --twins-share 0.2
     local i
     for i in $(seq 60); do
@@ -89,10 +75,10 @@ a_client_that_leaves_does_not_decide_which_pairs_are_kept() {
 }
 
 the_rows_are_those_that_evidence_reads() {
-    make_accounts
+    make_alice_and_bob
     start_small_server --sealed sealed --suspect "$alice" --twins-share 0.2
     local i
-    for i in $(seq 60); do ask "$alice_key" "Question $i?" '{"max_tokens": 12}'; done
+    for i in $(seq 60); do ask_chat "$alice_key" "Question $i?" '{"max_tokens": 12}'; done
     await_rows "$(rows coins)"
     jq -c --arg a "$alice" 'select(.account == $a)' sealed/twins.jsonl >rows.jsonl
     expect_status 0 retort evidence plan --suspect "$model" --twins rows.jsonl --test twins --out plan.json
@@ -101,7 +87,7 @@ the_rows_are_those_that_evidence_reads() {
 }
 
 a_folder_that_others_read_and_bad_shares_are_refused() {
-    make_accounts
+    make_alice_and_bob
     expect_status 2 retort serve "$model" --db accounts.db --suspect "$alice"
     expect_text 'need --sealed' "$err"
     expect_status 2 retort serve "$model" --db accounts.db --sealed s --suspect "$alice" --twins-share 0.9

@@ -14,10 +14,7 @@ stop_server() {
 
 make_accounts() {
     expect_status 0 retort watermark key new mine --secret 5b0c7e1d9a3f46828e11f04c6d7a9b53
-    alice=$(retort account create Alice --db accounts.db --json | jq -r .id)
-    bob=$(retort account create Bob --db accounts.db --json | jq -r .id)
-    alice_key=$(retort key create "$alice" --db accounts.db --json | jq -r .secret)
-    bob_key=$(retort key create "$bob" --db accounts.db --json | jq -r .secret)
+    make_alice_and_bob
     operator=$(retort key create --admin full --db accounts.db --json | jq -r .secret)
 }
 
