@@ -11,6 +11,7 @@
     X(outputs, "stores of what teachers said: record, look at, verify, repair, merge")                       \
     X(collect, "ask a teacher, keep what it said; stopped or killed, it goes on")                            \
     X(distill, "train a student from a recipe; stopped, it goes on where it was")                            \
+    X(tokenizer, "a vocabulary of one's own: train it, look at it, encode, decode")                          \
     X(generate, "an answer to a prompt, or answers to a file of them")                                       \
     X(chat, "a conversation with a model")                                                                   \
     X(serve, "models behind an OpenAI-compatible HTTP API")                                                  \
