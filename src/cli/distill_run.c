@@ -63,131 +63,6 @@ static rt_status read_text(distill_run *d, rt_error *err)
     return RT_OK;
 }
 
-/* The two vocabularies must be one: ids mean the same bytes in both models. */
-static rt_status check_tokenizers(const distill_run *d, const char *student_path, rt_error *err)
-{
-    rt_tokenizer *other;
-    if (rt_tokenizer_open(&other, student_path, err) != RT_OK)
-        return err->status;
-    rt_status status = RT_OK;
-    if (strcmp(rt_tokenizer_hash(other), rt_tokenizer_hash(d->tokenizer)) != 0)
-        status = rt_error_set(
-            err, RT_MISMATCH,
-            "the student's tokenizer (%s, %zu tokens, %.12s) is not the teacher's (%s, %zu tokens, %.12s): "
-            "their ids mean different text",
-            rt_tokenizer_kind(other), rt_tokenizer_size(other), rt_tokenizer_hash(other),
-            rt_tokenizer_kind(d->tokenizer), rt_tokenizer_size(d->tokenizer),
-            rt_tokenizer_hash(d->tokenizer));
-    rt_tokenizer_close(other);
-    return status;
-}
-
-static rt_status random_config(distill_run *d, rt_error *err)
-{
-    const char *path = d->recipe.student.model;
-    char *inner = rt_path_is_dir(path) ? rt_path_join(path, "config.json") : strdup(path);
-    json_t *json = NULL;
-    if (!inner)
-        return rt_error_set(err, RT_NO_MEMORY, "no memory for a path");
-    rt_status status = rt_json_read(&json, inner, 1 << 20, err);
-    if (status == RT_OK)
-        status = rt_model_config_from_json(&d->student_config, json, inner, err);
-    if (status == RT_OK && d->student_config.n_vocab < rt_tokenizer_size(d->tokenizer))
-        status = rt_error_set(err, RT_MISMATCH,
-                              "%.200s: vocab_size %zu is smaller than the tokenizer's %zu tokens", inner,
-                              d->student_config.n_vocab, rt_tokenizer_size(d->tokenizer));
-    json_decref(json);
-    free(inner);
-    return status;
-}
-
-static rt_status open_trainer(distill_run *d, const rt_weights *from, const rt_model_config *from_config,
-                              const size_t *layers, rt_error *err)
-{
-    rt_adapter_options adapters;
-    if (d->recipe.adapters.rank && (rt_recipe_adapters(&adapters, &d->recipe, err) != RT_OK ||
-                                    rt_adapters_open(&d->adapters, &adapters, &d->student_config, from,
-                                                     from_config, layers, d->pool, err) != RT_OK))
-        return err->status;
-    const rt_recipe *r = &d->recipe;
-    rt_trainer_options options = {
-        .mix = d->objective.mix,
-        .course = d->objective.course,
-        .seed = r->train.seed,
-        .teacher_always = d->on_policy,
-        .ranks = rt_dist_ranks(&d->dist),
-        .adapters = d->adapters,
-        .adamw = {r->train.lr, r->train.beta1, r->train.beta2, r->train.eps, r->train.weight_decay},
-        .schedule = rt_recipe_schedule(r),
-        .clip = r->train.clip,
-        .precision = rt_recipe_precision(r->student.precision),
-        .tokens_max = r->train.batch_tokens};
-    if (r->data.tokens_max > d->student_config.n_context)
-        return rt_error_set(err, RT_INVALID, "data.tokens_max %zu is more than the student's context of %zu",
-                            r->data.tokens_max, d->student_config.n_context);
-    if (d->teacher && r->data.tokens_max > d->teacher_config.n_context)
-        return rt_error_set(err, RT_INVALID, "data.tokens_max %zu is more than the teacher's context of %zu",
-                            r->data.tokens_max, d->teacher_config.n_context);
-    if (rt_recipe_has_features(r) &&
-        rt_recipe_features(&options.features, r, &d->student_config, &d->teacher_config, err) != RT_OK)
-        return err->status;
-    if (d->kept) {
-        options.kept.topk = d->source.topk;
-        options.kept.draws = d->source.draws;
-        options.kept.n_max = d->source.n_max;
-        options.kept.n_vocab = d->source.n_vocab;
-        options.kept.tau = d->source.tau;
-        if (d->student_config.n_vocab < d->source.n_vocab)
-            return rt_error_set(err, RT_MISMATCH, "the store's rows are over %zu ids and the student has %zu",
-                                d->source.n_vocab, d->student_config.n_vocab);
-    }
-    return rt_trainer_open(&d->trainer, &d->student_config, d->teacher, &options, d->pool, err);
-}
-
-static rt_status fill_student(distill_run *d, const rt_weights *from, const rt_model_config *from_config,
-                              const size_t *layers, rt_error *err)
-{
-    if (d->adapters)
-        return rt_adapters_start(d->adapters, d->trainer->values, err);
-    const rt_status status = rt_params_load(d->trainer->values, &d->trainer->layout, &d->student_config, from,
-                                            from_config, layers, d->pool, err);
-    if (status == RT_OK)
-        rt_trainer_sync(d->trainer);
-    return status;
-}
-
-static rt_status start_from_layers(distill_run *d, rt_error *err)
-{
-    if (rt_recipe_layers(d->layers, &d->n_layers, &d->recipe, d->teacher_config.n_layers, err) != RT_OK)
-        return err->status;
-    rt_model_config_take_layers(&d->student_config, &d->teacher_config, d->layers, d->n_layers);
-    if (open_trainer(d, d->weights, &d->teacher_config, d->layers, err) != RT_OK)
-        return err->status;
-    return fill_student(d, d->weights, &d->teacher_config, d->layers, err);
-}
-
-static rt_status start_from_checkpoint(distill_run *d, rt_error *err)
-{
-    char *path = NULL;
-    rt_status status = cli_model_path(&path, d->recipe.student.model, err);
-    if (status == RT_OK)
-        status = check_tokenizers(d, path, err);
-    if (status == RT_OK)
-        status = rt_weights_open(&d->base, path, err);
-    if (status == RT_OK)
-        status = rt_model_config_read(&d->student_config, d->base, err);
-    if (status == RT_OK)
-        status = open_trainer(d, d->base, &d->student_config, NULL, err);
-    if (status == RT_OK)
-        status = fill_student(d, d->base, &d->student_config, NULL, err);
-    if (!d->adapters) {
-        rt_weights_close(d->base);
-        d->base = NULL;
-    }
-    free(path);
-    return status;
-}
-
 static rt_status open_own(distill_run *d, rt_error *err)
 {
     rt_own_options options;
@@ -196,19 +71,6 @@ static rt_status open_own(distill_run *d, rt_error *err)
     if (rt_recipe_own(&options, &d->recipe, err) != RT_OK)
         return err->status;
     return rt_own_open(&d->own, &options, &d->docs, d->tokenizer, d->recipe.train.batch_tokens, err);
-}
-
-static rt_status start_student(distill_run *d, rt_error *err)
-{
-    if (d->recipe.student.init == RT_INIT_LAYERS)
-        return start_from_layers(d, err);
-    if (d->recipe.student.init == RT_INIT_CHECKPOINT)
-        return start_from_checkpoint(d, err);
-    if (random_config(d, err) != RT_OK || open_trainer(d, NULL, NULL, NULL, err) != RT_OK)
-        return err->status;
-    rt_params_init(d->trainer->values, &d->trainer->layout, &d->student_config, d->recipe.train.seed);
-    rt_trainer_sync(d->trainer);
-    return RT_OK;
 }
 
 static void objective_identity(rt_text *text, const rt_objective *o)
@@ -330,7 +192,7 @@ rt_status distill_run_open(distill_run *d, rt_error *err)
     if (rt_cpu_check(err) != RT_OK ||
         rt_pool_open(&d->pool, (unsigned)d->recipe.train.threads, err) != RT_OK ||
         open_teacher(d, err) != RT_OK || hash_teacher(d, err) != RT_OK || read_text(d, err) != RT_OK ||
-        start_student(d, err) != RT_OK || open_own(d, err) != RT_OK || make_identity(d, err) != RT_OK)
+        distill_start(d, err) != RT_OK || open_own(d, err) != RT_OK || make_identity(d, err) != RT_OK)
         return err->status;
     return distill_run_is_first(d) ? keep_recipe(d, err) : RT_OK;
 }
@@ -338,6 +200,7 @@ rt_status distill_run_open(distill_run *d, rt_error *err)
 void distill_run_close(distill_run *d)
 {
     rt_own_close(&d->own);
+    rt_survey_deinit(&d->survey);
     rt_trainer_close(d->trainer);
     rt_adapters_close(d->adapters);
     rt_weights_close(d->base);
@@ -372,6 +235,18 @@ static const char *base_name(const char *path)
     return slash && slash[1] ? slash + 1 : path;
 }
 
+static void start_words(const distill_run *d, char out[96])
+{
+    const rt_model_config *c = &d->student_config;
+    const rt_cut_sizes sizes = rt_recipe_cut(&d->recipe);
+    int n = snprintf(
+        out, 96, d->recipe.student.init == RT_INIT_LAYERS ? "%zu of the teacher's %zu layers" : "own weights",
+        c->n_layers, d->teacher_config.n_layers);
+    if (rt_cut_is_narrow(&sizes))
+        (void)snprintf(out + n, 96 - (size_t)n, ", %zu wide, %zu units, %zu heads", c->n_embd, c->n_ff,
+                       c->n_heads);
+}
+
 void distill_run_say(const distill_run *d, FILE *out)
 {
     char licence[64];
@@ -380,8 +255,13 @@ void distill_run_say(const distill_run *d, FILE *out)
         (void)fprintf(out, "teacher  %s: %s, %.1f M parameters, licence %s\n", base_name(d->teacher_path),
                       d->teacher_config.family, (double)rt_model_config_parameters(&d->teacher_config) / 1e6,
                       licence);
-    (void)fprintf(out, "student  %zu of %zu layers, %.1f M parameters\n", d->student_config.n_layers,
-                  d->teacher_config.n_layers, (double)rt_model_config_parameters(&d->student_config) / 1e6);
+    char start[96];
+    start_words(d, start);
+    (void)fprintf(out, "student  %s, %.1f M parameters\n", start,
+                  (double)rt_model_config_parameters(&d->student_config) / 1e6);
+    if (d->survey.tokens)
+        (void)fprintf(out, "survey   %zu tokens of %zu documents in %.1f s\n", d->survey.tokens,
+                      d->survey.documents, d->survey_seconds);
     if (d->adapters)
         (void)fprintf(out, "adapters %s of rank %zu on %zu matrices, %.2f M values are trained\n",
                       d->recipe.adapters.kind ? "DoRA" : "LoRA", d->recipe.adapters.rank,
@@ -563,10 +443,7 @@ rt_status distill_run_facts(const distill_run *d, json_t **out, rt_error *err)
     const time_t when = (time_t)d->started;
     struct tm utc;
     (void)strftime(started, sizeof started, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&when, &utc));
-    (void)snprintf(start, sizeof start,
-                   d->recipe.student.init == RT_INIT_LAYERS ? "%zu of the teacher's %zu layers"
-                                                            : "own weights",
-                   d->student_config.n_layers, d->teacher_config.n_layers);
+    start_words(d, start);
     json_t *teacher = json_object();
     if (d->has_teacher) {
         json_decref(teacher);
@@ -588,6 +465,9 @@ rt_status distill_run_facts(const distill_run *d, json_t **out, rt_error *err)
                                   json_pack("{s:f, s:I, s:I, s:f}", "share", d->own.options.share, "answers",
                                             (json_int_t)d->own.answers, "ended by themselves",
                                             (json_int_t)d->own.stopped, "sampling_seconds", d->own.seconds));
+    json_t *survey = distill_survey_facts(d);
+    if (run && survey)
+        (void)json_object_set_new(run, "survey", survey);
     char *path = rt_path_join(d->dir, "run.json");
     const rt_status status = run && path ? rt_json_write(path, run, err)
                                          : rt_error_set(err, RT_NO_MEMORY, "no memory for the run's facts");

@@ -36,6 +36,8 @@ typedef struct distill_run {
     rt_adapters *adapters; /* NULL: everything is trained */
     rt_trainer *trainer;
     size_t layers[RT_LAYERS_MAX], n_layers; /* init layers */
+    rt_survey survey;                       /* of the teacher, where the recipe wants one; tokens 0: none */
+    double survey_seconds;
     char identity[65], teacher_hash[65];
     rt_run_state state;
     uint64_t resumed_at;
@@ -52,6 +54,11 @@ rt_status distill_run_export(const distill_run *d, rt_error *err);
 /* The facts of the run, written to run.json too (docs/report-format.md). */
 rt_status distill_run_facts(const distill_run *d, json_t **out, rt_error *err);
 void distill_run_close(distill_run *d);
+
+/* distill_start.c: student_config, trainer and its values.  What was looked at to choose what is kept, as it
+ * goes into run.json; NULL: nothing was. */
+rt_status distill_start(distill_run *d, rt_error *err);
+json_t *distill_survey_facts(const distill_run *d);
 
 /* distill_store.c: the text of teacher.store, with its rows where the loss asks for them; a line on it. */
 rt_status distill_store_open(distill_run *d, rt_error *err);

@@ -266,9 +266,12 @@ static rt_status student_config(plan_model *student, const plan_inputs *p, const
                             "%.200s: layers of a model of the family %s cannot be taken by this "
                             "build",
                             teacher->path, teacher->shape.family);
-    if (rt_recipe_layers(map, &n, &p->recipe, teacher->config.n_layers, err) != RT_OK)
+    const rt_cut_sizes sizes = rt_recipe_cut(&p->recipe);
+    if (rt_recipe_layers(map, &n, &p->recipe, teacher->config.n_layers, NULL, err) != RT_OK)
         return err->status;
     rt_model_config_take_layers(&student->config, &teacher->config, map, n);
+    if (rt_cut_config(&student->config, &sizes, err) != RT_OK)
+        return err->status;
     student->runs = true;
     rt_cost_shape_of(&student->shape, &student->config);
     return RT_OK;

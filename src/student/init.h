@@ -61,7 +61,8 @@ rt_status rt_influence_keep(size_t *kept, size_t keep, const double *scores, siz
 typedef struct rt_width_map {
     const uint32_t *channels; /* [n_embd of the student] */
     const uint32_t *units;    /* [n_layers][n_ff of the student]: of the MLP */
-    const uint32_t *heads;    /* [n_layers][n_heads of the student]: query heads; all kv heads stay */
+    const uint32_t *heads;    /* [n_layers][n_heads of the student]: query heads */
+    const uint32_t *groups;   /* [n_layers][n_heads_kv of the student]: kv heads */
     const size_t *layers;     /* [n_layers of the student] of the teacher */
 } rt_width_map;
 /* Fills the student's values from the teacher's in memory, slicing every tensor consistently.  Learned
@@ -69,6 +70,10 @@ typedef struct rt_width_map {
 rt_status rt_params_slice(float *values, const rt_layout *layout, const rt_model_config *config,
                           const float *from, const rt_layout *from_layout, const rt_model_config *from_config,
                           const rt_width_map *map, rt_error *err);
+/* The same straight from the teacher's file, a tensor at a time: no more memory than its largest ones. */
+rt_status rt_params_load_slice(float *values, const rt_layout *layout, const rt_model_config *config,
+                               const rt_weights *weights, const rt_model_config *from_config,
+                               const rt_width_map *map, rt_pool *pool, rt_error *err);
 
 /* ---- low rank ---- */
 

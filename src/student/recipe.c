@@ -29,7 +29,22 @@ const rt_field rt_recipe_fields[] = {
     {"student.layers", RT_FIELD_COUNTS, AT(student.layers), "[]",
      "the teacher's layers to keep; none: n_layers of them, evenly", NULL, 0, RT_LAYERS_MAX - 1},
     {"student.n_layers", RT_FIELD_COUNT, AT(student.n_layers), "0",
-     "how many layers, where they are not listed; 0: half of the teacher's", NULL, 0, RT_LAYERS_MAX},
+     "how many layers, where they are not listed; 0: half of the teacher's, all if it is made narrower", NULL,
+     0, RT_LAYERS_MAX},
+    {"student.choice", RT_FIELD_CHOICE, AT(student.choice), "even",
+     "which n_layers: spread evenly, or those that change the residual stream most (block influence)",
+     "even|influence", 0, 0},
+    {"student.n_ff", RT_FIELD_COUNT, AT(student.n_ff), "0",
+     "MLP units to keep in each layer, the most active ones; 0: all", NULL, 0, 1 << 24},
+    {"student.n_heads", RT_FIELD_COUNT, AT(student.n_heads), "0",
+     "query heads to keep, the same number of each kept kv head; 0: all of those", NULL, 0, 4096},
+    {"student.n_heads_kv", RT_FIELD_COUNT, AT(student.n_heads_kv), "0",
+     "kv heads to keep, with the queries that share them; 0: all, or n_heads where none is shared", NULL, 0,
+     4096},
+    {"student.n_embd", RT_FIELD_COUNT, AT(student.n_embd), "0",
+     "channels of the residual stream to keep; 0: all", NULL, 0, 1 << 20},
+    {"student.survey_tokens", RT_FIELD_COUNT, AT(student.survey_tokens), "16K",
+     "of the training text, on which the teacher's activations decide what is kept", NULL, 1, 1e12},
     {"student.model", RT_FIELD_STRING, AT(student.model), "''",
      "checkpoint: the model to start from; random: a folder or config.json with the shape", NULL, 0, 0},
     {"student.precision", RT_FIELD_CHOICE, AT(student.precision), "bf16",
@@ -136,10 +151,20 @@ rt_precision rt_recipe_precision(int choice)
 
 /* ---- the rest ---- */
 
-rt_status rt_recipe_layers(size_t *map, size_t *n, const rt_recipe *recipe, size_t teacher_layers,
-                           rt_error *err)
+rt_cut_sizes rt_recipe_cut(const rt_recipe *recipe)
 {
-    const rt_counts *listed = &recipe->student.layers;
+    return (rt_cut_sizes){recipe->student.n_embd, recipe->student.n_ff, recipe->student.n_heads,
+                          recipe->student.n_heads_kv};
+}
+
+bool rt_recipe_needs_survey(const rt_recipe *recipe)
+{
+    const rt_cut_sizes sizes = rt_recipe_cut(recipe);
+    return rt_cut_is_narrow(&sizes) || recipe->student.choice == RT_LAYERS_INFLUENCE;
+}
+
+static rt_status listed_layers(size_t *map, const rt_counts *listed, size_t teacher_layers, rt_error *err)
+{
     if (listed->count > RT_LAYERS_MAX)
         return rt_error_set(err, RT_INVALID, "student.layers: %zu layers are too many", listed->count);
     for (size_t i = 0; i < listed->count; i++) {
@@ -148,15 +173,47 @@ rt_status rt_recipe_layers(size_t *map, size_t *n, const rt_recipe *recipe, size
                                 teacher_layers - 1, listed->items[i]);
         map[i] = listed->items[i];
     }
-    *n = listed->count;
-    if (listed->count)
-        return RT_OK;
-    *n = recipe->student.n_layers ? recipe->student.n_layers : rt_size_max(teacher_layers / 2, 1);
+    return RT_OK;
+}
+
+rt_status rt_recipe_layers(size_t *map, size_t *n, const rt_recipe *recipe, size_t teacher_layers,
+                           const double *influence, rt_error *err)
+{
+    const rt_cut_sizes sizes = rt_recipe_cut(recipe);
+    *n = recipe->student.layers.count;
+    if (*n)
+        return listed_layers(map, &recipe->student.layers, teacher_layers, err);
+    *n = recipe->student.n_layers;
+    if (*n == 0)
+        *n = rt_cut_is_narrow(&sizes) ? teacher_layers : rt_size_max(teacher_layers / 2, 1);
     if (*n > teacher_layers)
         return rt_error_set(err, RT_INVALID, "student.n_layers: %zu is more than the teacher's %zu", *n,
                             teacher_layers);
+    if (influence)
+        return rt_influence_keep(map, *n, influence, teacher_layers, err);
     for (size_t i = 0; i < *n; i++) /* round(i (L - 1) / (n - 1)): the first and the last are kept */
         map[i] = *n == 1 ? 0 : (2 * i * (teacher_layers - 1) + (*n - 1)) / (2 * (*n - 1));
+    return RT_OK;
+}
+
+static rt_status check_cut(const rt_recipe *recipe, rt_error *err)
+{
+    const rt_cut_sizes sizes = rt_recipe_cut(recipe);
+    if (!rt_recipe_needs_survey(recipe))
+        return RT_OK;
+    if (recipe->student.init != RT_INIT_LAYERS)
+        return rt_error_set(err, RT_INVALID,
+                            "student.choice, n_ff, n_heads, n_heads_kv and n_embd cut the teacher: they are "
+                            "only used with student.init layers");
+    if (recipe->student.choice == RT_LAYERS_INFLUENCE && recipe->student.layers.count)
+        return rt_error_set(err, RT_INVALID,
+                            "student.layers lists the layers, so student.choice has nothing to choose; leave "
+                            "one of them out");
+    if (rt_cut_is_narrow(&sizes) && recipe->adapters.rank)
+        return rt_error_set(
+            err, RT_INVALID,
+            "adapters.rank: adapters need a base as a file holds it; write the narrower "
+            "student with --init-only first, then start from it with student.init checkpoint");
     return RT_OK;
 }
 
@@ -413,7 +470,8 @@ rt_status rt_recipe_check(const rt_recipe *recipe, rt_error *err)
         return rt_error_set(err, RT_INVALID, "student.layers lists %zu layers and student.n_layers says %zu",
                             recipe->student.layers.count, recipe->student.n_layers);
     if (check_teacher(recipe, err) != RT_OK || check_features(recipe, err) != RT_OK ||
-        check_own(recipe, err) != RT_OK || check_adapters(recipe, err) != RT_OK)
+        check_own(recipe, err) != RT_OK || check_adapters(recipe, err) != RT_OK ||
+        check_cut(recipe, err) != RT_OK)
         return err->status;
     if (recipe->data.tokens_max > recipe->train.batch_tokens)
         return rt_error_set(

@@ -10,8 +10,10 @@
 #include "student/feature_train.h"
 #include "student/own.h"
 #include "student/schedule.h"
+#include "student/survey.h"
 
 enum { RT_INIT_LAYERS, RT_INIT_RANDOM, RT_INIT_CHECKPOINT };
+enum { RT_LAYERS_EVEN, RT_LAYERS_INFLUENCE };
 enum { RT_LOSS_ON_ANSWER, RT_LOSS_ON_ALL };
 
 typedef struct rt_recipe {
@@ -26,6 +28,8 @@ typedef struct rt_recipe {
         int init;
         rt_counts layers;
         size_t n_layers;
+        int choice;
+        size_t n_embd, n_ff, n_heads, n_heads_kv, survey_tokens;
         const char *model;
         int precision;
     } student;
@@ -82,9 +86,12 @@ rt_status rt_recipe_adapters(rt_adapter_options *out, const rt_recipe *recipe, r
 rt_status rt_recipe_own(rt_own_options *out, const rt_recipe *recipe, rt_error *err);
 bool rt_recipe_has_features(const rt_recipe *recipe);
 /* Which of the teacher's layers the student takes: as listed, or n_layers of them spread evenly, first and
- * last included.  map [RT_LAYERS_MAX]. */
+ * last included; influence [teacher_layers]: those with the largest instead.  map [RT_LAYERS_MAX]. */
 rt_status rt_recipe_layers(size_t *map, size_t *n, const rt_recipe *recipe, size_t teacher_layers,
-                           rt_error *err);
+                           const double *influence, rt_error *err);
+rt_cut_sizes rt_recipe_cut(const rt_recipe *recipe);
+/* Do layers or widths depend on what the teacher does on some text? */
+bool rt_recipe_needs_survey(const rt_recipe *recipe);
 /* Steps of the run: as given, or tokens / (batch_tokens * micro_batches), at least 1. */
 uint64_t rt_recipe_steps(const rt_recipe *recipe);
 rt_schedule rt_recipe_schedule(const rt_recipe *recipe);

@@ -107,7 +107,7 @@ static void a_slice_takes_the_same_channels_units_and_heads_everywhere(void **st
     small.n_ff = 3;
     const uint32_t channels[] = {0, 2, 3, 5}, units[] = {0, 1, 4, 1, 2, 3}, heads[] = {1, 2, 0, 3};
     const size_t layers[] = {0, 2};
-    const rt_width_map map = {channels, units, heads, layers};
+    const rt_width_map map = {channels, units, heads, NULL, layers};
     rt_layout from, to;
     rt_error err = {0};
     assert_int_equal(rt_layout_build(&from, &big, &err), RT_OK);

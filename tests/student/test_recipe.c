@@ -122,15 +122,16 @@ static void layers_are_spread_evenly_and_keep_both_ends(void **state)
     loaded l;
     size_t map[RT_LAYERS_MAX], n;
     assert_int_equal(load(&l, "teacher: {model: t}\ndata: {train: x}\nstudent: {n_layers: 10}\n"), RT_OK);
-    assert_int_equal(rt_recipe_layers(map, &n, &l.recipe, 30, &l.err), RT_OK);
+    assert_int_equal(rt_recipe_layers(map, &n, &l.recipe, 30, NULL, &l.err), RT_OK);
     static const size_t want[] = {0, 3, 6, 10, 13, 16, 19, 23, 26, 29};
     assert_int_equal(n, 10);
     assert_memory_equal(map, want, sizeof want);
-    assert_int_equal(rt_recipe_layers(map, &n, &l.recipe, 9, &l.err), RT_INVALID); /* more than there are */
+    assert_int_equal(rt_recipe_layers(map, &n, &l.recipe, 9, NULL, &l.err),
+                     RT_INVALID); /* more than there are */
     rt_settings_close(l.settings);
     assert_int_equal(load(&l, "teacher: {model: t}\ndata: {train: x}\nstudent: {layers: [0, 7, 30]}\n"),
                      RT_OK);
-    assert_int_equal(rt_recipe_layers(map, &n, &l.recipe, 30, &l.err), RT_INVALID);
+    assert_int_equal(rt_recipe_layers(map, &n, &l.recipe, 30, NULL, &l.err), RT_INVALID);
     assert_non_null(strstr(l.err.text, "30"));
     rt_settings_close(l.settings);
 }
