@@ -64,6 +64,8 @@ static rt_status insert_key(call *c, const rt_key_text *text, const char *secret
     }
     free(limits);
     rt_meter meter = {0};
+    if (status == RT_OK && key->meter_of)
+        status = rt_ledger_catch_up(c->db, err);
     if (status == RT_OK && key->meter_of) {
         status = rt_meter_load(c->db, key->meter_of, true, &meter, err);
         meter.running = meter.reserved_tokens = meter.reserved_cost = 0;

@@ -136,9 +136,16 @@ static rt_status take_usage(void *context, const rt_sql_row *row, rt_error *err)
                : rt_error_set(err, RT_NO_MEMORY, "no memory for the usage");
 }
 
+/* Rows that are not in the sums yet (ledger.h), as lines of sums. */
+#define ROWS_AS_SUMS                                                                                         \
+    "SELECT w.width, at / 1000 / w.width * w.width, account, key_id, CASE WHEN http IN (400, 404) THEN '' "  \
+    "ELSE model END, 1, input, cached, output, cost, CASE WHEN http >= 400 AND http <> 429 AND http <> 499 " \
+    "THEN 1 ELSE 0 END, CASE WHEN http = 429 THEN 1 ELSE 0 END FROM ledger, (SELECT 3600 AS width UNION "    \
+    "ALL SELECT 86400) AS w WHERE id > (SELECT n FROM counters WHERE name = 'summed')"
+
 /* The statement is put together from constant parts; values are parameters. */
-static void statement(rt_text *sql, const usage_query *q, int64_t width, rt_sql_value *values,
-                      size_t *n_values)
+static void statement(rt_text *sql, const rt_db *db, const usage_query *q, int64_t width,
+                      rt_sql_value *values, size_t *n_values)
 {
     const char *at = width ? "start" : "at / 1000";
     *n_values = 0;
@@ -150,7 +157,10 @@ static void statement(rt_text *sql, const usage_query *q, int64_t width, rt_sql_
                    "http <> 429 AND http <> 499 THEN 1 ELSE 0 END), SUM(CASE WHEN http = 429 THEN 1 ELSE 0 "
                    "END)");
     rt_text_printf(sql, "%s%s%s FROM %s WHERE ", q->by_account ? ", account" : "",
-                   q->by_key ? ", key_id" : "", q->by_model ? ", model" : "", width ? "sums" : "ledger");
+                   q->by_key ? ", key_id" : "", q->by_model ? ", model" : "",
+                   !width                ? "ledger"
+                   : rt_db_is_shared(db) ? "sums"
+                                         : "(SELECT * FROM sums UNION ALL " ROWS_AS_SUMS ") AS all_sums");
     if (width) {
         values[(*n_values)++] = rt_sql_int(width);
         rt_text_puts(sql, "width = $1 AND start >= $2 AND start < $3");
@@ -181,7 +191,7 @@ rt_status usage_of(call *c, const char *account, rt_error *err)
     if (read_query(c, account, &q, err) != RT_OK)
         return err->status;
     usage_rows rows = {.query = &q, .data = json_array()};
-    statement(&sql, &q, sums_width(&q), values, &n_values);
+    statement(&sql, c->db, &q, sums_width(&q), values, &n_values);
     const rt_status status = sql.failed || !rows.data
                                  ? rt_error_set(err, RT_NO_MEMORY, "no memory for the usage")
                                  : rt_db_run(c->db, sql.data, values, n_values, take_usage, &rows, NULL, err);

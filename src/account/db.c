@@ -103,3 +103,8 @@ rt_status rt_db_begin(rt_db *db, bool durable, rt_error *err)
 }
 rt_status rt_db_commit(rt_db *db, rt_error *err) { return db->ops->commit(db->handle, err); }
 void rt_db_rollback(rt_db *db) { db->ops->rollback(db->handle); }
+void rt_db_hurry(rt_db *db, bool on)
+{
+    if (db->ops->hurry)
+        db->ops->hurry(db->handle, on);
+}

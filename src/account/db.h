@@ -65,6 +65,9 @@ rt_status rt_db_get_int(rt_db *db, const char *sql, const rt_sql_value *values, 
 rt_status rt_db_begin(rt_db *db, bool durable, rt_error *err);
 rt_status rt_db_commit(rt_db *db, rt_error *err);
 void rt_db_rollback(rt_db *db);
+/* SQLite, while on: what would have to wait for another writer fails with RT_BUSY at once, and no commit
+ * takes the time to move the log into the file. */
+void rt_db_hurry(rt_db *db, bool on);
 
 /* Brings the tables to this program's version. */
 rt_status rt_schema_apply(rt_db *db, rt_error *err);

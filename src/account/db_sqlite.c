@@ -12,7 +12,7 @@
 #include "account/db_ops.h"
 #include "base/hash.h"
 
-enum { BUSY_TRIES = 20000, BUSY_SLEEP_US = 500, PARAMETERS_MAX = 31 };
+enum { BUSY_TRIES = 20000, BUSY_SLEEP_US = 500, PARAMETERS_MAX = 31, CHECKPOINT_PAGES = 4000 };
 
 typedef struct statement {
     uint64_t hash;
@@ -90,7 +90,7 @@ static rt_status open_db(void **out, const char *where, rt_error *err)
     if (code == SQLITE_OK)
         code = sqlite3_exec(db->connection,
                             "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA temp_store=MEMORY;"
-                            "PRAGMA cache_size=-8000; PRAGMA wal_autocheckpoint=4000;"
+                            "PRAGMA cache_size=-8000;"
                             "PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON;",
                             NULL, NULL, NULL);
     if (code != SQLITE_OK) {
@@ -98,6 +98,7 @@ static rt_status open_db(void **out, const char *where, rt_error *err)
         close_db(db);
         return err->status;
     }
+    (void)sqlite3_wal_autocheckpoint(db->connection, CHECKPOINT_PAGES);
     (void)sqlite3_db_config(db->connection, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
     *out = db;
     return RT_OK;
@@ -223,6 +224,13 @@ static void rollback(void *handle)
         (void)run(handle, "ROLLBACK", NULL, 0, NULL, NULL, NULL, &(rt_error){0});
 }
 
+static void hurry(void *handle, bool on)
+{
+    sqlite_db *db = handle;
+    (void)sqlite3_busy_handler(db->connection, on ? NULL : wait_for_writer, NULL);
+    (void)sqlite3_wal_autocheckpoint(db->connection, on ? 0 : CHECKPOINT_PAGES);
+}
+
 static bool is_null(const rt_sql_row *row, int column)
 {
     return sqlite3_column_type(row->handle, column) == SQLITE_NULL;
@@ -266,6 +274,7 @@ const rt_db_ops rt_db_sqlite = {
     .begin = begin,
     .commit = commit,
     .rollback = rollback,
+    .hurry = hurry,
     .is_null = is_null,
     .get_int = get_int,
     .get_real = get_real,

@@ -58,6 +58,19 @@ static rt_status take_server_lock(rt_gate *gate, rt_error *err)
     return status;
 }
 
+/* What a server that died had written without its sums. */
+static rt_status catch_up(rt_db *db, rt_error *err)
+{
+    if (rt_db_begin(db, true, err) != RT_OK)
+        return err->status;
+    rt_status status = rt_ledger_catch_up(db, err);
+    if (status == RT_OK)
+        status = rt_db_commit(db, err);
+    if (status != RT_OK)
+        rt_db_rollback(db);
+    return status;
+}
+
 static rt_status open_parts(rt_gate *gate, rt_error *err)
 {
     if (rt_secrets_open(&gate->secrets, gate->options.secrets, gate->where, err) != RT_OK ||
@@ -68,7 +81,7 @@ static rt_status open_parts(rt_gate *gate, rt_error *err)
     if (gate->shared &&
         (rt_shared_register(gate, err) != RT_OK || rt_shared_sweep(gate, gate->db, err) != RT_OK))
         return err->status;
-    if (rt_gate_refresh(gate, err) != RT_OK)
+    if ((!gate->shared && catch_up(gate->db, err) != RT_OK) || rt_gate_refresh(gate, err) != RT_OK)
         return err->status;
     return rt_gate_writer_start(gate, err);
 }
@@ -89,6 +102,7 @@ rt_status rt_gate_open(rt_gate **out, const rt_gate_options *options, rt_error *
     gate->guesses = calloc(GUESS_PLACES, sizeof *gate->guesses);
     (void)pthread_mutex_init(&gate->mutex, NULL);
     (void)pthread_mutex_init(&gate->queue_mutex, NULL);
+    (void)pthread_mutex_init(&gate->writer_mutex, NULL);
     (void)pthread_cond_init(&gate->queue_filled, NULL);
     if (!gate->where || !gate->guesses || (options->secrets && !gate->secrets_path))
         (void)rt_error_set(err, RT_NO_MEMORY, "no memory for the account gate");
@@ -122,6 +136,7 @@ void rt_gate_close(rt_gate *gate)
     rt_secrets_wipe(&gate->secrets);
     (void)pthread_mutex_destroy(&gate->mutex);
     (void)pthread_mutex_destroy(&gate->queue_mutex);
+    (void)pthread_mutex_destroy(&gate->writer_mutex);
     (void)pthread_cond_destroy(&gate->queue_filled);
     json_decref(gate->options.prices);
     free(gate->guesses);

@@ -14,7 +14,7 @@
  *
  * All functions may be called from any thread.  rt_gate_settle queues a ledger row for the writer thread,
  * which commits in groups; `done` is called from that thread when the row is on the disk: send the last byte
- * then. */
+ * then.  Where the disk is quick and the writer sleeps, the row is written before rt_gate_settle returns. */
 #ifndef RT_ACCOUNT_GATE_H
 #define RT_ACCOUNT_GATE_H
 
@@ -146,8 +146,9 @@ typedef struct rt_outcome {
  * NULL `done`: nobody waits. */
 typedef void (*rt_settled_fn)(void *context, rt_status status);
 /* Charges what was used, never more than was reserved (the row is then marked as estimated), gives back the
- * rest, queues the ledger row, frees the ticket. */
-void rt_gate_settle(rt_gate *gate, rt_ticket *ticket, const rt_outcome *outcome, rt_settled_fn done,
+ * rest, queues the ledger row, frees the ticket.  true: the row is on the disk already, and `done` is not
+ * called. */
+bool rt_gate_settle(rt_gate *gate, rt_ticket *ticket, const rt_outcome *outcome, rt_settled_fn done,
                     void *context);
 /* The same, and waits until the row is on the disk. */
 rt_status rt_gate_settle_wait(rt_gate *gate, rt_ticket *ticket, const rt_outcome *outcome, rt_error *err);

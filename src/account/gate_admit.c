@@ -258,7 +258,7 @@ static void hold_to_reserved(rt_ledger_row *row)
     }
 }
 
-void rt_gate_settle(rt_gate *gate, rt_ticket *ticket, const rt_outcome *outcome, rt_settled_fn done,
+bool rt_gate_settle(rt_gate *gate, rt_ticket *ticket, const rt_outcome *outcome, rt_settled_fn done,
                     void *context)
 {
     rt_ledger_row *row = &ticket->row;
@@ -296,7 +296,10 @@ void rt_gate_settle(rt_gate *gate, rt_ticket *ticket, const rt_outcome *outcome,
         rt_meter_charge(meters[i], &row->reserved_draw, &row->used_draw);
     }
     (void)pthread_mutex_unlock(&gate->mutex);
+    if (done && rt_gate_write_now(gate, ticket))
+        return true;
     rt_gate_queue(gate, ticket);
+    return false;
 }
 
 typedef struct waiter {
@@ -321,7 +324,8 @@ rt_status rt_gate_settle_wait(rt_gate *gate, rt_ticket *ticket, const rt_outcome
     waiter wait = {.done = false};
     (void)pthread_mutex_init(&wait.mutex, NULL);
     (void)pthread_cond_init(&wait.woken, NULL);
-    rt_gate_settle(gate, ticket, outcome, wake, &wait);
+    if (rt_gate_settle(gate, ticket, outcome, wake, &wait))
+        wait.done = true;
     (void)pthread_mutex_lock(&wait.mutex);
     while (!wait.done)
         (void)pthread_cond_wait(&wait.woken, &wait.mutex);

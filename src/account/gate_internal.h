@@ -1,8 +1,8 @@
 /* account/gate_internal.h - what the files gate*.c share.
  *
  * One mutex guards the tables of accounts and keys, the meters in them and the connection `db`; it is never
- * held while waiting for the disk with SQLite.  The writer thread has a connection of its own and its own
- * mutex for the queue.  Entries live as long as the gate. */
+ * held while waiting for the disk with SQLite.  The writer thread has a connection of its own, which who
+ * settles may use while it sleeps, and its own mutex for the queue.  Entries live as long as the gate. */
 #ifndef RT_ACCOUNT_GATE_INTERNAL_H
 #define RT_ACCOUNT_GATE_INTERNAL_H
 
@@ -112,11 +112,18 @@ struct rt_gate {
     pthread_cond_t queue_filled;
     rt_ticket *first, *last;
     size_t queued;
+    rt_ticket *late, *late_last; /* SQLite: rows on the disk that are not in the sums yet, by id */
+    size_t n_late;
+    double late_since_s;
     rt_stored *stored;
     size_t stored_bytes;
     bool closing, lift_expired;
-    atomic_bool failing; /* the last group could not be written: nothing is admitted */
+    atomic_bool failing;          /* the last group could not be written: nothing is admitted */
+    pthread_mutex_t writer_mutex; /* guards what follows; taken before the queue's */
     rt_db *writer_db;
+    int64_t ledger_id;  /* SQLite: the last one given; 0: not known */
+    double append_s;    /* how long a row takes, about */
+    double wrote_now_s; /* when somebody last settled without the writer */
 };
 
 double rt_gate_bucket_s(const rt_gate *gate);
@@ -132,6 +139,8 @@ const rt_limits *rt_gate_account_limits(const account_entry *account);
 rt_status rt_gate_writer_start(rt_gate *gate, rt_error *err);
 void rt_gate_writer_stop(rt_gate *gate);
 void rt_gate_queue(rt_gate *gate, rt_ticket *ticket);
+/* Writes the row in the calling thread if that takes no time to speak of; false: queue it. */
+bool rt_gate_write_now(rt_gate *gate, rt_ticket *ticket);
 
 /* stored.c; in the writer's thread */
 void rt_stored_write(rt_gate *gate);

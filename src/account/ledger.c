@@ -146,15 +146,15 @@ static rt_status insert_row(rt_db *db, const rt_ledger_row *row, rt_error *err)
         rt_sql_int(row->estimated),    rt_sql_int(row->ttft_us),   rt_sql_int(row->total_us),
         rt_sql_text(row->address),     rt_sql_text(row->agent),    rt_sql_text(row->user_hash),
         rt_sql_text(row->mark_scheme), rt_sql_text(row->mark_key), rt_sql_int(row->mark_h),
-        rt_sql_real(row->mark_own),    rt_sql_int(row->marked)};
-    return rt_db_run(
-        db,
-        "INSERT INTO ledger (request, at, account, key_id, endpoint, model, http, outcome, input, cached, "
-        "output, cost, estimated, ttft_us, total_us, address, agent, user_hash, mark_scheme, "
-        "mark_key, mark_h, mark_own, marked) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, "
-        "$14, "
-        "$15, $16, $17, $18, $19, $20, $21, $22, $23)",
-        values, sizeof values / sizeof values[0], NULL, NULL, NULL, err);
+        rt_sql_real(row->mark_own),    rt_sql_int(row->marked),    rt_sql_int(row->id)};
+#define INSERT_ROW(id, value)                                                                                \
+    "INSERT INTO ledger (" id "request, at, account, key_id, endpoint, model, http, outcome, input, "        \
+    "cached, output, cost, estimated, ttft_us, total_us, address, agent, user_hash, mark_scheme, mark_key, " \
+    "mark_h, mark_own, marked) VALUES (" value "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, "    \
+    "$14, $15, $16, $17, $18, $19, $20, $21, $22, $23)"
+    const size_t n_values = sizeof values / sizeof values[0];
+    return row->id > 0 ? rt_db_run(db, INSERT_ROW("id, ", "$24, "), values, n_values, NULL, NULL, NULL, err)
+                       : rt_db_run(db, INSERT_ROW("", ""), values, n_values - 1, NULL, NULL, NULL, err);
 }
 
 static rt_status insert_prompt(rt_db *db, const rt_secrets *secrets, const rt_ledger_row *row, rt_error *err)
@@ -334,13 +334,33 @@ typedef struct scratch {
     bool *mine;
 } scratch;
 
-static rt_status write_all(rt_db *db, const rt_secrets *secrets, rt_ledger_row *const *rows, size_t n_rows,
-                           const scratch *room, int64_t unix_s, rt_error *err)
+static bool take_room(scratch *room, size_t n_rows)
+{
+    *room = (scratch){calloc(n_rows, sizeof(sum_line)), calloc(2 * n_rows, sizeof(subject_line)),
+                      calloc(n_rows, sizeof(bool))};
+    return room->sums && room->subjects && room->mine;
+}
+
+static void free_room(scratch *room)
+{
+    free(room->sums);
+    free(room->subjects);
+    free(room->mine);
+}
+
+static rt_status insert_all(rt_db *db, const rt_secrets *secrets, rt_ledger_row *const *rows, size_t n_rows,
+                            rt_error *err)
 {
     for (size_t i = 0; i < n_rows; i++)
         if (insert_row(db, rows[i], err) != RT_OK ||
             (rows[i]->prompt && insert_prompt(db, secrets, rows[i], err) != RT_OK))
             return err->status;
+    return RT_OK;
+}
+
+static rt_status sum_all(rt_db *db, rt_ledger_row *const *rows, size_t n_rows, const scratch *room,
+                         int64_t unix_s, rt_error *err)
+{
     if (write_sums(db, rows, n_rows, room->sums, HOUR_S, err) != RT_OK ||
         write_sums(db, rows, n_rows, room->sums, DAY_S, err) != RT_OK ||
         write_last_used(db, rows, n_rows, err) != RT_OK)
@@ -348,14 +368,35 @@ static rt_status write_all(rt_db *db, const rt_secrets *secrets, rt_ledger_row *
     return write_meters(db, rows, n_rows, room->subjects, room->mine, unix_s, err);
 }
 
+/* id 0: all rows that there are. */
+static rt_status move_mark(rt_db *db, int64_t id, rt_error *err)
+{
+    const rt_sql_value value = rt_sql_int(id);
+    return id > 0 ? rt_db_run(db, "UPDATE counters SET n = $1 WHERE name = 'summed'", &value, 1, NULL, NULL,
+                              NULL, err)
+                  : rt_db_run(db,
+                              "UPDATE counters SET n = (SELECT COALESCE(MAX(id), 0) FROM ledger) WHERE name "
+                              "= 'summed'",
+                              NULL, 0, NULL, NULL, NULL, err);
+}
+
+/* Commits what went well. */
+static rt_status end(rt_db *db, rt_status status, rt_error *err)
+{
+    if (status == RT_OK)
+        status = rt_db_commit(db, err);
+    if (status != RT_OK)
+        rt_db_rollback(db);
+    return status;
+}
+
 rt_status rt_ledger_write(rt_db *db, const rt_secrets *secrets, rt_ledger_row *const *rows, size_t n_rows,
                           int64_t server, int64_t batch, int64_t unix_s, rt_error *err)
 {
     if (n_rows == 0)
         return RT_OK;
-    const scratch room = {calloc(n_rows, sizeof(sum_line)), calloc(2 * n_rows, sizeof(subject_line)),
-                          calloc(n_rows, sizeof(bool))};
-    rt_status status = room.sums && room.subjects && room.mine
+    scratch room;
+    rt_status status = take_room(&room, n_rows)
                            ? rt_db_begin(db, true, err)
                            : rt_error_set(err, RT_NO_MEMORY, "no memory for a group of ledger rows");
     if (status == RT_OK) {
@@ -365,15 +406,120 @@ rt_status rt_ledger_write(rt_db *db, const rt_secrets *secrets, rt_ledger_row *c
             status = rt_db_run(db, "UPDATE servers SET batch = $2 WHERE id = $1 AND batch < $2", values, 2,
                                NULL, NULL, &changed, err);
         if (status == RT_OK && changed > 0)
-            status = write_all(db, secrets, rows, n_rows, &room, unix_s, err);
-        if (status == RT_OK)
-            status = rt_db_commit(db, err);
-        if (status != RT_OK)
-            rt_db_rollback(db);
+            status = insert_all(db, secrets, rows, n_rows, err);
+        if (status == RT_OK && changed > 0)
+            status = sum_all(db, rows, n_rows, &room, unix_s, err);
+        if (status == RT_OK && !rt_db_is_shared(db))
+            status = move_mark(db, 0, err);
+        status = end(db, status, err);
     }
-    free(room.sums);
-    free(room.subjects);
-    free(room.mine);
+    free_room(&room);
+    return status;
+}
+
+rt_status rt_ledger_append(rt_db *db, const rt_secrets *secrets, rt_ledger_row *const *rows, size_t n_rows,
+                           int64_t last_id, rt_error *err)
+{
+    for (size_t i = 0; i < n_rows; i++)
+        rows[i]->id = last_id + 1 + (int64_t)i;
+    if (n_rows == 1 && !rows[0]->prompt) /* one statement is a transaction */
+        return insert_row(db, rows[0], err);
+    if (rt_db_begin(db, true, err) != RT_OK)
+        return err->status;
+    return end(db, insert_all(db, secrets, rows, n_rows, err), err);
+}
+
+/* Rows up to the mark are in the sums: somebody caught up. */
+static rt_status sum_new(rt_db *db, rt_ledger_row *const *rows, size_t n_rows, int64_t unix_s, rt_error *err)
+{
+    int64_t mark = 0;
+    bool found;
+    scratch room;
+    if (rt_db_get_int(db, "SELECT n FROM counters WHERE name = 'summed'", NULL, 0, &mark, &found, err) !=
+        RT_OK)
+        return err->status;
+    for (; n_rows > 0 && rows[0]->id <= mark; n_rows--)
+        rows++;
+    if (n_rows == 0)
+        return RT_OK;
+    rt_status status = take_room(&room, n_rows)
+                           ? sum_all(db, rows, n_rows, &room, unix_s, err)
+                           : rt_error_set(err, RT_NO_MEMORY, "no memory for a group of ledger rows");
+    if (status == RT_OK)
+        status = move_mark(db, rows[n_rows - 1]->id, err);
+    free_room(&room);
+    return status;
+}
+
+rt_status rt_ledger_sum(rt_db *db, rt_ledger_row *const *rows, size_t n_rows, int64_t unix_s, rt_error *err)
+{
+    if (n_rows == 0)
+        return RT_OK;
+    if (rt_db_begin(db, true, err) != RT_OK)
+        return err->status;
+    return end(db, sum_new(db, rows, n_rows, unix_s, err), err);
+}
+
+rt_status rt_ledger_last_id(rt_db *db, int64_t *id, rt_error *err)
+{
+    bool found;
+    return rt_db_get_int(db,
+                         "SELECT MAX(n) FROM (SELECT n FROM counters WHERE name = 'summed' UNION ALL SELECT "
+                         "COALESCE(MAX(id), 0) FROM ledger)",
+                         NULL, 0, id, &found, err);
+}
+
+typedef struct left_rows { /* rows that a server has appended and not summed */
+    rt_ledger_row *items;
+    size_t count, room;
+} left_rows;
+
+static rt_status take_left(void *context, const rt_sql_row *from, rt_error *err)
+{
+    left_rows *left = context;
+    if (left->count == left->room) {
+        const size_t room = left->room ? 2 * left->room : 64;
+        rt_ledger_row *grown = realloc(left->items, room * sizeof *grown);
+        if (!grown)
+            return rt_error_set(err, RT_NO_MEMORY, "no memory for the rows that are not summed yet");
+        left->items = grown;
+        left->room = room;
+    }
+    rt_ledger_row *row = &left->items[left->count++];
+    *row = (rt_ledger_row){.id = rt_sql_row_int(from, 0),
+                           .at_ms = rt_sql_row_int(from, 1),
+                           .http = rt_sql_row_int(from, 5),
+                           .input = rt_sql_row_int(from, 6),
+                           .cached = rt_sql_row_int(from, 7),
+                           .output = rt_sql_row_int(from, 8),
+                           .cost = rt_sql_row_int(from, 9),
+                           .reserved = true};
+    rt_text_clean(row->account, sizeof row->account, rt_sql_row_text(from, 2));
+    rt_text_clean(row->key, sizeof row->key, rt_sql_row_text(from, 3));
+    rt_text_clean(row->model, sizeof row->model, rt_sql_row_text(from, 4));
+    row->used_draw = (rt_meter_draw){row->input + row->output, row->cost, true};
+    return RT_OK;
+}
+
+rt_status rt_ledger_catch_up(rt_db *db, rt_error *err)
+{
+    left_rows left = {0};
+    if (rt_db_is_shared(db))
+        return RT_OK;
+    rt_status status = rt_db_run(
+        db,
+        "SELECT id, at, account, key_id, model, http, input, cached, output, cost FROM ledger WHERE id > "
+        "(SELECT n FROM counters WHERE name = 'summed') ORDER BY id",
+        NULL, 0, take_left, &left, NULL, err);
+    rt_ledger_row **rows = calloc(left.count + 1, sizeof *rows);
+    if (status == RT_OK && !rows)
+        status = rt_error_set(err, RT_NO_MEMORY, "no memory for the rows that are not summed yet");
+    for (size_t i = 0; rows && i < left.count; i++)
+        rows[i] = &left.items[i];
+    if (status == RT_OK && left.count > 0) /* in the day in which they were used */
+        status = sum_new(db, rows, left.count, rows[left.count - 1]->at_ms / 1000, err);
+    free(rows);
+    free(left.items);
     return status;
 }
 

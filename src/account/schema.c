@@ -6,7 +6,8 @@
  * the level of its buckets and what is reserved reservations, servers PostgreSQL: what is under way, by
  * server, so that a dead server's can be given back ledger, sums, prompts one row a request; sums by hour and
  * day of the same rows; what is kept of prompts; answers: by Idempotency-Key, for a day (stored.h); cases,
- * appeals, audit states, objections, and the chained trail
+ * appeals, audit states, objections, and the chained trail; counters.summed is the newest row of the ledger
+ * that sums and meters hold (SQLite)
  *
  * Times are Unix milliseconds in `at` columns and Unix seconds elsewhere; money is nano-USD. */
 #include <stdlib.h>
@@ -83,6 +84,8 @@ static const char *const migrations[] = {
     "NOT NULL,"
     " sealed @BLOB@, bytes BIGINT NOT NULL, expires BIGINT NOT NULL);"
     "CREATE INDEX answers_expires ON answers (expires, done, bytes);",
+    /* SQLite: rows of the ledger above this id are not in sums and meters yet (ledger.h) */
+    "INSERT INTO counters SELECT 'summed', COALESCE(MAX(id), 0) FROM ledger;",
 };
 enum { VERSION = sizeof migrations / sizeof migrations[0] };
 

@@ -153,10 +153,10 @@ static void on_settled(void *context, rt_status status)
         rt_http_wake(serve->wakeup);
 }
 
-void rt_call_settle(rt_call *call, int http, bool wait)
+bool rt_call_settle(rt_call *call, int http, bool wait)
 {
     if (!call->ticket)
-        return;
+        return true;
     const rt_http_request *request = rt_http_request_of(call->x);
     const rt_outcome outcome = {.input_tokens =
                                     (int64_t)(http < 500 || call->output_tokens ? call->prompt_tokens : 0),
@@ -176,7 +176,8 @@ void rt_call_settle(rt_call *call, int http, bool wait)
                                 .prompt_size = call->caller->wants_prompt ? request->body_size : 0};
     rt_ticket *ticket = call->ticket;
     call->ticket = NULL;
-    rt_gate_settle(call->serve->options.gate, ticket, &outcome, wait ? on_settled : NULL, wait ? call : NULL);
+    return rt_gate_settle(call->serve->options.gate, ticket, &outcome, wait ? on_settled : NULL,
+                          wait ? call : NULL);
 }
 
 rt_call *rt_serve_take_settled(rt_serve *serve)

@@ -130,7 +130,7 @@ bool rt_call_start(rt_call *call, rt_fault *fault)
 
 void rt_call_give_up(rt_call *call, const rt_fault *fault)
 {
-    rt_call_settle(call, fault->status, false);
+    (void)rt_call_settle(call, fault->status, false);
     rt_job_free(call->job);
     call->job = NULL;
     rt_call_fault(call, fault);
@@ -317,9 +317,7 @@ static void ended(rt_call *call)
         grown(call);
     const int http = rt_http_is_gone(call->x) ? 499 : call->fault.status ? call->fault.status : 200;
     rt_call_watch(call);
-    if (call->ticket)
-        rt_call_settle(call, http, true);
-    else
+    if (rt_call_settle(call, http, true))
         deliver(call);
 }
 

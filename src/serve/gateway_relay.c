@@ -215,7 +215,7 @@ void rt_run_relay(rt_call *call)
         relay_new(call, up, &fault))
         return;
     call->prompt_tokens = 0;
-    rt_call_settle(call, fault.status, false);
+    (void)rt_call_settle(call, fault.status, false);
     rt_call_fault(call, &fault);
 }
 
@@ -491,9 +491,8 @@ static void settle(rt_relay *relay, int http)
     rt_limit_cover_used(relay);
     count_tokens(call);
     rt_call_watch(call);
-    const bool wait = call->ticket && !call->serve->options.ledger_behind;
-    rt_call_settle(call, http, wait);
-    if (!wait)
+    const bool wait = !call->serve->options.ledger_behind;
+    if (rt_call_settle(call, http, wait) || !wait)
         rt_relay_deliver(call);
 }
 
@@ -655,7 +654,7 @@ void rt_relay_gone(rt_call *call)
     rt_limit_cover_used(relay);
     count_tokens(call);
     rt_call_watch(call);
-    rt_call_settle(call, 499, false);
+    (void)rt_call_settle(call, 499, false);
     relay_free(relay);
     rt_http_abort(call->x);
 }

@@ -142,8 +142,9 @@ void rt_call_limit_headers(const rt_call *call);
 void rt_call_rules(const rt_call *call, rt_request_rules *rules);
 bool rt_call_admit(rt_call *call, rt_fault *fault);
 void rt_call_note_refused(rt_call *call, const rt_fault *fault);
-/* wait: rt_serve_take_settled returns the call when its row is on the disk. */
-void rt_call_settle(rt_call *call, int http, bool wait);
+/* wait: rt_serve_take_settled returns the call when its row is on the disk; not where it is there already,
+ * which is when the result is true. */
+bool rt_call_settle(rt_call *call, int http, bool wait);
 rt_call *rt_serve_take_settled(rt_serve *serve);
 bool rt_call_idempotency(rt_call *call);     /* false: answered */
 void rt_call_idempotency_end(rt_call *call); /* of a call that has ended, with call->kept */

@@ -97,7 +97,7 @@ static bool count_request(rt_call *call, rt_fault *fault)
     if (!rt_call_admit(call, fault))
         return false;
     call->finish = "stop";
-    rt_call_settle(call, 200, false);
+    (void)rt_call_settle(call, 200, false);
     return true;
 }
 

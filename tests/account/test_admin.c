@@ -354,6 +354,47 @@ static void a_server_that_died_gives_back_what_it_had_reserved(void **state)
                      100000);
 }
 
+/* What a server has written without its sums when it dies. */
+static void rows_without_their_sums_are_in_the_usage_and_are_added_once(void **state)
+{
+    (void)state;
+    char where[300];
+    (void)snprintf(where, sizeof where, "%s", fresh_database(ON_SQLITE));
+    rt_desk *desk = open_desk(where);
+    const client who = make_client(desk, NULL);
+    rt_ledger_row rows[] = {row_at(&who, FIRST_S + 10, "a", 200, 7, 5),
+                            row_at(&who, FIRST_S + 20, "a", 429, 0, 0),
+                            row_at(&who, FIRST_S + 30, "nobody's", 404, 0, 0),
+                            row_at(&who, FIRST_S + 3700, "a", 200, 9, 4)},
+                  *pointers[] = {&rows[0], &rows[1], &rows[2], &rows[3]};
+    rt_db *db = NULL;
+    rt_error err = {0};
+    rt_secrets secrets;
+    assert_int_equal(rt_secrets_open(&secrets, secrets_path, where, &err), RT_OK);
+    assert_int_equal(rt_db_open(&db, where, &err), RT_OK);
+    assert_int_equal(rt_ledger_append(db, &secrets, pointers, 3, 0, &err), RT_OK);
+    assert_int_equal(rt_ledger_sum(db, pointers, 1, FIRST_S, &err), RT_OK);
+    assert_int_equal(rt_ledger_append(db, &secrets, &pointers[3], 1, 3, &err), RT_OK);
+    for (int turn = 0; turn < 3; turn++) {
+        assert_usage(desk, "from=1795564800&bucket=1d", 1, 4, 9);
+        assert_usage(desk, "from=1795564800&bucket=1h", 2, 4, 9);
+        assert_usage(desk, "from=1795564800&bucket=1h&group_by=model", 3, 4, 9);
+        assert_int_equal(query_int(where, "SELECT SUM(requests) FROM sums WHERE width = 3600"), turn ? 4 : 1);
+        if (turn == 0) { /* the next server, and the one before after all */
+            rt_gate_close(open_gate(where, NULL));
+            assert_int_equal(rt_ledger_sum(db, &pointers[1], 3, FIRST_S, &err), RT_OK);
+        }
+    }
+    assert_int_equal(query_int(where, "SELECT MAX(total_tokens) FROM meters"), 9 + 4);
+    /* ids are never given twice, though the newest rows are gone */
+    int64_t last = 0;
+    assert_int_equal(rt_db_script(db, "DELETE FROM ledger", &err), RT_OK);
+    assert_int_equal(rt_ledger_last_id(db, &last, &err), RT_OK);
+    assert_int_equal(last, 4);
+    rt_db_close(db);
+    rt_desk_close(desk);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -366,6 +407,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(prompts_are_kept_on_postgres),
         cmocka_unit_test(a_newer_schema_is_refused_on_sqlite),
         cmocka_unit_test(a_newer_schema_is_refused_on_postgres),
+        cmocka_unit_test(rows_without_their_sums_are_in_the_usage_and_are_added_once),
         cmocka_unit_test(a_server_that_died_gives_back_what_it_had_reserved),
     };
     if (argc > 1)
