@@ -106,7 +106,7 @@ typedef struct key {
 } key;
 
 typedef struct check {
-    const char *problems_path, *answers_path, *against, *out, *instruction;
+    const char *problems_path, *answers_path, *against, *out, *rows, *instruction;
     rt_problems problems;
     key *keys;      /* [2 problems] sorted: the problems by what may have been asked */
     bool *left_out; /* [problems] shares words with --against */
@@ -151,6 +151,24 @@ static rt_status open_problems(check *c, rt_error *err)
     return RT_OK;
 }
 
+static const char *text_of(const json_t *row, const char *const *keys)
+{
+    for (size_t i = 0; keys[i]; i++) {
+        const char *text = json_string_value(json_object_get(row, keys[i]));
+        if (text)
+            return text;
+    }
+    return NULL;
+}
+
+/* What the data set says of a problem: without the words that every prompt for a program has. */
+static const char *own_words(const rt_problem *problem)
+{
+    static const char *const keys[] = {"text", "prompt", "question", NULL};
+    const char *text = problem->kind == RT_PROBLEM_PROGRAM ? text_of(problem->row, keys) : NULL;
+    return text ? text : problem->prompt;
+}
+
 static rt_status leave_out(check *c, rt_error *err)
 {
     rt_problems others = {0};
@@ -160,10 +178,11 @@ static rt_status leave_out(check *c, rt_error *err)
         status = rt_overlap_open(&overlap, WORDS_SHARED, err);
     for (size_t i = 0; i < others.count && status == RT_OK; i++)
         if (others.list[i].prompt)
-            status = rt_overlap_add(overlap, others.list[i].prompt, strlen(others.list[i].prompt), err);
+            status =
+                rt_overlap_add(overlap, own_words(&others.list[i]), strlen(own_words(&others.list[i])), err);
     for (size_t i = 0; i < c->problems.count && status == RT_OK; i++) {
-        const char *prompt = c->problems.list[i].prompt;
-        c->left_out[i] = rt_overlap_shares(overlap, prompt, strlen(prompt));
+        const char *words = own_words(&c->problems.list[i]);
+        c->left_out[i] = rt_overlap_shares(overlap, words, strlen(words));
         c->n_left_out += c->left_out[i];
     }
     rt_overlap_close(overlap);
@@ -185,16 +204,6 @@ static const char *question_of(const json_t *row)
             prompt = json_string_value(json_object_get(one, "content"));
     }
     return prompt;
-}
-
-static const char *text_of(const json_t *row, const char *const *keys)
-{
-    for (size_t i = 0; keys[i]; i++) {
-        const char *text = json_string_value(json_object_get(row, keys[i]));
-        if (text)
-            return text;
-    }
-    return NULL;
 }
 
 static bool find_problem(const check *c, const char *question, size_t *out)
@@ -332,6 +341,22 @@ static rt_status harvest(check *c, rt_error *err)
     return status;
 }
 
+/* Each answer that was judged: its problem's line, and whether it is right. */
+static rt_status write_rows(const check *c, rt_error *err)
+{
+    rt_text out = {0};
+    for (size_t i = 0; i < c->count; i++) {
+        const answer *a = &c->answers[i];
+        rt_text_printf(&out, "{\"line\":%zu,\"verdict\":\"%s\",\"completion_tokens\":%zu,\"stopped\":%s}\n",
+                       c->problems.list[a->problem].line, cli_verdict_word(a->verdict), a->tokens,
+                       a->stopped ? "true" : "false");
+    }
+    const rt_status status = out.failed ? rt_error_set(err, RT_NO_MEMORY, "no memory for %zu rows", c->count)
+                                        : rt_file_write(c->rows, out.data, out.size, err);
+    rt_text_deinit(&out);
+    return status;
+}
+
 static json_t *counts_json(const check *c)
 {
     const rt_harvest_counts *n = &c->counts;
@@ -369,6 +394,7 @@ static rt_status run_check(check *c, json_t **json, rt_error *err)
     rt_task_figures figures;
     if (open_problems(c, err) != RT_OK || (c->against && leave_out(c, err) != RT_OK) ||
         read_answers(c, err) != RT_OK || judge(c, err) != RT_OK || harvest(c, err) != RT_OK ||
+        (c->rows && write_rows(c, err) != RT_OK) ||
         rt_task_count(&figures, c->verdicts.list, c->verdicts.count, c->problems.count, 1, err) != RT_OK)
         return err->status;
     *json = cli_task_json(&figures);
@@ -398,6 +424,8 @@ int cli_task_check(int argc, char **argv)
         {CLI_STRING, "ANSWERS", &c.answers_path, "JSONL (.zst) of answers"},
         {CLI_STRING, "--instruction TEXT", &c.instruction, "that stood behind each problem"},
         {CLI_STRING, "--out FILE", &c.out, "training text: rows {prompt, completion, finish_reason}"},
+        {CLI_STRING, "--rows FILE", &c.rows,
+         "each answer's verdict: rows {line, verdict, completion_tokens, stopped}"},
         {CLI_STRING, "--keep all|shortest|first", &keep, "of a problem's right answers (default all)"},
         {CLI_COUNT, "--per-problem N", &c.harvest.most,
          "at most (default: all of all, one of shortest and first)"},

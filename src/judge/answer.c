@@ -348,14 +348,17 @@ static rt_status check_pattern(rt_verdict *out, const rt_problem *p, span visibl
 
 /* ---- programs ---- */
 
-/* The next block between ``` lines from *at on; false: there is none.  An open last block counts. */
-static bool next_block(span s, size_t *at, span *out)
+/* The next block between ``` lines from *at on; *python: its first line says so.  false: there is none.  An
+ * open last block counts. */
+static bool next_block(span s, size_t *at, span *out, bool *python)
 {
     while (*at < s.n) {
-        const span line = first_line((span){s.at + *at, s.n - *at});
+        const span line = first_line((span){s.at + *at, s.n - *at}), fence = trim(line);
         *at += line.n + 1;
-        if (!starts_with(trim(line), "```"))
+        if (!starts_with(fence, "```"))
             continue;
+        const span word = trim((span){fence.at + 3, fence.n - 3});
+        *python = starts_with(word, "py") || starts_with(word, "Py");
         const size_t begin = rt_size_min(*at, s.n);
         size_t end = s.n;
         while (*at < s.n) {
@@ -382,21 +385,22 @@ static bool defines(span code, const char *entry)
     return find_last(code, wanted) != NULL;
 }
 
+/* What comes first after the solution is often an example of its use or another attempt, so the first block
+ * counts. */
 rt_status rt_answer_code(rt_text *out, const char *text, size_t n, const char *entry, rt_error *err)
 {
     const span all = {text, n};
-    span block, best = all, last = all;
-    bool found = false, any = false;
-    for (size_t at = 0; next_block(all, &at, &block);) {
-        any = true;
-        last = block;
-        if (defines(block, entry)) {
+    span block, best = all;
+    int best_rank = 0;
+    bool python;
+    for (size_t at = 0; next_block(all, &at, &block, &python);) {
+        const int rank = 1 + (python ? 1 : 0) + (*entry && defines(block, entry) ? 2 : 0);
+        if (rank > best_rank) {
             best = block;
-            found = true;
+            best_rank = rank;
         }
     }
-    const span code = found ? best : any ? last : all;
-    rt_text_append(out, code.at, code.n);
+    rt_text_append(out, best.at, best.n);
     return out->failed ? rt_error_set(err, RT_NO_MEMORY, "no memory for a program") : RT_OK;
 }
 

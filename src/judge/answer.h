@@ -33,7 +33,9 @@ rt_status rt_answer_check(rt_verdict *out, const rt_problem *problem, const char
 const char *rt_answer_visible(const char *text, size_t n, size_t *size);
 /* The first number in text [n]; false: there is none. */
 bool rt_answer_number(double *out, const char *text, size_t n);
-/* The code of an answer: its last fenced block that holds `entry` (or the last block, or all of it). */
+/* The code of an answer, as the field's benchmarks take it: its first fenced block that defines `entry` ("":
+ * any), of these the first that says python; without such a block the first of python, the first, all of it.
+ */
 rt_status rt_answer_code(rt_text *out, const char *text, size_t n, const char *entry, rt_error *err);
 
 /* IFEval (judge/instructions.c): how many of the problem's instructions the answer follows. */

@@ -45,7 +45,9 @@ right_answers_become_training_text() {
         row "What is 4 and 4?" "#### 8" length
         row "What is love?" "#### 2"
     } >said.jsonl
-    expect_status 0 retort task check sums.jsonl said.jsonl --keep shortest --out train.jsonl --json
+    expect_status 0 retort task check sums.jsonl said.jsonl --keep shortest --out train.jsonl --rows rows.jsonl --json
+    expect_equal "1 right 1 right 1 right 2 right 3 wrong 4 right" "$(jq -r '"\(.line) \(.verdict)"' rows.jsonl | paste -sd' ')"
+    expect_equal false "$(tail -1 rows.jsonl | jq .stopped)" # the one that was cut
     expect_equal "5 2 1 1 1" "$(jq -r '"\(.right) \(.harvest.kept) \(.harvest.cut) \(.harvest.twice) \(.harvest["beyond the number a problem"])"' <<<"$out")"
     expect_equal '#### 2' "$(jq -rs '.[0].completion' train.jsonl)"
     expect_equal '<think>2 + 2</think>It is 4.' "$(jq -rs '.[1].completion' train.jsonl)"
@@ -78,6 +80,14 @@ problems_of_a_test_set_are_left_out() {
     expect_status 0 retort task check train-set.jsonl said.jsonl --against test-set.jsonl --out kept.jsonl --json
     expect_equal 1 "$(jq '.harvest["problems like those of --against"]' <<<"$out")"
     expect_equal "Something else entirely?" "$(jq -r .prompt kept.jsonl)"
+    # of tasks for a program their own text counts, not the words that all their prompts share
+    jq -nc '{text: "Write the half of x.", test_list: ["assert half(4) == 2"]}, {text: $q, test_list: ["assert half(4) == 2"]}' \
+        --arg q "Say $words now." >train-set.jsonl
+    jq -nc '{text: $q, test_list: ["assert 1"]}' --arg q "$words, then?" >test-set.jsonl
+    retort task prompts train-set.jsonl | jq -c '. + {completion: "def half(x):\n    return x / 2", finish_reason: "stop"}' >said.jsonl
+    expect_status 0 retort task check train-set.jsonl said.jsonl --against test-set.jsonl --out kept.jsonl --json
+    expect_equal "2 1" "$(jq -r '"\(.right) \(.harvest["problems like those of --against"])"' <<<"$out")"
+    expect_text "half of x" "$(jq -r .prompt kept.jsonl)"
 }
 
 prompts_go_out_and_answers_find_back() {

@@ -244,6 +244,19 @@ static void programs_pass_fail_cheat_and_hang(void **state)
     expect(TASK, "```python\ndef half(x):\n    return x // 2\n```", RT_VERDICT_RIGHT);
     expect(TASK, "def half(x):\n    return x // 2", RT_VERDICT_RIGHT);
     expect(TASK, "```python\ndef half(x):\n    return x // 3", RT_VERDICT_WRONG);
+    /* of several blocks: the first of python, before what uses it or tries again, and after a shell's */
+    expect(TASK, "```python\ndef half(x):\n    return x // 2\n```\nUse it:\n```python\nprint(half(3))\n```",
+           RT_VERDICT_RIGHT);
+    expect(TASK, "```bash\npip install half\n```\n``` Python\ndef half(x):\n    return x // 2\n```",
+           RT_VERDICT_RIGHT);
+    expect(
+        FUNCTION,
+        "```python\ndef twice(x):\n    return 2 * x\n```\nOr:\n```python\ndef twice(x):\n    return x\n```",
+        RT_VERDICT_RIGHT);
+    expect(FUNCTION, "```\ndef twice(x):\n    ...\n```\nso\n```py\ndef twice(x):\n    return 2 * x\n```",
+           RT_VERDICT_RIGHT);
+    expect(FUNCTION, "```python\ntwice(3)\n```\nwith\n```\ndef twice(x):\n    return 2 * x\n```",
+           RT_VERDICT_RIGHT);
     /* to end well before the tests is no pass */
     expect(TASK, "```python\nimport os\nos._exit(0)\n```", RT_VERDICT_WRONG);
     expect(TASK, "```python\nimport sys\nprint('passed')\nsys.exit(0)\n```", RT_VERDICT_WRONG);
