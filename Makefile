@@ -11,6 +11,7 @@
 #   make fuzz        every parser under libFuzzer: SECONDS=60 each, TARGET=name for one
 #   make peers       comparison with PyTorch and llama.cpp, in a venv under build/
 #   make results     the objectives beside each other, three seeds: docs/results.md; about 35 minutes
+#   make results-headline  Qwen2.5-Coder-1.5B teaches the 0.5B on code: docs/results-headline.md; some 90 minutes, goes on where it stopped
 #   make results-evidence  students trained on marked text: docs/results-evidence.md; hours, may be stopped and goes on
 #   make story       harvest, guard, student, evidence: the whole story on one page; STORY=short for minutes
 #   make install     PREFIX=/usr/local, DESTDIR=
@@ -27,7 +28,7 @@ JOBS ?= $(shell nproc)
 FOLDER := $(if $(filter release,$(PRESET)),build,build-$(PRESET))
 VERSION = $(shell sed -n 's/.*RT_VERSION "\(.*\)"/\1/p' include/retort/version.h)
 
-.PHONY: all check check-tsan demo bench lint fmt fuzz peers results story results-evidence install uninstall dist clean deps deps-check
+.PHONY: all check check-tsan demo bench lint fmt fuzz peers results story results-evidence results-headline install uninstall dist clean deps deps-check
 .DEFAULT_GOAL := all
 
 deps:
@@ -73,6 +74,9 @@ story: all
 
 results-evidence: all
 	@scripts/results-evidence
+
+results-headline: all
+	@scripts/results-headline
 
 install: all
 	@cmake --install build --prefix $(abspath $(PREFIX)) --strip
