@@ -4,8 +4,10 @@
  * The figures are gathered into one JSON object; the table is printed from it. */
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/file.h"
 #include "cli/cli.h"
 #include "cli/commands.h"
 #include "cli/plan_inputs.h"
@@ -20,6 +22,8 @@ static const char about[] =
     "  retort plan recipes/demo.yaml\n"
     "  retort plan recipes/demo.yaml train.tokens=10M --machine H100 --usd-hour 2.5\n"
     "  retort plan tests/golden/plan/deepseek_v3.yaml --machine H800 --nodes 2048 --utilisation 0.374\n"
+    "  retort plan --target 40M --from smollm2-135m-instruct\n"
+    "  retort plan recipes/prune.yaml --target 100MB output.types=[Q8_0]\n"
     "  retort plan recipes/demo.yaml --prompts 10K --answer-tokens 800 --usd-in 0.5 --usd-out 2";
 
 typedef struct extras {
@@ -134,6 +138,10 @@ static json_t *results_json(plan_inputs *p, const extras *x)
                                   json_pack("{s:f, s:f, s:f, s:f, s:f}", "bytes_sent", e.time.network_bytes,
                                             "reduce_s", e.time.reduce_s, "gather_s", e.time.gather_s,
                                             "waiting_s", e.time.waiting_s, "efficiency", e.time.efficiency));
+    if (p->in.adapters.trained > 0)
+        (void)json_object_set_new(out, "adapters",
+                                  json_pack("{s:f, s:f, s:f}", "rank", p->in.adapters.rank, "trained",
+                                            p->in.adapters.trained, "bytes", e.disk.adapter));
     (void)json_object_set_new(out, "scaling", scaling_json(p, &e, x->teacher_loss));
     (void)json_object_set_new(out, "api", api_json(x));
     (void)json_object_set_new(out, "stream", stream_json(p));
@@ -152,7 +160,7 @@ static double real(const json_t *json, const char *group, const char *key)
 }
 
 /* "671 G": three digits and a prefix of thousands, so that a unit may follow. */
-static const char *short_number(char out[24], double x)
+const char *plan_short_number(char out[24], double x)
 {
     static const char *const units[] = {"", " k", " M", " G", " T", " P", " E", " Z", " Y"};
     size_t unit = 0;
@@ -168,9 +176,9 @@ static const char *short_number(char out[24], double x)
     return out;
 }
 
-static const char *bytes(char out[24], double x)
+const char *plan_bytes(char out[24], double x)
 {
-    (void)short_number(out, x);
+    (void)plan_short_number(out, x);
     (void)snprintf(out + strlen(out), 24 - strlen(out), "%s", fabs(x) < 999.5 ? " B" : "B");
     return out;
 }
@@ -197,9 +205,9 @@ static void print_model(const json_t *json, const char *which)
     const double parameters = json_number_value(json_object_get(m, "parameters"));
     const double active = json_number_value(json_object_get(m, "active"));
     (void)printf("%-12s%s, %d layers, %s parameters", which, json_string_value(json_object_get(m, "family")),
-                 (int)json_integer_value(json_object_get(m, "layers")), short_number(a, parameters));
+                 (int)json_integer_value(json_object_get(m, "layers")), plan_short_number(a, parameters));
     if (active < parameters)
-        (void)printf(", %s active", short_number(b, active));
+        (void)printf(", %s active", plan_short_number(b, active));
     (void)printf("\n");
 }
 
@@ -210,12 +218,12 @@ static void print_time(const json_t *json)
     const bool measured = json_is_true(json_object_get(machine, "measured"));
     (void)printf("%-12s%s", "machine", json_string_value(json_object_get(machine, "name")));
     if (!measured)
-        (void)printf(", %.0f of them, %s FLOP/s in bf16 each, utilisation %.3g",
-                     real(json, "machine", "devices"), short_number(a, real(json, "machine", "bf16_flops")),
-                     real(json, "machine", "utilisation"));
+        (void)printf(
+            ", %.0f of them, %s FLOP/s in bf16 each, utilisation %.3g", real(json, "machine", "devices"),
+            plan_short_number(a, real(json, "machine", "bf16_flops")), real(json, "machine", "utilisation"));
     (void)printf("%s\n", measured ? ", as measured" : "");
     (void)printf("%-12s%s: %s tokens/s, %.3g s a step", "time", duration(a, real(json, "time", "total_s")),
-                 short_number(b, real(json, "time", "tokens_per_s")), real(json, "time", "step_s"));
+                 plan_short_number(b, real(json, "time", "tokens_per_s")), real(json, "time", "step_s"));
     const double step = real(json, "time", "step_s");
     if (measured)
         (void)printf(" (teacher %.0f%%, student %.0f%%, heads and loss %.0f%%, update %.0f%%)",
@@ -227,30 +235,32 @@ static void print_time(const json_t *json)
         (void)printf(
             "%-12s%s sent by each a step, %.3g s for gradients and %.3g s for parameters, %.3g s of it not "
             "hidden: %.0f%% of %.0f times one\n",
-            "network", bytes(a, real(json, "network", "bytes_sent")), real(json, "network", "reduce_s"),
+            "network", plan_bytes(a, real(json, "network", "bytes_sent")), real(json, "network", "reduce_s"),
             real(json, "network", "gather_s"), real(json, "network", "waiting_s"),
             100 * real(json, "network", "efficiency"), real(json, "machine", "devices"));
     if (!measured || real(json, "time", "usd") > 0)
         (void)printf("%-12s%s device hours, %s US$\n", "cost",
-                     short_number(b, real(json, "time", "device_hours")),
-                     short_number(c, real(json, "time", "usd")));
+                     plan_short_number(b, real(json, "time", "device_hours")),
+                     plan_short_number(c, real(json, "time", "usd")));
 }
 
 static void print_sizes(const json_t *json)
 {
     char a[24], b[24], c[24], d[24];
-    (void)printf("%-12s%s a device at peak: trainer %s, teacher %s, mapped files %s%s\n", "memory",
-                 bytes(a, real(json, "memory", "peak_bytes")), bytes(b, real(json, "memory", "arenas")),
-                 bytes(c, real(json, "memory", "teacher")), bytes(d, real(json, "memory", "mapped")),
-                 json_is_false(json_object_get(json_object_get(json, "memory"), "fits"))
-                     ? "; MORE THAN THE MACHINE HAS"
-                     : "");
+    (void)printf(
+        "%-12s%s a device at peak: trainer %s, teacher %s, mapped files %s%s\n", "memory",
+        plan_bytes(a, real(json, "memory", "peak_bytes")), plan_bytes(b, real(json, "memory", "arenas")),
+        plan_bytes(c, real(json, "memory", "teacher")), plan_bytes(d, real(json, "memory", "mapped")),
+        json_is_false(json_object_get(json_object_get(json, "memory"), "fits"))
+            ? "; MORE THAN THE MACHINE HAS"
+            : "");
     (void)printf("%-12s%s: checkpoint %s (twice while it is written), student %s, GGUF files %s\n", "disk",
-                 bytes(a, real(json, "disk", "total")), bytes(b, real(json, "disk", "checkpoint")),
-                 bytes(c, real(json, "disk", "student")), bytes(d, real(json, "disk", "outputs")));
+                 plan_bytes(a, real(json, "disk", "total")), plan_bytes(b, real(json, "disk", "checkpoint")),
+                 plan_bytes(c, real(json, "disk", "student")), plan_bytes(d, real(json, "disk", "outputs")));
     (void)printf(
         "%-12sof the teacher's outputs for this text: %s with 12 draws a token, %s with the top 50\n",
-        "store", bytes(a, real(json, "disk", "store_draws")), bytes(b, real(json, "disk", "store_topk")));
+        "store", plan_bytes(a, real(json, "disk", "store_draws")),
+        plan_bytes(b, real(json, "disk", "store_topk")));
 }
 
 static void print_table(const json_t *json)
@@ -258,35 +268,39 @@ static void print_table(const json_t *json)
     char a[24], b[24], c[24], d[24], e[24];
     print_model(json, "teacher");
     print_model(json, "student");
-    (void)printf("%-12s%s steps, %s tokens", "run", short_number(a, real(json, "run", "steps")),
-                 short_number(b, real(json, "run", "tokens")));
+    if (json_object_get(json, "adapters"))
+        (void)printf("%-12srank %.0f, %s values are trained\n", "adapters", real(json, "adapters", "rank"),
+                     plan_short_number(a, real(json, "adapters", "trained")));
+    (void)printf("%-12s%s steps, %s tokens", "run", plan_short_number(a, real(json, "run", "steps")),
+                 plan_short_number(b, real(json, "run", "tokens")));
     if (json_is_true(json_object_get(json_object_get(json, "text"), "read")))
-        (void)printf("; the text: %s documents, %s tokens", short_number(a, real(json, "text", "documents")),
-                     short_number(c, real(json, "text", "tokens")));
-    (void)printf("\n%-12s%s FLOP a token (%.1f%% of it attention), %s in all; by the rule 6 N D: %s\n",
-                 "arithmetic",
-                 short_number(a, real(json, "flops", "student_token") + real(json, "flops", "teacher_token")),
-                 100 * real(json, "flops", "attention_share"), short_number(b, real(json, "flops", "total")),
-                 short_number(c, real(json, "flops", "rule_6nd")));
+        (void)printf("; the text: %s documents, %s tokens",
+                     plan_short_number(a, real(json, "text", "documents")),
+                     plan_short_number(c, real(json, "text", "tokens")));
+    (void)printf(
+        "\n%-12s%s FLOP a token (%.1f%% of it attention), %s in all; by the rule 6 N D: %s\n", "arithmetic",
+        plan_short_number(a, real(json, "flops", "student_token") + real(json, "flops", "teacher_token")),
+        100 * real(json, "flops", "attention_share"), plan_short_number(b, real(json, "flops", "total")),
+        plan_short_number(c, real(json, "flops", "rule_6nd")));
     print_time(json);
     print_sizes(json);
     const json_t *api = json_object_get(json, "api"), *scaling = json_object_get(json, "scaling");
     if (json_is_object(api))
         (void)printf("%-12s%s requests, %s tokens in, %s out: %.2f US$\n", "answers",
-                     short_number(a, real(json, "api", "requests")),
-                     short_number(b, real(json, "api", "prompt_tokens")),
-                     short_number(c, real(json, "api", "answer_tokens")), real(json, "api", "usd"));
+                     plan_short_number(a, real(json, "api", "requests")),
+                     plan_short_number(b, real(json, "api", "prompt_tokens")),
+                     plan_short_number(c, real(json, "api", "answer_tokens")), real(json, "api", "usd"));
     const json_t *stream = json_object_get(json, "stream");
     if (json_is_object(stream))
         (void)printf(
             "%-12s%s of layers from a disk of %s/s in %.3g s a pass of %s tokens: %s tokens/s, bound by %s; "
             "%s tokens balance both\n",
-            "streaming", bytes(a, real(json, "stream", "layer_bytes")),
-            bytes(b, real(json, "stream", "disk_bytes_per_s")), real(json, "stream", "pass_s"),
-            short_number(c, real(json, "stream", "stream_tokens")),
-            short_number(d, real(json, "stream", "pass_tokens_per_s")),
+            "streaming", plan_bytes(a, real(json, "stream", "layer_bytes")),
+            plan_bytes(b, real(json, "stream", "disk_bytes_per_s")), real(json, "stream", "pass_s"),
+            plan_short_number(c, real(json, "stream", "stream_tokens")),
+            plan_short_number(d, real(json, "stream", "pass_tokens_per_s")),
             json_is_true(json_object_get(stream, "disk_bound")) ? "reading" : "computing",
-            short_number(e, floor(real(json, "stream", "tokens_balanced"))));
+            plan_short_number(e, floor(real(json, "stream", "tokens_balanced"))));
     if (json_is_object(scaling))
         (void)printf("%-12sstudent from a random start: %.3f nats a token distilled, %.3f trained alone; "
                      "teacher %.3f\n%-12s(%s)\n",
@@ -316,17 +330,48 @@ static rt_status read_prices(extras *x, rt_error *err)
     return RT_OK;
 }
 
+static int propose(const plan_target *target, const char *recipe, const cli_rest *words,
+                   const plan_options *options, bool json_wanted)
+{
+    json_t *json = NULL;
+    rt_error err = {0};
+    const bool is_word = recipe && strchr(recipe, '=') && !rt_path_exists(recipe); /* no recipe was named */
+    char **all = calloc(words->count + 1, sizeof *all);
+    size_t n = 0;
+    if (all && is_word)
+        all[n++] = (char *)(uintptr_t)recipe;
+    for (size_t i = 0; all && i < words->count; i++)
+        all[n++] = words->items[i];
+    if (!all)
+        (void)rt_error_set(&err, RT_NO_MEMORY, "no memory for %zu words", words->count);
+    else
+        (void)plan_target_json(&json, target, is_word ? NULL : recipe, all, n, options, &err);
+    free(all);
+    if (!json)
+        return cli_fail(&err);
+    if (json_wanted)
+        return cli_print_json(json);
+    plan_target_print(json);
+    json_decref(json);
+    return 0;
+}
+
 int cmd_plan(int argc, char **argv)
 {
     const char *recipe = NULL;
     bool json_wanted = false;
+    plan_target target = {.n_max = 6};
     plan_options options = {.machine = "this", .nodes = 1, .latency_us = 20, .stream_tokens = 16384};
     extras x = {.samples = 1, .prompt_tokens = 200, .answer_tokens = 500};
     cli_rest words = {0};
     const cli_option spec[] = {
         {CLI_ABOUT, NULL, NULL, about},
-        {CLI_STRING, "RECIPE.yaml", &recipe, "the settings; docs/recipes.md lists the keys"},
+        {CLI_STRING, "[RECIPE.yaml]", &recipe, "the settings; docs/recipes.md lists the keys"},
         {CLI_REST, "[key=value]", &words, "settings that win over the recipe's"},
+        {CLI_STRING, "--target SIZE", &target.target,
+         "propose students of this size: 40M (parameters) or 100MB (the first of output.types)"},
+        {CLI_STRING, "--from MODEL", &target.from, "what they are cut out of (default: teacher.model)"},
+        {CLI_COUNT, "--shapes N", &target.n_max, "at most so many (default 6)"},
         {CLI_STRING, "--machine M", &options.machine,
          "this (default), H100, H200, H800, A100, or a JSON file"},
         {CLI_COUNT, "--nodes N", &options.nodes, "how many of them (default 1)"},
@@ -366,6 +411,12 @@ int cmd_plan(int argc, char **argv)
                               1 << 30);
     if (status == RT_OK)
         status = read_prices(&x, &err);
+    if (status == RT_OK && !recipe && !target.target)
+        status = rt_error_set(&err, RT_INVALID, "plan: RECIPE.yaml is missing; or give --target SIZE");
+    if (status == RT_OK && target.from && !target.target)
+        status = rt_error_set(&err, RT_INVALID, "plan: --from belongs to --target SIZE");
+    if (status == RT_OK && target.target)
+        return propose(&target, recipe, &words, &options, json_wanted);
     if (status == RT_OK)
         status = plan_inputs_read(&p, recipe, words.items, words.count, &options, &err);
     if (status != RT_OK) {

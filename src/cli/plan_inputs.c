@@ -240,7 +240,7 @@ static void know_text(plan_inputs *p, const char *tokenizer_path, bool wanted)
 static rt_status read_recipe(plan_inputs *p, const char *path, char **words, size_t n_words, rt_error *err)
 {
     if (rt_settings_open(&p->settings, rt_recipe_fields, rt_recipe_field_count, err) != RT_OK ||
-        rt_settings_read(p->settings, path, err) != RT_OK)
+        (path && rt_settings_read(p->settings, path, err) != RT_OK))
         return err->status;
     for (size_t i = 0; i < n_words; i++)
         if (rt_settings_override(p->settings, words[i], err) != RT_OK)
@@ -302,8 +302,24 @@ static rt_status count_arenas(plan_inputs *p, const plan_model *student, const p
     if (status == RT_OK && live)
         status = rt_model_shape(&t, &teacher->config, teacher->weights, p->in.teacher_precision, pool,
                                 &p->in.teacher_bytes, err);
-    if (status == RT_OK)
-        p->in.arena_bytes = rt_trainer_bytes_of(s, t, layout.total, &options);
+    size_t trained = layout.total, more = 0;
+    rt_adapter_options adapters;
+    if (status == RT_OK && p->recipe.adapters.rank)
+        status = rt_recipe_adapters(&adapters, &p->recipe, err);
+    if (status == RT_OK && p->recipe.adapters.rank) {
+        status = rt_adapters_size(&trained, &more, &adapters, &student->config, pool, err);
+        p->in.adapters.trained = (double)trained;
+        p->in.adapters.rank = (double)adapters.rank;
+        p->in.adapters.dora = adapters.kind == RT_ADAPTER_DORA;
+        p->in.adapters.from_file = adapters.from_file;
+        p->in.mapped_bytes +=
+            (size_t)student->bytes; /* a base of its own is read as long as the run goes on */
+    }
+    if (status == RT_OK) {
+        p->in.arena_bytes = rt_trainer_bytes_of(s, t, trained, &options) + more;
+        if (p->recipe.adapters.rank && options.precision == RT_PRECISION_BF16)
+            p->in.arena_bytes -= trained * sizeof(rt_bf16); /* adapters count their own */
+    }
     rt_model_close(s);
     rt_model_close(t);
     rt_layout_free(&layout);
@@ -413,6 +429,25 @@ static rt_status read_all(plan_inputs *p, plan_model *student, plan_model *teach
         return err->status;
     know_text(p, named ? teacher->path : student->path, !options->no_text);
     return plan_stream(p, teacher, options, err);
+}
+
+rt_status plan_teacher_config(rt_model_config *out, plan_inputs *p, const char *recipe_path, char **words,
+                              size_t n_words, rt_error *err)
+{
+    plan_model teacher = {0};
+    *p = (plan_inputs){0};
+    rt_status status = read_recipe(p, recipe_path, words, n_words, err);
+    if (status == RT_OK && p->recipe.teacher.model[0] == '\0')
+        status = rt_error_set(err, RT_INVALID,
+                              "--target: the recipe has no teacher.model to cut; give --from MODEL");
+    if (status == RT_OK)
+        status = model_read(&teacher, p->recipe.teacher.model, err);
+    if (status == RT_OK && !teacher.runs)
+        status = rt_error_set(err, RT_UNSUPPORTED, "%.200s: this build cannot cut a model of the family %s",
+                              teacher.path, teacher.shape.family);
+    *out = teacher.config;
+    model_close(&teacher);
+    return status;
 }
 
 rt_status plan_inputs_read(plan_inputs *p, const char *recipe_path, char **words, size_t n_words,

@@ -3,6 +3,8 @@
 #ifndef RT_CLI_PLAN_INPUTS_H
 #define RT_CLI_PLAN_INPUTS_H
 
+#include <jansson.h>
+
 #include "student/estimate.h"
 #include "student/recipe.h"
 
@@ -37,7 +39,24 @@ typedef struct plan_inputs {
 
 rt_status plan_inputs_read(plan_inputs *p, const char *recipe_path, char **words, size_t n_words,
                            const plan_options *options, rt_error *err);
+/* The recipe alone, and the shape of its teacher.  recipe_path NULL: the defaults and the words. */
+rt_status plan_teacher_config(rt_model_config *out, plan_inputs *p, const char *recipe_path, char **words,
+                              size_t n_words, rt_error *err);
 void plan_inputs_close(plan_inputs *p);
 void plan_note(plan_inputs *p, const char *fmt, ...) RT_PRINTF(2, 3);
+
+/* plan_target.c: shapes near a size ("40M" parameters, "100MB" of a file), with what training them takes. */
+typedef struct plan_target {
+    const char *target,
+        *from; /* from NULL: the recipe's teacher, or SmolLM2-135M-Instruct without a recipe */
+    size_t n_max;
+} plan_target;
+rt_status plan_target_json(json_t **out, const plan_target *target, const char *recipe_path, char **words,
+                           size_t n_words, const plan_options *options, rt_error *err);
+void plan_target_print(const json_t *json);
+
+/* How `plan` prints numbers: "671 G", "1.20 MB". */
+const char *plan_short_number(char out[24], double x);
+const char *plan_bytes(char out[24], double x);
 
 #endif

@@ -106,12 +106,16 @@ static rt_status take_frozen(rt_adapters *a, rt_error *err)
     return RT_OK;
 }
 
+static size_t scratch_of(const rt_adapters *a)
+{
+    return rt_size_round_up(rt_size_max(GRADIENT_ROWS * a->options.rank, (DORA_ROWS + 1) * a->cols_max), 16);
+}
+
 static rt_status take_room(rt_adapters *a, rt_error *err)
 {
     const size_t rank = a->options.rank, act = rt_adapters_act_size(a);
-    const size_t floats = rt_size_max(GRADIENT_ROWS * rank, (DORA_ROWS + 1) * a->cols_max);
     size_t bytes;
-    a->scratch_floats = rt_size_round_up(floats, 16);
+    a->scratch_floats = scratch_of(a);
     if (!rt_size_mul(a->options.tokens_max, rank * act, &bytes))
         return rt_error_set(err, RT_NO_MEMORY, "the adapters are too large");
     a->acts = calloc(a->total, act);
@@ -186,6 +190,29 @@ size_t rt_adapters_bytes(const rt_adapters *a)
     }
     return (elements + a->total + 2 * a->options.tokens_max * a->options.rank) * act +
            rt_pool_threads(a->pool) * a->scratch_floats * sizeof(float);
+}
+
+rt_status rt_adapters_size(size_t *total, size_t *bytes, const rt_adapter_options *options,
+                           const rt_model_config *config, rt_pool *pool, rt_error *err)
+{
+    rt_adapters *a = calloc(1, sizeof *a);
+    if (!a)
+        return rt_error_set(err, RT_NO_MEMORY, "no memory for adapters");
+    a->options = *options;
+    a->config = *config;
+    a->pool = pool;
+    rt_status status = check(options, config, err);
+    if (status == RT_OK)
+        status = rt_layout_build(&a->layout, config, err);
+    if (status == RT_OK)
+        status = list_adapters(a, err);
+    a->scratch_floats = scratch_of(a);
+    if (status == RT_OK) {
+        *total = a->total;
+        *bytes = rt_adapters_bytes(a);
+    }
+    rt_adapters_close(a);
+    return status;
 }
 
 uint64_t rt_adapters_base_hash(const rt_adapters *a)

@@ -47,6 +47,10 @@ rt_status rt_adapters_open(rt_adapters **out, const rt_adapter_options *options,
                            const rt_model_config *config, const rt_weights *weights,
                            const rt_model_config *file_config, const size_t *layer_map, rt_pool *pool,
                            rt_error *err);
+/* What adapters of these options take, before any weights are read: trained values, and rt_adapters_bytes of
+ * a base whose matrices lie in its file as they are used. */
+rt_status rt_adapters_size(size_t *total, size_t *bytes, const rt_adapter_options *options,
+                           const rt_model_config *config, rt_pool *pool, rt_error *err);
 void rt_adapters_close(rt_adapters *adapters);
 const rt_adapter_options *rt_adapters_options(const rt_adapters *adapters);
 size_t rt_adapters_total(const rt_adapters *adapters); /* trained values */

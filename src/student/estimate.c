@@ -51,12 +51,41 @@ static double layers_forward(const rt_cost_shape *shape, double length)
     return 2 * (shape->matmul - shape->head) + rt_cost_attention(shape, length);
 }
 
+/* Values that the optimiser moves. */
+static double trained_of(const rt_estimate_input *in)
+{
+    return in->adapters.trained > 0 ? in->adapters.trained : in->student.parameters;
+}
+
+/* Passes over a layer that training counts: forward, the gradient of what came in, and the weights'; frozen
+ * weights have none, but DoRA makes it for the lengths of its rows. */
+static double passes_of(const rt_estimate_input *in)
+{
+    return in->adapters.trained > 0 && !in->adapters.dora ? 2 : 3;
+}
+
+/* A token's operations through A and B, and a step's that put W + B A together: once, or for each layer on
+ * its way forward and back. */
+static double adapter_token(const rt_estimate_input *in) { return 4 * in->adapters.trained; }
+
+static double merges_of_step(const rt_estimate_input *in)
+{
+    if (in->adapters.trained <= 0)
+        return 0;
+    const double times = in->adapters.from_file ? 2 * (double)in->micro_batches : 1;
+    return times * 2 * in->adapters.rank * (in->student.matmul - in->student.head);
+}
+
 static void count_flops(rt_estimate *out, const rt_estimate_input *in)
 {
     const double length = in->text.length, rows = in->text.batch_rows / in->text.batch_tokens;
     const rt_cost_shape *s = &in->student, *t = &in->teacher;
-    out->flops.student_token = 3 * (layers_forward(s, length) + 2 * s->head * rows);
-    double attention = 3 * rt_cost_attention(s, length);
+    const double head = in->adapters.trained > 0 ? 2 : 3; /* passes over it: frozen, it has no gradient */
+    const double passes = passes_of(in), merges = merges_of_step(in);
+    const double step_tokens = in->text.batch_tokens * (double)in->micro_batches;
+    out->flops.student_token = passes * layers_forward(s, length) + head * 2 * s->head * rows +
+                               adapter_token(in) + merges / step_tokens;
+    double attention = passes * rt_cost_attention(s, length);
     if (in->has_teacher) {
         out->flops.teacher_token = layers_forward(t, length) + 2 * t->head * rows;
         attention += rt_cost_attention(t, length);
@@ -74,14 +103,16 @@ static void time_measured(rt_estimate *out, const rt_estimate_input *in)
     const rt_cost_shape *s = &in->student, *t = &in->teacher;
     const double n = in->text.batch_tokens * (double)in->micro_batches, length = in->text.length;
     const double rows = in->text.batch_rows * (double)in->micro_batches;
-    out->time.student_s = n * 3 * layers_forward(s, length) / r->train[in->student_precision];
-    out->time.head_s = rows * 6 * s->head / r->head_train[in->student_precision];
+    const double layers = passes_of(in) * layers_forward(s, length) + adapter_token(in);
+    out->time.student_s = (n * layers + merges_of_step(in)) / r->train[in->student_precision];
+    out->time.head_s =
+        rows * (in->adapters.trained > 0 ? 4 : 6) * s->head / r->head_train[in->student_precision];
     if (in->has_teacher) {
         const double rate = r->forward[in->teacher_precision];
         out->time.teacher_s = n * layers_forward(t, length) / rate + rows * 2 * t->head / rate;
         out->time.head_s += rows * (double)t->n_vocab * r->head_loss[in->teacher_precision];
     }
-    out->time.update_s = s->parameters / r->update;
+    out->time.update_s = trained_of(in) / r->update;
     out->time.step_s = out->time.student_s + out->time.head_s + out->time.teacher_s + out->time.update_s;
 }
 
@@ -89,7 +120,7 @@ static void time_measured(rt_estimate *out, const rt_estimate_input *in)
  * backward pass (two thirds of its time) goes on, and then (N-1)/N of the parameters. */
 static void count_network(rt_estimate *out, const rt_estimate_input *in)
 {
-    const double n = (double)in->devices, share = (n - 1) / n, bytes = in->student.parameters * 4;
+    const double n = (double)in->devices, share = (n - 1) / n, bytes = trained_of(in) * 4;
     const double alone = out->time.step_s;
     out->time.efficiency = 1;
     if (in->network <= 0 || in->devices < 2)
@@ -130,7 +161,7 @@ static void count_memory(rt_estimate *out, const rt_estimate_input *in)
     out->memory.program = program_bytes;
     const double models =
         in->network > 0 /* each device holds all but the others' moments */
-            ? out->memory.arenas - in->student.parameters * 8 * (1 - 1 / devices) + out->memory.teacher
+            ? out->memory.arenas - trained_of(in) * 8 * (1 - 1 / devices) + out->memory.teacher
             : (out->memory.arenas + out->memory.teacher) / devices;
     out->memory.peak = models + out->memory.mapped + out->memory.text + out->memory.program;
     out->memory.fits = in->machine->memory <= 0 || out->memory.peak <= in->machine->memory;
@@ -140,10 +171,12 @@ static void count_disk(rt_estimate *out, const rt_estimate_input *in)
 {
     const double parameters = in->student.parameters;
     out->disk.log = (double)in->steps * log_line_bytes;
-    out->disk.checkpoint = parameters * 12;
+    out->disk.checkpoint = trained_of(in) * 12;
     out->disk.student = parameters * 2;
+    out->disk.adapter = in->adapters.trained * 4;
     out->disk.outputs = parameters * in->output_bits / 8;
-    out->disk.total = out->disk.log + out->disk.checkpoint + out->disk.student + out->disk.outputs;
+    out->disk.total =
+        out->disk.log + out->disk.checkpoint + out->disk.student + out->disk.adapter + out->disk.outputs;
     const double tokens = in->text.targets > 0 ? in->text.targets : out->tokens;
     out->disk.store_draws = tokens * draws_token_bytes;
     out->disk.store_topk = tokens * topk_token_bytes;

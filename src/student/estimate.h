@@ -36,6 +36,10 @@ typedef struct rt_estimate_input {
     size_t teacher_bytes; /* its weights in memory */
     size_t mapped_bytes;  /* files that are mapped and read through */
     double output_bits;   /* a weight, all GGUF files of the recipe together */
+    struct {              /* low-rank adapters on a frozen start; trained 0: everything is trained */
+        double trained, rank;
+        bool dora, from_file;
+    } adapters;
 } rt_estimate_input;
 
 typedef struct rt_estimate {
@@ -56,7 +60,7 @@ typedef struct rt_estimate {
         bool fits;
     } memory;
     struct {
-        double log, checkpoint, student, outputs, total; /* bytes in the run's folder */
+        double log, checkpoint, student, adapter, outputs, total; /* bytes in the run's folder */
         double store_draws, store_topk; /* a store of the teacher's outputs for this text: 12 draws, top 50 */
     } disk;
     double tokens;

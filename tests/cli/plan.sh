@@ -119,6 +119,72 @@ this_machine_is_measured_once() {
     expect_text "as measured" "$out"
 }
 
-run_tests deepseek_v3_costs_what_was_published a_folder_with_a_config_alone_is_enough a_network_between_nodes_costs_time answers_cost_what_the_price_table_says \
+small=$source_dir/data/teacher-small.gguf
+
+a_target_becomes_lines_that_distill_takes() {
+    printf '{"prompt": "a", "completion": "b, and so on for a while", "finish_reason": "stop"}\n' >text.jsonl
+    expect_status 0 retort plan --target 2M --from "$small" --machine H100 --shapes 4 --json
+    printf '%s' "$out" >shapes.json
+    jq -e '(.shapes | length) == 4 and ([.shapes[].harm] | . == sort) and all(.shapes[]; .tokens_per_s > 0 and .peak_bytes > 0)' shapes.json
+    for i in 0 1 2 3; do
+        { jq -r ".shapes[$i].recipe" shapes.json && printf 'teacher: {model: %s}\ndata: {train: [text.jsonl], tokens_max: 64}\n' "$small" &&
+            printf 'train: {batch_tokens: 64}\noutput: {types: []}\n'; } >r.yaml
+        retort distill r.yaml --run "run-$i" --init-only --quiet
+        jq -e --argjson want "$(jq ".shapes[$i].parameters" shapes.json)" '.student.parameters == $want and $want > 1.92e6 and $want < 2.08e6' \
+            "run-$i/run.json"
+    done
+}
+
+a_target_may_be_the_size_of_a_file() {
+    printf '{"prompt": "a", "completion": "b, and so on for a while", "finish_reason": "stop"}\n' >text.jsonl
+    printf 'teacher: {model: %s}\ndata: {train: [text.jsonl], tokens_max: 64}\ntrain: {batch_tokens: 64}\noutput: {types: [Q8_0]}\n' "$small" >r.yaml
+    expect_status 0 retort plan r.yaml --target 2.2MB --machine H100
+    line=$(grep -m 1 -o 'student: .*}' <<<"$out")
+    { cat r.yaml && printf '%s\n' "$line"; } >cut.yaml
+    retort distill cut.yaml --run run --init-only --quiet
+    awk -v b="$(stat -c %s run/student.Q8_0.gguf)" 'BEGIN { if (b < 2.05e6 || b > 2.35e6) { print b; exit 1 } }'
+    # without a recipe, a word of one
+    expect_status 0 retort plan --target 2.2MB --from "$small" --machine H100 'output.types=[Q8_0]'
+    expect_text "$line" "$out"
+}
+
+targets_that_cannot_be_are_one_sentence() {
+    expect_status 2 retort plan --target 4M --from "$small" --machine H100
+    expect_text "nothing of 4 M can be cut out of it" "$err"
+    expect_status 2 retort plan --target 100K --from "$small" --machine H100
+    expect_text "the smallest that are proposed" "$err"
+    expect_status 2 retort plan --target big --from "$small" --machine H100
+    expect_text "'big' is no size" "$err"
+    expect_status 2 retort plan --from "$small"
+    expect_text "--target" "$err"
+    expect_status 2 retort plan
+    expect_text "RECIPE.yaml is missing" "$err"
+    # experts have no width to cut: layers alone are proposed
+    expect_status 0 retort plan --target 20K --from "$source_dir/tests/golden/engine/qwen3_moe" --machine H100
+    expect_text "{n_layers: 1}" "$out"
+}
+
+adapters_take_what_a_run_with_them_takes() {
+    for i in $(seq 20); do printf '{"prompt": "a %d", "completion": "b, and so on for a while", "finish_reason": "stop"}\n' "$i"; done >text.jsonl
+    for kind in lora dora; do
+        words=("teacher.model=$small" "student.model=$small" 'data.train=[text.jsonl]' data.tokens_max=64 train.batch_tokens=64 train.steps=1
+            adapters.rank=4 "adapters.kind=$kind" 'output.types=[]')
+        expect_status 0 retort plan "$source_dir/recipes/lora.yaml" --machine H100 "${words[@]}" --json
+        printf '%s' "$out" >$kind.json
+        retort distill "$source_dir/recipes/lora.yaml" --run $kind "${words[@]}" --quiet
+        awk -v p="$(jq .disk.checkpoint $kind.json)" -v r="$(stat -c %s $kind/checkpoint.safetensors)" \
+            'BEGIN { if (r < p || r > p * 1.03 + 4096) { print p, r; exit 1 } }'
+        awk -v p="$(jq .adapters.bytes $kind.json)" -v r="$(stat -c %s $kind/adapter/adapter_model.safetensors)" \
+            'BEGIN { if (r < p || r > p + 16384) { print p, r; exit 1 } }'
+    done
+    retort plan "$source_dir/recipes/lora.yaml" --machine H100 "${words[@]}" adapters.rank=0 --json >full.json
+    # LoRA spares the weights' gradient and the optimiser's state; DoRA the state
+    jq -en --slurpfile f full.json --slurpfile l lora.json --slurpfile d dora.json \
+        '$l[0].flops.student_token < 0.8 * $f[0].flops.student_token and $d[0].flops.student_token > 0.9 * $f[0].flops.student_token and
+         $l[0].memory.arenas < $f[0].memory.arenas - 20e6 and $l[0].disk.checkpoint < $f[0].disk.checkpoint / 10'
+}
+
+run_tests a_target_becomes_lines_that_distill_takes a_target_may_be_the_size_of_a_file targets_that_cannot_be_are_one_sentence \
+    adapters_take_what_a_run_with_them_takes deepseek_v3_costs_what_was_published a_folder_with_a_config_alone_is_enough a_network_between_nodes_costs_time answers_cost_what_the_price_table_says \
     a_machine_may_be_described_in_a_file a_streamed_teacher_is_planned_from_the_disks_rate \
     what_cannot_be_planned_is_said this_machine_is_measured_once
