@@ -33,6 +33,12 @@ void cli_task_deinit(cli_task_answers *answers)
     *answers = (cli_task_answers){0};
 }
 
+void cli_task_limit(rt_sandbox_limits *limits, size_t seconds)
+{
+    limits->cpu_s = (double)rt_size_max(seconds, 1);
+    limits->wall_s = 5 * limits->cpu_s;
+}
+
 const char *cli_verdict_word(rt_verdict verdict)
 {
     static const char *const words[] = {"wrong", "right", "none", "stopped"};

@@ -17,6 +17,9 @@ typedef struct cli_task_answers {
 bool cli_task_add(cli_task_answers *answers, size_t problem, rt_verdict verdict, const char *final);
 void cli_task_deinit(cli_task_answers *answers);
 
+/* --seconds of processor time, at least 1, and five times as much on the clock: a busy machine fails no
+ * program. */
+void cli_task_limit(rt_sandbox_limits *limits, size_t seconds);
 const char *cli_verdict_word(rt_verdict verdict); /* "right", "wrong", "none", "stopped" */
 json_t *cli_task_json(const rt_task_figures *figures);
 void cli_task_print(const rt_task_figures *figures);

@@ -433,7 +433,8 @@ int cli_task_check(int argc, char **argv)
         {CLI_STRING, "--against FILE", &c.against,
          "problems that share 13 words in a row with these are left out"},
         {CLI_COUNT, "--most N", &c.most, "only the first N problems"},
-        {CLI_COUNT, "--seconds N", &c.seconds, "of a program (default 5)"},
+        {CLI_COUNT, "--seconds N", &c.seconds,
+         "processor time of a program (default 5); the clock may show five times as much"},
         {CLI_FLAG, "--json", &c.json, "print one JSON object"},
         {CLI_END, NULL, NULL, NULL},
     };
@@ -444,7 +445,7 @@ int cli_task_check(int argc, char **argv)
     c.harvest.keep = strcmp(keep, "all") == 0        ? RT_KEEP_ALL
                      : strcmp(keep, "shortest") == 0 ? RT_KEEP_SHORTEST
                                                      : RT_KEEP_FIRST;
-    c.rules.limits.wall_s = (double)rt_size_max(c.seconds, 1);
+    cli_task_limit(&c.rules.limits, c.seconds);
     cli_interrupts_watch();
     const rt_status status = run_check(&c, &json, &err);
     for (size_t i = 0; i < c.count; i++)

@@ -263,7 +263,8 @@ int cli_task_run(int argc, char **argv)
         {CLI_STRING, "--system TEXT", &s.system, "what the model is told before it"},
         {CLI_STRING, "--out FILE", &s.out, "each answer and its verdict, as JSONL"},
         {CLI_COUNT, "--tokens-max N", &s.tokens_max, "of an answer (default 512)"},
-        {CLI_COUNT, "--seconds N", &s.seconds, "of a program (default 5)"},
+        {CLI_COUNT, "--seconds N", &s.seconds,
+         "processor time of a program (default 5); the clock may show five times as much"},
         CLI_SAMPLING_ROWS(s.sampling),
         {CLI_COUNT, "--slots N", &s.slots, "answers side by side (default 16)"},
         {CLI_COUNT, "--context N", &s.context,
@@ -278,7 +279,7 @@ int cli_task_run(int argc, char **argv)
     if (cli_parse(spec, argc, argv, &err) != RT_OK)
         return cli_fail(&err);
     run r = {.settings = &s, .rules = {.limits = rt_sandbox_limits_default()}, .err = &err};
-    r.rules.limits.wall_s = (double)rt_size_max(s.seconds, 1);
+    cli_task_limit(&r.rules.limits, s.seconds);
     json_t *json = NULL;
     rt_status status = work(&r, &json, &err);
     if (r.out && fclose(r.out) != 0 && status == RT_OK)

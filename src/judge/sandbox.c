@@ -36,7 +36,7 @@
 rt_sandbox_limits rt_sandbox_limits_default(void)
 {
     return (rt_sandbox_limits){
-        .wall_s = 5, .memory_bytes = (size_t)1 << 30, .output_bytes = (size_t)64 << 10};
+        .cpu_s = 5, .wall_s = 25, .memory_bytes = (size_t)1 << 30, .output_bytes = (size_t)64 << 10};
 }
 
 /* ---- the filter ---- */
@@ -227,6 +227,14 @@ static bool limit(int which, rlim_t value)
     return setrlimit(which, &to) == 0;
 }
 
+/* At the first limit a signal tells why; who goes on in spite of it is killed. */
+static bool limit_time(double seconds)
+{
+    const rlim_t soft = (rlim_t)ceil(seconds);
+    const struct rlimit to = {soft, soft + 1};
+    return setrlimit(RLIMIT_CPU, &to) == 0;
+}
+
 static void run_child(const child *c)
 {
     static char *const environment[] = {"PATH=/usr/local/bin:/usr/bin:/bin", "LANG=C.UTF-8",
@@ -235,7 +243,7 @@ static void run_child(const child *c)
     ok = ok && dup2(c->input, 0) == 0 && dup2(c->output, 1) == 1 && dup2(c->output, 2) == 2;
     ok = ok && dup3(c->report, 3, O_CLOEXEC) == 3 && close_range(4, ~0U, 0) == 0;
     ok = ok && limit(RLIMIT_AS, c->limits.memory_bytes) && limit(RLIMIT_CORE, 0) && limit(RLIMIT_FSIZE, 0) &&
-         limit(RLIMIT_NOFILE, 64) && limit(RLIMIT_CPU, (rlim_t)ceil(c->limits.wall_s) + 1);
+         limit(RLIMIT_NOFILE, 64) && limit_time(c->limits.cpu_s);
     const uint32_t pid = (uint32_t)getpid();
     for (size_t i = 0; i < c->filter->n; i++)
         if (c->filter->code[i].k == OWN_PID)

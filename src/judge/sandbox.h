@@ -14,11 +14,12 @@
 #include "retort/error.h"
 
 typedef struct rt_sandbox_limits {
-    double wall_s;       /* from start to end; the processor time of all threads is limited to as much */
+    double cpu_s;        /* processor time of all threads, in whole seconds, rounded up */
+    double wall_s;       /* from start to end; more than cpu_s, so that a busy machine does not stop it */
     size_t memory_bytes; /* of address space */
     size_t output_bytes; /* of standard output and standard error together; the rest ends the program */
 } rt_sandbox_limits;
-rt_sandbox_limits rt_sandbox_limits_default(void); /* 5 s, 1 GiB, 64 KiB */
+rt_sandbox_limits rt_sandbox_limits_default(void); /* 5 s, 25 s, 1 GiB, 64 KiB */
 
 typedef enum rt_sandbox_end {
     RT_SANDBOX_EXITED,    /* code: its exit status */

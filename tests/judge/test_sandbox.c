@@ -1,6 +1,7 @@
 /* tests/judge/test_sandbox.c - what a program behind the filter can do, and what it cannot: fork, hang, write
  * files, open sockets, print gigabytes, take all memory, signal others. */
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -144,6 +145,16 @@ static void time_memory_and_output_end_it(void **state)
     expect("import time\ntime.sleep(1000)", RT_SANDBOX_TIME, -1, "");
     expect("import os, time\nos.close(1)\nos.close(2)\ntime.sleep(1000)", RT_SANDBOX_TIME, -1, "");
     limits.wall_s = 60;
+    /* what it computes is limited, not what it waits, nor what others take of the machine */
+    limits.cpu_s = 1;
+    expect("while True: pass", RT_SANDBOX_TIME, -1, "");
+    expect("import threading\nfor _ in range(3): threading.Thread(target=lambda: [0 for _ in iter(int, "
+           "1)]).start()",
+           RT_SANDBOX_TIME, -1, "");
+    expect("import time\ntime.sleep(1.3)\nprint('waited')", RT_SANDBOX_EXITED, 0, "waited");
+    expect("import signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\nwhile True: pass",
+           RT_SANDBOX_SIGNALLED, SIGKILL, "");
+    limits.cpu_s = 5;
     expect("while True: print('x' * 1000)", RT_SANDBOX_OUTPUT, -1, "xxx");
     assert_int_equal(run("while True: print('x' * 1000)").output.size, limits.output_bytes);
     limits.memory_bytes = (size_t)256 << 20;
