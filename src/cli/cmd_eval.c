@@ -13,6 +13,7 @@
 #include "cli/open_model.h"
 #include "cli/progress.h"
 #include "judge/eval.h"
+#include "judge/eval_own.h"
 
 enum { STUDENTS_MAX = RT_EVAL_MODELS_MAX - 1, NAME_MAX_BYTES = 32 };
 static_assert((int)CLI_LIST_MAX <= (int)STUDENTS_MAX, "every --student that is read must fit");
@@ -20,7 +21,7 @@ static_assert((int)CLI_LIST_MAX <= (int)STUDENTS_MAX, "every --student that is r
 typedef struct arguments {
     const char *teacher, *data, *precision, *out;
     cli_list students;
-    size_t tokens, tokens_max, seed, resamples;
+    size_t tokens, tokens_max, seed, resamples, own_answers;
     bool loss_on_all, no_speed, json;
 } arguments;
 
@@ -32,6 +33,8 @@ typedef struct session { /* all that the command owns */
     size_t n_models;
     rt_eval_text text;
     rt_eval_result result;
+    rt_eval_own_result own; /* with --own-answers */
+    const char *phase;
     cli_progress progress;
     bool progress_open;
 } session;
@@ -39,6 +42,7 @@ typedef struct session { /* all that the command owns */
 static void session_close(session *s)
 {
     rt_eval_result_deinit(&s->result);
+    rt_eval_own_deinit(&s->own);
     rt_eval_text_deinit(&s->text);
     for (size_t m = 0; m < RT_EVAL_MODELS_MAX; m++)
         cli_model_close(&s->opened[m]);
@@ -150,7 +154,7 @@ static bool on_progress(void *context, uint64_t done, uint64_t total)
 {
     session *s = context;
     if (!s->progress_open)
-        cli_progress_open(&s->progress, "judging", 0, total, 0);
+        cli_progress_open(&s->progress, s->phase, 0, total, 0);
     s->progress_open = done < total;
     cli_progress_update(&s->progress, done, "");
     if (!s->progress_open)
@@ -167,7 +171,15 @@ static rt_status judge(session *s, const arguments *a, rt_error *err)
                                      .speed_seconds = a->no_speed ? 0 : 2,
                                      .progress = on_progress,
                                      .context = s};
-    const rt_status status = rt_eval(&s->result, s->models, s->n_models, &s->text, &options, err);
+    s->phase = "judging";
+    rt_status status = rt_eval(&s->result, s->models, s->n_models, &s->text, &options, err);
+    if (s->progress_open)
+        cli_progress_close(&s->progress);
+    s->progress_open = false;
+    s->phase = "students answer";
+    if (status == RT_OK && a->own_answers)
+        status = rt_eval_own(&s->own, s->models, s->n_models, &s->text, s->opened[0].tokenizer,
+                             a->own_answers, &options, err);
     if (s->progress_open)
         cli_progress_close(&s->progress);
     return status;
@@ -188,13 +200,16 @@ static rt_status make_place(const char *out, rt_error *err)
 
 static int show(const session *s, const arguments *a, rt_error *err)
 {
-    json_t *report = rt_eval_json(&s->result);
-    if (!report) {
+    json_t *report = rt_eval_json(&s->result), *own = s->own.figures ? rt_eval_own_json(&s->own) : NULL;
+    if (!report || (s->own.figures && (!own || json_object_set_new(report, "own", own) != 0))) {
+        json_decref(report);
         (void)rt_error_set(err, RT_NO_MEMORY, "no memory for the report");
         return cli_fail(err);
     }
-    if (!a->json)
-        cli_print_eval(&s->result); /* shown even where they cannot be kept */
+    if (!a->json) /* shown even where they cannot be kept */
+        cli_print_eval(&s->result);
+    if (!a->json && s->own.figures)
+        cli_print_eval_own(&s->own);
     const rt_status kept = a->out ? rt_json_write(a->out, report, err) : RT_OK;
     if (kept == RT_OK && a->json)
         return cli_print_json(report);
@@ -219,13 +234,17 @@ int cmd_eval(int argc, char **argv)
          "agreement of first choices and calibration, with 95% intervals over documents; then the same by\n"
          "position and by kind of token. With several students each is compared with the first, on the same\n"
          "draws. The text must be one that no student learnt from.\n\n"
+         "With --own-answers: KL(student || teacher) on what each student says itself, which is what\n"
+         "on-policy training lowers, with its mean answer's length.\n\n"
          "Forgetting: with a student's start as --teacher and a text of what it knew as --data "
          "(--loss-on-all),\n"
          "'nats above the teacher's' is what the student pays more for that text than before.\n\n"
          "Examples:\n"
          "  retort eval --teacher smollm2-135m-instruct --student runs/demo/student --data held-out.jsonl\n"
          "  retort eval --teacher T.gguf --student new --student ce=old --data held-out.jsonl --out "
-         "eval.json"},
+         "eval.json\n"
+         "  retort eval --teacher T.gguf --student text=a --student own=b --data held-out.jsonl "
+         "--own-answers 128"},
         {CLI_STRING | CLI_REQUIRED, "--teacher MODEL", &a.teacher,
          "the model that the students should be like"},
         {CLI_LIST | CLI_REQUIRED, "--student [NAME=]MODEL", &a.students,
@@ -235,6 +254,10 @@ int cmd_eval(int argc, char **argv)
         {CLI_COUNT, "--tokens N", &a.tokens,
          "judge about so many tokens, whole documents from the\nfirst on (default: all)"},
         {CLI_COUNT, "--tokens-max N", &a.tokens_max, "cut documents at so many tokens (default 512)"},
+        {CLI_COUNT, "--own-answers N", &a.own_answers,
+         "besides, each student answers the documents' prompts itself, up to N\ntokens at temperature 1, and "
+         "the teacher "
+         "judges what it said"},
         {CLI_FLAG, "--loss-on-all", &a.loss_on_all, "judge prompts too, not only answers"},
         {CLI_STRING, "--precision " CLI_PRECISIONS, &a.precision, "how all models compute (default bf16)"},
         {CLI_COUNT, "--seed N", &a.seed, "of the draws of documents (default 0)"},

@@ -158,14 +158,20 @@ static double tokens_a_round(const run *r)
     return rate(r->stats.draft.accepted + r->stats.draft.rounds, (double)r->stats.draft.rounds);
 }
 
+/* Of the tokens that were read. */
+static double prefill_rate(const run *r)
+{
+    return rate(r->stats.prompt_tokens - r->stats.prompt_shared, r->stats.prefill_s);
+}
+
 static void print_stats(const run *r)
 {
-    (void)fprintf(stderr,
-                  "retort: prompt %zu tokens (%.0f tokens/s), answer %zu tokens (%.1f tokens/s); first token "
-                  "after %.3f s (model opened in %.3f s); %.0f MB at most\n",
-                  r->stats.prompt_tokens, rate(r->stats.prompt_tokens, r->stats.prefill_s),
-                  r->stats.answer_tokens, decode_rate(r), r->stats.first_token_s, r->opened_s,
-                  (double)rt_peak_memory_bytes() * 1e-6);
+    (void)fprintf(
+        stderr,
+        "retort: prompt %zu tokens, %zu of them read once for several (%.0f tokens/s), answer %zu "
+        "tokens (%.1f tokens/s); first token after %.3f s (model opened in %.3f s); %.0f MB at most\n",
+        r->stats.prompt_tokens, r->stats.prompt_shared, prefill_rate(r), r->stats.answer_tokens,
+        decode_rate(r), r->stats.first_token_s, r->opened_s, (double)rt_peak_memory_bytes() * 1e-6);
     if (r->settings->draft)
         (void)fprintf(stderr,
                       "retort: draft: %zu of %zu tokens accepted (%.1f%%), %.2f tokens a pass of the model, "
@@ -178,11 +184,11 @@ static void print_stats(const run *r)
 static json_t *stats_json(const run *r)
 {
     json_t *json =
-        json_pack("{s:I,s:I,s:f,s:f,s:f,s:f,s:I}", "prompt_tokens", (json_int_t)r->stats.prompt_tokens,
-                  "answer_tokens", (json_int_t)r->stats.answer_tokens, "prefill_tokens_per_s",
-                  rate(r->stats.prompt_tokens, r->stats.prefill_s), "decode_tokens_per_s", decode_rate(r),
-                  "first_token_s", r->stats.first_token_s, "open_s", r->opened_s, "peak_memory_bytes",
-                  (json_int_t)rt_peak_memory_bytes());
+        json_pack("{s:I,s:I,s:I,s:f,s:f,s:f,s:f,s:I}", "prompt_tokens", (json_int_t)r->stats.prompt_tokens,
+                  "prompt_shared_tokens", (json_int_t)r->stats.prompt_shared, "answer_tokens",
+                  (json_int_t)r->stats.answer_tokens, "prefill_tokens_per_s", prefill_rate(r),
+                  "decode_tokens_per_s", decode_rate(r), "first_token_s", r->stats.first_token_s, "open_s",
+                  r->opened_s, "peak_memory_bytes", (json_int_t)rt_peak_memory_bytes());
     if (r->settings->draft)
         (void)json_object_set_new(
             json, "draft",

@@ -184,3 +184,20 @@ void cli_print_eval(const rt_eval_result *r)
     for (size_t m = 1; m < r->n_models; m += MODELS_A_TABLE)
         print_groups(r, m, rt_size_min(m + MODELS_A_TABLE, r->n_models));
 }
+
+void cli_print_eval_own(const rt_eval_own_result *r)
+{
+    (void)printf("\non the students' own answers to %zu prompts, %zu tokens at most\n%-*s%-*s%-*s%s\n",
+                 r->n_prompts, r->answer_max, LABEL_WIDTH, "", CELL_WIDTH, "KL(model||teacher)", CELL_WIDTH,
+                 "less the first", "tokens; ended");
+    for (size_t m = 1; m < r->n_models; m++) {
+        const rt_eval_own_figures *f = &r->figures[m];
+        char kl[CELL_SIZE], less[CELL_SIZE] = "";
+        format_interval(kl, &f->kl_student_teacher);
+        if (m > 1)
+            format_interval(less, &f->difference);
+        (void)printf("%-*s %-*s %-*s %.1f; %.0f%%\n", LABEL_WIDTH - 1, r->models[m].name, CELL_WIDTH - 1, kl,
+                     CELL_WIDTH - 1, less, f->total.tokens / (double)rt_size_max(r->n_prompts, 1),
+                     100 * (double)f->ended / (double)rt_size_max(r->n_prompts, 1));
+    }
+}

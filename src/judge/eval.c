@@ -320,16 +320,17 @@ static rt_status run_batches(evaluation *e, rt_error *err)
 
 /* ---- the whole ---- */
 
-static rt_status time_models(const evaluation *e, rt_error *err)
+static rt_status time_models(const rt_eval_result *r, const rt_documents *docs,
+                             const rt_eval_options *options, rt_error *err)
 {
-    for (size_t m = 0; m < e->result->n_models; m++) {
-        rt_eval_figures *f = &e->result->figures[m];
-        f->memory_bytes = rt_model_weight_bytes(e->models[m].model);
+    for (size_t m = 0; m < r->n_models; m++) {
+        rt_eval_figures *f = &r->figures[m];
+        f->memory_bytes = rt_model_weight_bytes(r->models[m].model);
         f->decode_tokens_per_s = (double)NAN;
-        if (e->options->speed_seconds > 0 &&
-            rt_eval_speed(&f->decode_tokens_per_s, e->models[m].model, e->docs->ids, e->docs->begins[1],
-                          e->options->speed_seconds, err) != RT_OK)
-            return rt_error_within(err, e->models[m].name);
+        if (options->speed_seconds > 0 &&
+            rt_eval_speed(&f->decode_tokens_per_s, r->models[m].model, docs->ids, docs->begins[1],
+                          options->speed_seconds, err) != RT_OK)
+            return rt_error_within(err, r->models[m].name);
     }
     return RT_OK;
 }
@@ -351,41 +352,56 @@ static size_t shared_ids(const rt_eval_model *models, size_t n_models, size_t n_
     return shared;
 }
 
-rt_status rt_eval(rt_eval_result *out, const rt_eval_model *models, size_t n_models, const rt_eval_text *text,
-                  const rt_eval_options *options, rt_error *err)
+rt_status rt_eval_gather(rt_eval_result *r, eval_record **records, const rt_eval_model *models,
+                         size_t n_models, const rt_eval_text *text, const rt_eval_options *options,
+                         rt_error *err)
 {
-    *out = (rt_eval_result){0};
+    *r = (rt_eval_result){.models = models,
+                          .n_models = n_models,
+                          .n_vocab = shared_ids(models, n_models, options->n_vocab),
+                          .resamples = options->resamples ? options->resamples : RESAMPLES,
+                          .seed = options->seed,
+                          .has_kinds = text->kinds != NULL};
+    *records = NULL;
     if (n_models < 2 || n_models > RT_EVAL_MODELS_MAX)
         return rt_error_set(err, RT_INVALID, "%zu models to judge: it takes a teacher and 1 to %d students",
                             n_models, RT_EVAL_MODELS_MAX - 1);
-    rt_eval_result r = {.models = models,
-                        .n_models = n_models,
-                        .n_vocab = shared_ids(models, n_models, options->n_vocab),
-                        .resamples = options->resamples ? options->resamples : RESAMPLES,
-                        .seed = options->seed,
-                        .has_kinds = text->kinds != NULL};
-    choose_pieces(&r, text, options->tokens);
+    choose_pieces(r, text, options->tokens);
     evaluation e = {.models = models,
                     .text = text,
                     .docs = &text->docs,
                     .options = options,
-                    .result = &r,
+                    .result = r,
                     .pool = models[0].model->pool,
                     .batch_tokens = options->batch_tokens ? options->batch_tokens : BATCH_TOKENS};
-    e.batch_tokens = rt_size_round_up(rt_size_max(e.batch_tokens, r.longest), ROW_STEP);
+    e.batch_tokens = rt_size_round_up(rt_size_max(e.batch_tokens, r->longest), ROW_STEP);
     rt_status status = check_documents(&e, err);
-    if (status == RT_OK && !(r.figures = calloc(n_models, sizeof *r.figures)))
-        status = rt_error_set(err, RT_NO_MEMORY, "no memory for the figures of %zu models", n_models);
     if (status == RT_OK)
         status = take_memory(&e, err);
     if (status == RT_OK)
         status = run_batches(&e, err);
     close_evaluation(&e);
     if (status == RT_OK)
-        status = rt_eval_summarise(&r, e.records, e.pool, err);
+        *records = e.records;
+    else
+        free(e.records);
+    return status;
+}
+
+rt_status rt_eval(rt_eval_result *out, const rt_eval_model *models, size_t n_models, const rt_eval_text *text,
+                  const rt_eval_options *options, rt_error *err)
+{
+    rt_eval_result r;
+    eval_record *records;
+    *out = (rt_eval_result){0};
+    rt_status status = rt_eval_gather(&r, &records, models, n_models, text, options, err);
+    if (status == RT_OK && !(r.figures = calloc(n_models, sizeof *r.figures)))
+        status = rt_error_set(err, RT_NO_MEMORY, "no memory for the figures of %zu models", n_models);
     if (status == RT_OK)
-        status = time_models(&e, err);
-    free(e.records);
+        status = rt_eval_summarise(&r, records, models[0].model->pool, err);
+    if (status == RT_OK)
+        status = time_models(&r, &text->docs, options, err);
+    free(records);
     if (status != RT_OK) {
         rt_eval_result_deinit(&r);
         return status;

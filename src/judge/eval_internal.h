@@ -19,6 +19,12 @@ typedef struct eval_record {
 /* Tokens of a piece that are to be predicted; its first one never is. */
 size_t rt_eval_count_targets(const uint8_t *mask, size_t n);
 
+/* Every model over the text: *records [n_models][n_docs of r], the caller frees them; r has no figures yet.
+ */
+rt_status rt_eval_gather(rt_eval_result *r, eval_record **records, const rt_eval_model *models,
+                         size_t n_models, const rt_eval_text *text, const rt_eval_options *options,
+                         rt_error *err);
+
 /* Figures and intervals from records [n_models][n_docs]. */
 rt_status rt_eval_summarise(rt_eval_result *result, const eval_record *records, rt_pool *pool, rt_error *err);
 

@@ -7,7 +7,9 @@
 #include "base/size.h"
 #include "model/speculate.h"
 
-enum { SLOTS_DEFAULT = 16 };
+/* Prompts of more than PREFIX_MIN tokens are read by blocks, so that their bits do not depend on how much of
+ * them was copied; to copy less than COPY_MIN tokens is not worth it. */
+enum { SLOTS_DEFAULT = 16, PREFIX_MIN = 32, COPY_MIN = 16 };
 
 typedef struct slot { /* one answer under way */
     bool busy;
@@ -46,8 +48,7 @@ static rt_status finish(generation *g, size_t index, rt_finish why, rt_error *er
 {
     slot *s = &g->slots[index];
     const rt_answer answer = {s->prompt, s->ids + s->n_prompt, s->n - s->n_prompt, why};
-    s->busy = false;
-    rt_session_truncate(g->session, index, 0);
+    s->busy = false; /* its prompt stays, for others that begin like it */
     if (g->options->answer && !g->options->answer(g->options->context, &answer))
         return rt_error_set(err, RT_STOPPED, "stopped after %zu prompts", g->next);
     return RT_OK;
@@ -70,6 +71,51 @@ static rt_status take(generation *g, size_t index, int32_t id, rt_error *err)
     return RT_OK;
 }
 
+/* The slot whose prompt begins most like this one; *same tokens, not all of it: the last one's logits are
+ * needed. */
+static size_t most_alike(const generation *g, const rt_prompt *prompt, size_t *same)
+{
+    size_t best = 0;
+    *same = 0;
+    for (size_t i = 0; i < g->n_slots; i++) {
+        const slot *s = &g->slots[i];
+        size_t n = 0;
+        while (n < s->n_prompt && n + 1 < prompt->n && s->ids[n] == prompt->ids[n])
+            n++;
+        if (n > *same) {
+            *same = n;
+            best = i;
+        }
+    }
+    return best;
+}
+
+/* Reads a prompt into a slot; what another slot has read already is copied.  Logits of its last token. */
+static rt_status prefill(generation *g, size_t index, const rt_prompt *prompt, rt_error *err)
+{
+    size_t at = 0;
+    if (prompt->n > PREFIX_MIN) {
+        const size_t from = most_alike(g, prompt, &at);
+        at = at < COPY_MIN ? 0 : at;
+        if (at && from != index)
+            rt_session_copy(g->session, index, from, at);
+    }
+    rt_session_truncate(g->session, index, at);
+    g->stats->prompt_shared += at;
+    if (prompt->n <= PREFIX_MIN)
+        return rt_session_prefill(g->session, index, prompt->ids, prompt->n, g->logits, err);
+    size_t count = 0;
+    for (; at < prompt->n; at += count) {
+        count = rt_size_min(prompt->n - at, rt_session_pass_max(g->session));
+        const rt_piece piece = {index, prompt->ids + at, count};
+        if (rt_session_append(g->session, &piece, 1, true, err) != RT_OK)
+            return err->status;
+    }
+    count--;
+    rt_session_logits(g->session, &count, 1, g->logits);
+    return RT_OK;
+}
+
 /* Gives a free slot the next prompt: prefill, and its first token. */
 static rt_status fill(generation *g, size_t index, rt_error *err)
 {
@@ -80,14 +126,14 @@ static rt_status fill(generation *g, size_t index, rt_error *err)
             return rt_error_set(err, RT_INVALID,
                                 "prompt %zu has %zu tokens and leaves no room in a context of %zu",
                                 g->next + 1, prompt->n, rt_session_capacity(g->session));
+        const double from = rt_clock_seconds();
+        if (prefill(g, index, prompt, err) != RT_OK)
+            return err->status;
         s->busy = true;
         s->prompt = g->next++;
         s->n_prompt = s->n = prompt->n;
         for (size_t i = 0; i < prompt->n; i++)
             s->ids[i] = prompt->ids[i];
-        const double from = rt_clock_seconds();
-        if (rt_session_prefill(g->session, index, prompt->ids, prompt->n, g->logits, err) != RT_OK)
-            return err->status;
         g->stats->prefill_s += rt_clock_seconds() - from;
         g->stats->prompt_tokens += prompt->n;
         g->active[0] = index;

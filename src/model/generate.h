@@ -1,4 +1,6 @@
-/* model/generate.h - answers for many prompts: slots are refilled as answers end, so batches stay full. */
+/* model/generate.h - answers for many prompts: slots are refilled as answers end, so batches stay full. Where
+ * a prompt begins like one that another slot holds (samples of one prompt, examples before a question), that
+ * beginning is copied and not read again; the bits are those of reading all of it. */
 #ifndef RT_MODEL_GENERATE_H
 #define RT_MODEL_GENERATE_H
 
@@ -39,6 +41,7 @@ typedef struct rt_generate_options {
 
 typedef struct rt_generate_stats {
     size_t prompt_tokens, answer_tokens;
+    size_t prompt_shared; /* of the prompts' tokens: copied from a slot that had read them */
     double prefill_s, decode_s, first_token_s;
     struct {
         size_t rounds, proposed, tested, accepted; /* tokens of the draft; tested: up to the first refused */

@@ -31,6 +31,15 @@ static bool grow(void **data, size_t *capacity, size_t need, size_t size)
     return true;
 }
 
+size_t rt_documents_prompt(const rt_documents *docs, size_t doc)
+{
+    size_t n = 0;
+    const size_t begin = docs->begins[doc], count = docs->begins[doc + 1] - begin;
+    while (n < count && !docs->mask[begin + n])
+        n++;
+    return n;
+}
+
 rt_status rt_documents_add(rt_documents *docs, const int32_t *ids, const uint8_t *mask, size_t n,
                            rt_error *err)
 {

@@ -48,6 +48,9 @@ rt_status rt_documents_add_row(rt_documents *docs, const json_t *row, const rt_t
 /* What a row asks (a new list of messages) and the answer in it (borrowed); false: it has no such pair. */
 bool rt_document_row_parts(const json_t *row, json_t **messages, const json_t **answer, bool *finished);
 
+/* How many tokens of a document stand before the first that is a target: its prompt. */
+size_t rt_documents_prompt(const rt_documents *docs, size_t doc);
+
 /* Deals documents into batches: shuffled anew in each epoch by (seed, epoch), packed end to end, no loss
  * across a border.  The state is `cursor` alone: batch after batch is a function of seed and cursor. */
 typedef struct rt_dealer {

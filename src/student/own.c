@@ -13,16 +13,6 @@
 
 enum { SCORE_ROWS = 64, STREAM_CHANCE = 0x6f776e };
 
-/* Tokens before the first one with a loss. */
-static size_t prompt_length(const rt_documents *docs, size_t doc)
-{
-    size_t n = 0;
-    const size_t begin = docs->begins[doc], count = docs->begins[doc + 1] - begin;
-    while (n < count && !docs->mask[begin + n])
-        n++;
-    return n;
-}
-
 rt_status rt_own_open(rt_own *own, const rt_own_options *options, const rt_documents *texts,
                       const rt_tokenizer *tokenizer, size_t batch_tokens, rt_error *err)
 {
@@ -36,7 +26,7 @@ rt_status rt_own_open(rt_own *own, const rt_own_options *options, const rt_docum
         return rt_error_set(err, RT_NO_MEMORY, "no memory for %zu prompts", texts->n_docs);
     }
     for (size_t i = 0; i < texts->n_docs; i++) {
-        const size_t n = prompt_length(texts, i);
+        const size_t n = rt_documents_prompt(texts, i);
         if (n > 0 && n + options->tokens_max <= options->document_max)
             own->prompts[own->n_prompts++] = (uint32_t)i;
     }
@@ -93,7 +83,7 @@ static bool keep_answer(void *context, const rt_answer *answer)
 {
     sampling *s = context;
     rt_own *own = s->own;
-    const size_t doc = s->documents[answer->index], n = prompt_length(own->texts, doc);
+    const size_t doc = s->documents[answer->index], n = rt_documents_prompt(own->texts, doc);
     const int32_t end = own->tokenizer ? rt_tokenizer_eos(own->tokenizer) : -1;
     const size_t count = meaningful(own, answer);
     size_t total = n + count;
@@ -135,7 +125,7 @@ static rt_status sample_set(sampling *s, const rt_model *student, uint64_t step,
     choose_prompts(own, documents, o->answers);
     for (size_t i = 0; i < o->answers; i++)
         prompts[i] = (rt_prompt){.ids = own->texts->ids + own->texts->begins[documents[i]],
-                                 .n = prompt_length(own->texts, documents[i]),
+                                 .n = rt_documents_prompt(own->texts, documents[i]),
                                  .tokens_max = o->tokens_max,
                                  .stream = own->asked + i};
     rt_generate_options options = {.sampling = rt_sampling_default(),
