@@ -106,7 +106,7 @@ typedef struct key {
 } key;
 
 typedef struct check {
-    const char *problems_path, *answers_path, *against, *out, *rows, *instruction;
+    const char *problems_path, *answers_path, *against, *before, *out, *rows, *instruction;
     rt_problems problems;
     key *keys;      /* [2 problems] sorted: the problems by what may have been asked */
     bool *left_out; /* [problems] shares words with --against */
@@ -389,6 +389,55 @@ static void print_counts(const check *c)
         (void)printf("not asked               %zu answers to other questions\n", c->strangers);
 }
 
+static void close_check(check *c)
+{
+    for (size_t i = 0; i < c->count; i++)
+        rt_text_deinit(&c->answers[i].text);
+    free(c->answers);
+    free(c->keys);
+    free(c->left_out);
+    cli_task_deinit(&c->verdicts);
+    rt_problems_deinit(&c->problems);
+}
+
+static void print_difference(const char *name, const rt_interval *x)
+{
+    (void)printf("  %-22s%+6.2f points  [%+.2f, %+.2f]\n", name, 100 * x->value, 100 * x->lo, 100 * x->hi);
+}
+
+/* How much better the answers are than another model's to the same problems. */
+static rt_status compare(const check *c, json_t *json, rt_error *err)
+{
+    rt_task_difference d;
+    check other = {.problems_path = c->problems_path,
+                   .answers_path = c->before,
+                   .instruction = c->instruction,
+                   .rules = c->rules,
+                   .most = c->most};
+    rt_status status = RT_OK;
+    if (open_problems(&other, err) != RT_OK || read_answers(&other, err) != RT_OK ||
+        judge(&other, err) != RT_OK ||
+        rt_task_compare(&d, c->verdicts.list, c->verdicts.count, other.verdicts.list, other.verdicts.count,
+                        c->problems.count, 1, err) != RT_OK)
+        status = err->status;
+    else if (d.problems == 0)
+        status =
+            rt_error_set(err, RT_INVALID, "--before %.200s: no problem is answered in both files", c->before);
+    close_check(&other);
+    if (status != RT_OK)
+        return status;
+    (void)json_object_set_new(json, "less_before",
+                              json_pack("{s:I, s:o, s:o}", "problems", (json_int_t)d.problems, "accuracy",
+                                        rt_interval_json(&d.accuracy), "majority",
+                                        rt_interval_json(&d.majority)));
+    if (c->json)
+        return RT_OK;
+    (void)printf("less those before        %zu problems\n", d.problems);
+    print_difference("accuracy", &d.accuracy);
+    print_difference("majority", &d.majority);
+    return RT_OK;
+}
+
 static rt_status run_check(check *c, json_t **json, rt_error *err)
 {
     rt_task_figures figures;
@@ -403,7 +452,7 @@ static rt_status run_check(check *c, json_t **json, rt_error *err)
         cli_task_print(&figures);
         print_counts(c);
     }
-    return RT_OK;
+    return c->before ? compare(c, *json, err) : RT_OK;
 }
 
 int cli_task_check(int argc, char **argv)
@@ -419,7 +468,8 @@ int cli_task_check(int argc, char **argv)
          "each text once.\n\n"
          "Example:\n  retort task check gsm8k_train.jsonl.zst answers.jsonl --keep shortest --against "
          "gsm8k_test.jsonl.zst \\\n"
-         "      --out train.jsonl"},
+         "      --out train.jsonl\n"
+         "  retort task check gsm8k_test.jsonl.zst student.jsonl --before start.jsonl"},
         {CLI_STRING, "PROBLEMS", &c.problems_path, "JSONL (.zst) of problems, as in task run"},
         {CLI_STRING, "ANSWERS", &c.answers_path, "JSONL (.zst) of answers"},
         {CLI_STRING, "--instruction TEXT", &c.instruction, "that stood behind each problem"},
@@ -432,6 +482,9 @@ int cli_task_check(int argc, char **argv)
         {CLI_COUNT, "--tokens-max N", &c.harvest.tokens_max, "longer answers are left out, never cut"},
         {CLI_STRING, "--against FILE", &c.against,
          "problems that share 13 words in a row with these are left out"},
+        {CLI_STRING, "--before FILE", &c.before,
+         "another model's answers to the same problems: the difference, paired\nby problem, with its "
+         "interval"},
         {CLI_COUNT, "--most N", &c.most, "only the first N problems"},
         {CLI_COUNT, "--seconds N", &c.seconds,
          "processor time of a program (default 5); the clock may show five times as much"},
@@ -448,13 +501,7 @@ int cli_task_check(int argc, char **argv)
     cli_task_limit(&c.rules.limits, c.seconds);
     cli_interrupts_watch();
     const rt_status status = run_check(&c, &json, &err);
-    for (size_t i = 0; i < c.count; i++)
-        rt_text_deinit(&c.answers[i].text);
-    free(c.answers);
-    free(c.keys);
-    free(c.left_out);
-    cli_task_deinit(&c.verdicts);
-    rt_problems_deinit(&c.problems);
+    close_check(&c);
     if (status == RT_OK && c.json)
         return cli_print_json(json);
     json_decref(json);

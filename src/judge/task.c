@@ -19,7 +19,7 @@ double rt_pass_at(size_t n, size_t c, size_t k)
 }
 
 typedef struct tally { /* one problem */
-    size_t n, right;
+    size_t problem, n, right;
     bool majority; /* the most frequent final answer is right */
 } tally;
 
@@ -96,11 +96,15 @@ static rt_interval interval(work *w)
     return rt_interval_make(num / den, w->out, RESAMPLES);
 }
 
-static void count_problems(work *w, rt_task_figures *out, size_t n)
+static void count_problems(work *w, rt_task_figures *out, const rt_task_answer *answers, size_t n)
 {
+    for (size_t i = 0; i < n; i++)
+        w->sorted[i] = &answers[i];
+    qsort(w->sorted, n, sizeof *w->sorted, by_problem);
     out->least = SIZE_MAX;
     for (size_t at = 0, end; at < n; at = end) {
         tally *t = &w->tallies[w->count++];
+        t->problem = w->sorted[at]->problem;
         for (end = at; end < n && w->sorted[end]->problem == w->sorted[at]->problem; end++)
             t->right += w->sorted[end]->verdict == RT_VERDICT_RIGHT;
         t->n = end - at;
@@ -150,18 +154,60 @@ rt_status rt_task_count(rt_task_figures *out, const rt_task_answer *answers, siz
         return err->status;
     }
     for (size_t i = 0; i < n; i++) {
-        w.sorted[i] = &answers[i];
         out->right += answers[i].verdict == RT_VERDICT_RIGHT;
         out->wrong += answers[i].verdict == RT_VERDICT_WRONG;
         out->none += answers[i].verdict == RT_VERDICT_NONE;
         out->stopped += answers[i].verdict == RT_VERDICT_STOPPED;
     }
-    qsort(w.sorted, n, sizeof *w.sorted, by_problem);
-    count_problems(&w, out, n);
+    count_problems(&w, out, answers, n);
     if (w.count) {
         rt_bootstrap_draw(w.resamples, w.count, RESAMPLES, seed);
         make_figures(&w, out);
     }
     close_work(&w);
     return RT_OK;
+}
+
+/* Both arrays of tallies are in the order of problems: a->num and b->num become the differences. */
+static void make_differences(work *a, work *b, rt_task_difference *out, uint64_t seed)
+{
+    size_t at = 0, both = 0;
+    for (size_t i = 0; i < a->count; i++) {
+        const tally *mine = &a->tallies[i];
+        while (at < b->count && b->tallies[at].problem < mine->problem)
+            at++;
+        if (at == b->count || b->tallies[at].problem != mine->problem)
+            continue;
+        const tally *theirs = &b->tallies[at];
+        a->den[both] = 1;
+        a->num[both] = (double)mine->right / (double)mine->n - (double)theirs->right / (double)theirs->n;
+        b->num[both++] = (double)mine->majority - (double)theirs->majority;
+    }
+    out->problems = a->count = both;
+    if (!both)
+        return;
+    rt_bootstrap_draw(a->resamples, both, RESAMPLES, seed);
+    out->accuracy = interval(a);
+    memcpy(a->num, b->num, both * sizeof *a->num);
+    out->majority = interval(a);
+}
+
+rt_status rt_task_compare(rt_task_difference *out, const rt_task_answer *answers, size_t n,
+                          const rt_task_answer *before, size_t n_before, size_t n_problems, uint64_t seed,
+                          rt_error *err)
+{
+    *out = (rt_task_difference){0};
+    work a = {0}, b = {0};
+    rt_task_figures unused = {0};
+    rt_status status = open_work(&a, n, rt_size_min(n, n_problems), err);
+    if (status == RT_OK)
+        status = open_work(&b, n_before, n_problems, err);
+    if (status == RT_OK) {
+        count_problems(&a, &unused, answers, n);
+        count_problems(&b, &unused, before, n_before);
+        make_differences(&a, &b, out, seed);
+    }
+    close_work(&a);
+    close_work(&b);
+    return status;
 }

@@ -26,6 +26,15 @@ typedef struct rt_task_figures {
 /* answers [n] in the order in which they were said. */
 rt_status rt_task_count(rt_task_figures *out, const rt_task_answer *answers, size_t n, size_t n_problems,
                         uint64_t seed, rt_error *err);
+/* One model's answers less another's on the problems that both answered; the intervals draw problems again,
+ * with both models' answers to each (paired). */
+typedef struct rt_task_difference {
+    size_t problems;
+    rt_interval accuracy, majority;
+} rt_task_difference;
+rt_status rt_task_compare(rt_task_difference *out, const rt_task_answer *answers, size_t n,
+                          const rt_task_answer *before, size_t n_before, size_t n_problems, uint64_t seed,
+                          rt_error *err);
 /* 1 - C(n-c, k) / C(n, k) for c right of n, k <= n. */
 double rt_pass_at(size_t n, size_t c, size_t k);
 
