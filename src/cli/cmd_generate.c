@@ -89,6 +89,7 @@ static json_t *row_of(const run *r, const rt_answer *answer)
     rt_error err = {0};
     const size_t index = r->index[answer->index];
     const cli_prompt *prompt = &r->prompts.list[index];
+    rt_text_puts(&text, prompt->thought); /* the thought's beginning belongs to the answer */
     if (rt_tokenizer_decode(r->model.tokenizer, answer->ids, answer->n, true, &text, &err) != RT_OK) {
         rt_text_deinit(&text);
         return NULL;

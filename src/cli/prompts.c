@@ -145,6 +145,9 @@ rt_status cli_prompts_render(cli_prompts *prompts, const cli_model *model, size_
         p->ids.count = 0;
         if (rt_render_prompt(model->tokenizer, model->chat_template, p->messages, &p->ids, err) != RT_OK)
             return err->status;
+        if (!model->chat_template ||
+            !rt_prompt_opens_thought(p->thought, model->tokenizer, p->ids.ids, p->ids.count))
+            p->thought[0] = '\0';
         if (p->ids.count == 0)
             return rt_error_set(err, RT_INVALID, "the prompt in line %zu is empty", p->line);
         if (p->ids.count >= context)

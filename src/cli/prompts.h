@@ -6,6 +6,7 @@
 #define RT_CLI_PROMPTS_H
 
 #include "cli/open_model.h"
+#include "student/data.h"
 
 typedef struct cli_prompt {
     const char *key; /* under which the row gave it: "prompt" or "messages" */
@@ -13,6 +14,8 @@ typedef struct cli_prompt {
     json_t *messages;
     size_t line; /* in the file, from 1 */
     rt_token_list ids;
+    char
+        thought[RT_THOUGHT_TAIL]; /* what the template has opened of a thought: "<think>" and blanks, or "" */
 } cli_prompt;
 
 typedef struct cli_prompts {

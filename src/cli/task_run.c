@@ -95,6 +95,7 @@ static bool take_answer(void *context, const rt_answer *answer)
     const rt_problem *p = &r->problems.list[problem];
     rt_text text = {0}, final = {0};
     rt_verdict verdict = RT_VERDICT_NONE;
+    rt_text_puts(&text, r->prompts.list[problem].thought);
     r->status = rt_tokenizer_decode(r->model.tokenizer, answer->ids, answer->n, true, &text, r->err);
     if (r->status == RT_OK)
         r->status =

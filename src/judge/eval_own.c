@@ -75,7 +75,7 @@ static bool keep_answer(void *context, const rt_answer *answer)
     memcpy(ids, j->docs->ids + begin, n * sizeof *ids);
     memcpy(ids + n, answer->ids, answer->n * sizeof *ids);
     size_t total = n + answer->n;
-    const int32_t end = rt_tokenizer_eos(j->tokenizer);
+    const int32_t end = j->tokenizer ? rt_tokenizer_eos(j->tokenizer) : -1;
     if (answer->finish == RT_FINISH_STOP && end >= 0)
         ids[total++] = end; /* that it ends here is said too */
     j->ended += answer->finish == RT_FINISH_STOP;

@@ -31,7 +31,8 @@ typedef struct rt_eval_own_result {
 /* Prompts are the beginnings of the text's documents, up to the first target; documents that have none, or
  * whose prompt leaves no room for an answer in a model's context, are passed over, and RT_INVALID when none
  * is left. answer_max > 0: tokens of an answer.  Of the options seed, resamples, tokens (of the documents),
- * n_vocab and progress (over all students) are used.  The tokenizer is the models'. */
+ * n_vocab and progress (over all students) are used.  The tokenizer is the models'; NULL: answers end at
+ * answer_max. */
 rt_status rt_eval_own(rt_eval_own_result *out, const rt_eval_model *models, size_t n_models,
                       const rt_eval_text *text, const rt_tokenizer *tokenizer, size_t answer_max,
                       const rt_eval_options *options, rt_error *err);

@@ -80,6 +80,8 @@ static size_t most_alike(const generation *g, const rt_prompt *prompt, size_t *s
     for (size_t i = 0; i < g->n_slots; i++) {
         const slot *s = &g->slots[i];
         size_t n = 0;
+        if (s->n_prompt <= PREFIX_MIN) /* not read by blocks */
+            continue;
         while (n < s->n_prompt && n + 1 < prompt->n && s->ids[n] == prompt->ids[n])
             n++;
         if (n > *same) {

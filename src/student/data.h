@@ -35,6 +35,11 @@ rt_status rt_documents_add(rt_documents *docs, const int32_t *ids, const uint8_t
 /* Renders a prompt (or messages) with the tokenizer's own template, ready for the answer. Appends ids. */
 rt_status rt_render_prompt(const rt_tokenizer *tokenizer, const rt_chat_template *chat_template,
                            const json_t *messages, rt_token_list *out, rt_error *err);
+/* Does a rendered prompt open the thought itself, as templates of reasoning models do?  tail: "<think>" and
+ * the blanks behind it, which the answer then goes on from. */
+enum { RT_THOUGHT_TAIL = 16 };
+bool rt_prompt_opens_thought(char tail[RT_THOUGHT_TAIL], const rt_tokenizer *tokenizer, const int32_t *ids,
+                             size_t n);
 /* Reads a JSONL (or .jsonl.zst) file, or a plain .txt one.  chat_template NULL: prompts are used as they are.
  * Errors name file, line and what is wrong; a file without a usable row is RT_INVALID. */
 rt_status rt_documents_read(rt_documents *docs, const char *path, const rt_tokenizer *tokenizer,

@@ -77,6 +77,64 @@ rt_status rt_render_prompt(const rt_tokenizer *tokenizer, const rt_chat_template
     return status;
 }
 
+bool rt_prompt_opens_thought(char tail[RT_THOUGHT_TAIL], const rt_tokenizer *tokenizer, const int32_t *ids,
+                             size_t n)
+{
+    static const char open[] = "<think>";
+    size_t size = RT_THOUGHT_TAIL - 1; /* what is still free, filled from the end */
+    tail[size] = '\0';
+    while (n-- > 0 && size > 0) {
+        size_t bytes;
+        const char *token = rt_tokenizer_token_bytes(tokenizer, ids[n], &bytes);
+        const size_t taken = rt_size_min(bytes, size);
+        memcpy(tail + size - taken, token + bytes - taken, taken);
+        size -= taken;
+    }
+    memmove(tail, tail + size, RT_THOUGHT_TAIL - size);
+    size_t end = strlen(tail);
+    while (end && strchr(" \t\r\n", tail[end - 1]))
+        end--;
+    if (end < sizeof open - 1 || memcmp(tail + end - (sizeof open - 1), open, sizeof open - 1) != 0)
+        return false;
+    const size_t from = end - (sizeof open - 1);
+    memmove(tail, tail + from, strlen(tail + from) + 1);
+    return true;
+}
+
+/* Tags of a thought in an answer are the tokenizer's own tokens where it has them, as a model says them;
+ * everything else that looks like markup stays text. */
+static rt_status encode_answer(reader *r, const char *text, size_t size, rt_error *err)
+{
+    static const char *const tags[] = {"<think>", "</think>"};
+    size_t at = 0;
+    for (size_t i = 0; i < size; i++) {
+        const size_t which = text[i] == '<' && i + 1 < size && text[i + 1] == '/', n = strlen(tags[which]);
+        size_t begin, end;
+        int32_t id;
+        if (text[i] != '<' || size - i < n || memcmp(text + i, tags[which], n) != 0 ||
+            !rt_tokenizer_find_special(r->tokenizer, text, i + n, i, &begin, &end, &id) || begin != i ||
+            end != i + n)
+            continue;
+        if ((i > at && encode(r, text + at, i - at, false, err) != RT_OK) ||
+            encode(r, text + i, n, true, err) != RT_OK)
+            return err->status;
+        at = i + n;
+        i = at - 1;
+    }
+    return at < size || size == 0 ? encode(r, text + at, size - at, false, err) : RT_OK;
+}
+
+/* An answer that begins with the thought which the prompt has opened already: what comes behind that. */
+static const char *behind_opening(const reader *r, size_t prompt, const char *answer)
+{
+    char tail[RT_THOUGHT_TAIL];
+    if (!r->chat_template || !rt_prompt_opens_thought(tail, r->tokenizer, r->ids.ids, prompt))
+        return answer;
+    if (strncmp(answer, tail, strlen(tail)) == 0)
+        return answer + strlen(tail);
+    return strncmp(answer, "<think>", 7) == 0 ? answer + 7 : answer;
+}
+
 /* The token that ends an answer: the template's end of turn where there is one, else eos. */
 static int32_t end_token(const rt_tokenizer *tokenizer) { return rt_tokenizer_eos(tokenizer); }
 
@@ -87,7 +145,9 @@ static rt_status add_answer(reader *r, const json_t *messages, const json_t *com
     if (rt_render_prompt(r->tokenizer, r->chat_template, messages, &r->ids, err) != RT_OK)
         return err->status;
     const size_t prompt = r->ids.count;
-    if (encode(r, json_string_value(completion), json_string_length(completion), false, err) != RT_OK)
+    const char *answer = behind_opening(r, prompt, json_string_value(completion));
+    const size_t skipped = (size_t)(answer - json_string_value(completion));
+    if (encode_answer(r, answer, json_string_length(completion) - skipped, err) != RT_OK)
         return err->status;
     const int32_t end = end_token(r->tokenizer);
     size_t n = r->ids.count;

@@ -58,6 +58,14 @@ students_are_judged_and_the_report_reads_the_figures() {
     expect_text "white space" "$out"
     expect_status 0 retort eval --teacher teacher --student student --data data.jsonl --no-speed --json
     expect_text '"kl_teacher_student"' "$out"
+    # what students say themselves: the one document with a prompt is enough
+    expect_status 0 retort eval --teacher teacher --student student --student same=teacher --data data.jsonl --no-speed \
+        --own-answers 12 --json
+    expect_equal "1 12 true true" "$(jq -r '.own | "\(.prompts) \(.answer_max) \(.models.student.kl_student_teacher.value > 0) \(.models.same.kl_student_teacher.value < 1e-6)"' <<<"$out")"
+    expect_status 0 retort eval --teacher teacher --student student --data data.jsonl --no-speed --own-answers 12
+    expect_text "own answers to 1 prompts" "$out"
+    expect_status 2 retort eval --teacher teacher --student student --data data.jsonl --no-speed --own-answers 500
+    expect_text "leaves room for an answer of 500" "$err"
     expect_status 0 retort report run --json
     expect_text '"kinds": true' "$out"
 }

@@ -68,6 +68,43 @@ YAML
     expect_equal "$(printf '<think>\n3 + 3\n</think>\n\nSo 6.')" "$(jq -r .completion train.jsonl)"
 }
 
+answers_are_compared_with_those_before() {
+    make_problems
+    for i in 1 2 3 4; do
+        row "What is $i and $i?" "#### $((i < 2 ? 2 : 0))" >>start.jsonl
+        row "What is $i and $i?" "#### $((2 * i))" >>student.jsonl
+    done
+    expect_status 0 retort task check sums.jsonl student.jsonl --before start.jsonl --json
+    expect_equal "4 0.75" "$(jq -r '.less_before | "\(.problems) \(.accuracy.value)"' <<<"$out")"
+    expect_status 0 retort task check sums.jsonl student.jsonl --before student.jsonl
+    expect_text "+0.00 points  [+0.00, +0.00]" "$out"
+    row "What is 9 and 9?" "#### 18" >none.jsonl
+    expect_status 2 retort task check sums.jsonl student.jsonl --before none.jsonl
+    expect_text "none.jsonl" "$err"
+}
+
+a_thought_that_was_cut_is_no_answer() {
+    make_problems
+    {
+        row "What is 1 and 1?" "<think>1 + 1 = 2, so #### 2"
+        row "What is 2 and 2?" "<think>2 + 2 = 4" length
+        row "What is 3 and 3?" "<think>first 7, no</think>#### 6"
+    } >said.jsonl
+    expect_status 0 retort task check sums.jsonl said.jsonl --out train.jsonl --json
+    expect_equal "1 2 1" "$(jq -r '"\(.right) \(.none) \(.harvest.kept)"' <<<"$out")"
+    expect_equal '<think>first 7, no</think>#### 6' "$(jq -r .completion train.jsonl)"
+    # a template that opens the thought itself: what generate writes begins with it, so a cut one is told as such
+    retort export "$teacher" thinker >/dev/null
+    jq '.chat_template = "{{ messages[0].content }}{{ \"<think>\\n\" }}"' thinker/tokenizer_config.json >with && mv with thinker/tokenizer_config.json
+    expect_status 0 retort task prompts sums.jsonl --out prompts.jsonl
+    expect_status 0 retort generate thinker --prompts prompts.jsonl --out thought.jsonl --tokens-max 8 --temperature 1
+    expect_equal 4 "$(jq -s '[.[] | select(.completion | startswith("<think>\n"))] | length' thought.jsonl)"
+    expect_status 0 retort task check sums.jsonl thought.jsonl --json
+    expect_equal 4 "$(jq .none <<<"$out")"
+    expect_status 0 retort task run sums.jsonl --model thinker --tokens-max 8 --json
+    expect_equal 4 "$(jq .none <<<"$out")"
+}
+
 problems_of_a_test_set_are_left_out() {
     words="one two three four five six seven eight nine ten eleven twelve thirteen"
     jq -nc --arg q "Say $words now." '{question: $q, answer: "#### 1"}' >train-set.jsonl
@@ -147,4 +184,4 @@ two_models_answers_are_judged_both_ways_round() {
 
 run_tests a_model_answers_in_words_and_by_likelihood right_answers_become_training_text \
     problems_of_a_test_set_are_left_out prompts_go_out_and_answers_find_back what_cannot_be_is_one_sentence \
-    two_models_answers_are_judged_both_ways_round
+    two_models_answers_are_judged_both_ways_round answers_are_compared_with_those_before a_thought_that_was_cut_is_no_answer

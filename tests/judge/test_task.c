@@ -80,6 +80,30 @@ static void figures_by_hand(void **state)
 }
 
 /* 95% intervals of a known share hold it about 95 times in 100. */
+static void two_models_are_compared_problem_by_problem(void **state)
+{
+    (void)state;
+    const rt_verdict yes = RT_VERDICT_RIGHT, no = RT_VERDICT_WRONG;
+    /* problem 0: 1/2 and 0/1; 1: only here; 2: 1/1 and 1/2 (majority wrong, the first said); 5: only there;
+     * 7: both */
+    const rt_task_answer answers[] = {said(7, yes, "4"), said(0, yes, "1"), said(1, yes, "2"),
+                                      said(0, no, "3"), said(2, yes, "6")};
+    const rt_task_answer before[] = {said(2, no, "5"), said(0, no, "9"), said(5, yes, "1"), said(2, yes, "6"),
+                                     said(7, yes, "4")};
+    rt_task_difference d;
+    rt_error err = {0};
+    assert_int_equal(rt_task_compare(&d, answers, 5, before, 5, 8, 1, &err), RT_OK);
+    assert_int_equal(d.problems, 3);
+    assert_true(fabs(d.accuracy.value - (0.5 + 0.5 + 0) / 3) < 1e-12);
+    assert_true(fabs(d.majority.value - (1.0 + 1 + 0) / 3) < 1e-12);
+    assert_true(d.accuracy.lo >= 0 && d.accuracy.hi <= 0.5 && d.accuracy.lo < d.accuracy.hi);
+    /* where both answer alike nothing is left to chance, however unlike the problems are */
+    assert_int_equal(rt_task_compare(&d, before, 5, before, 5, 8, 1, &err), RT_OK);
+    assert_true(d.problems == 4 && d.accuracy.lo == 0 && d.accuracy.hi == 0 && d.majority.hi == 0);
+    assert_int_equal(rt_task_compare(&d, answers + 2, 1, before, 5, 8, 1, &err), RT_OK);
+    assert_int_equal(d.problems, 0);
+}
+
 static void intervals_hold_what_they_promise(void **state)
 {
     (void)state;
@@ -213,6 +237,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pass_at_k_is_the_share_of_choices_with_a_right_one),
         cmocka_unit_test(figures_by_hand),
+        cmocka_unit_test(two_models_are_compared_problem_by_problem),
         cmocka_unit_test(intervals_hold_what_they_promise),
         cmocka_unit_test(right_whole_short_and_different_answers_are_kept),
         cmocka_unit_test(loops_are_told_from_tables),

@@ -9,6 +9,7 @@
 #include "model/export.h"
 #include "model/session.h"
 #include "model/tokenizer.h"
+#include "student/data.h"
 
 /* The keys that such a Qwen2 folder has; sizes are small here. */
 #define QWEN                                                                                                 \
@@ -260,6 +261,50 @@ static void a_llama_folder_loads_and_thinks(void **state)
     rt_weights_close(m.weights);
 }
 
+/* A thought in training text stays whole, and is opened once whoever opens it. */
+static void thoughts_are_learnt_whole(void **state)
+{
+    static const char thought[] = "<think>\nso one and one\n</think>\n\ntwo";
+    static const struct {
+        const char *source, *learnt; /* of the template; the text that carries a loss */
+    } cases[] = {{template_text, "so one and one\n</think>\n\ntwo"},
+                 {"{{ messages[0]['content'] }}", thought}};
+    rt_error err = {0};
+    char path[512], tail[RT_THOUGHT_TAIL];
+    rt_tokenizer *tokenizer;
+    check_folder(state, QWEN);
+    assert_int_equal(rt_tokenizer_open(&tokenizer, work_path(path, state, "model"), &err), RT_OK);
+    json_t *row =
+        json_pack("{s:s, s:s, s:s}", "prompt", "one and one", "completion", thought, "finish_reason", "stop");
+    for (size_t i = 0; i < 2; i++) {
+        rt_chat_template *chat_template;
+        rt_documents docs = {0};
+        rt_text text = {0};
+        assert_int_equal(rt_chat_template_parse(&chat_template, cases[i].source, &err), RT_OK);
+        if (rt_documents_add_row(&docs, row, tokenizer, chat_template,
+                                 &(rt_document_options){.tokens_max = 99}, &err) != RT_OK)
+            fail_msg("%s", err.text);
+        const size_t prompt = rt_documents_prompt(&docs, 0);
+        assert_int_equal(rt_prompt_opens_thought(tail, tokenizer, docs.ids, prompt), i == 0);
+        if (i == 0)
+            assert_string_equal(tail, "<think>\n");
+        assert_int_equal(docs.ids[docs.n_tokens - 1],
+                         rt_tokenizer_eos(tokenizer)); /* it ends, and that is learnt */
+        assert_int_equal(
+            rt_tokenizer_decode(tokenizer, docs.ids + prompt, docs.n_tokens - prompt, true, &text, &err),
+            RT_OK);
+        assert_string_equal(text.data, cases[i].learnt);
+        for (size_t k = prompt; k < docs.n_tokens; k++)
+            assert_int_equal(docs.mask[k], 1);
+        rt_text_deinit(&text);
+        rt_documents_deinit(&docs);
+        rt_chat_template_free(chat_template);
+    }
+    assert_false(rt_prompt_opens_thought(tail, tokenizer, NULL, 0));
+    json_decref(row);
+    rt_tokenizer_close(tokenizer);
+}
+
 static void they_survive_gguf(void **state)
 {
     rt_error err = {0};
@@ -289,6 +334,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_qwen2_folder_loads_and_thinks),
         cmocka_unit_test(a_llama_folder_loads_and_thinks),
+        cmocka_unit_test(thoughts_are_learnt_whole),
         cmocka_unit_test(they_survive_gguf),
     };
     return cmocka_run_group_tests(tests, make_work, drop_work);
