@@ -103,6 +103,7 @@ rt_status rt_gate_open(rt_gate **out, const rt_gate_options *options, rt_error *
     (void)pthread_mutex_init(&gate->mutex, NULL);
     (void)pthread_mutex_init(&gate->queue_mutex, NULL);
     (void)pthread_mutex_init(&gate->writer_mutex, NULL);
+    (void)pthread_mutex_init(&gate->record_mutex, NULL);
     (void)pthread_cond_init(&gate->queue_filled, NULL);
     if (!gate->where || !gate->guesses || (options->secrets && !gate->secrets_path))
         (void)rt_error_set(err, RT_NO_MEMORY, "no memory for the account gate");
@@ -137,6 +138,7 @@ void rt_gate_close(rt_gate *gate)
     (void)pthread_mutex_destroy(&gate->mutex);
     (void)pthread_mutex_destroy(&gate->queue_mutex);
     (void)pthread_mutex_destroy(&gate->writer_mutex);
+    (void)pthread_mutex_destroy(&gate->record_mutex);
     (void)pthread_cond_destroy(&gate->queue_filled);
     json_decref(gate->options.prices);
     free(gate->guesses);
@@ -162,6 +164,14 @@ void rt_gate_set_rules(rt_gate *gate, const rt_terms *terms, json_t *prices)
     gate->options.prices = json_incref(prices);
     gate->options.terms = terms;
     (void)pthread_mutex_unlock(&gate->mutex);
+}
+
+void rt_gate_on_record(rt_gate *gate, rt_record_fn fn, void *context)
+{
+    (void)pthread_mutex_lock(&gate->record_mutex);
+    gate->on_record = fn;
+    gate->record_context = context;
+    (void)pthread_mutex_unlock(&gate->record_mutex);
 }
 
 rt_desk *rt_gate_desk(rt_gate *gate) { return gate->desk; }

@@ -82,6 +82,7 @@ typedef struct rt_caller {
     int64_t max_tokens;        /* the stricter of key and account; RT_LIMIT_NONE: none */
     int64_t top_logprobs;
     bool score, capture, prompt_log, distillation; /* permissions */
+    double created;                                /* the account, seconds since 1970 */
     bool bounded;      /* a budget or a limit of tokens holds for key or account */
     bool wants_prompt; /* the policy keeps prompts or their hashes: hand the prompt to rt_gate_settle */
     json_t *models;    /* names allowed, or NULL: all */
@@ -140,6 +141,10 @@ typedef struct rt_outcome {
     bool marked;        /* it has tokens that could carry the mark */
     const char *prompt; /* where caller->wants_prompt: kept by the account's policy; else NULL */
     size_t prompt_size;
+    unsigned char
+        *record; /* what the guard is to judge (guard_store.h); malloc'd, the gate frees it; NULL: none */
+    size_t record_size;
+    char *record_line; /* for rt_gate_on_record; malloc'd, the gate frees it; NULL: none */
 } rt_outcome;
 
 /* Called from the writer thread; status is not RT_OK when the row could not be written (it is tried again).
@@ -152,6 +157,10 @@ bool rt_gate_settle(rt_gate *gate, rt_ticket *ticket, const rt_outcome *outcome,
                     void *context);
 /* The same, and waits until the row is on the disk. */
 rt_status rt_gate_settle_wait(rt_gate *gate, rt_ticket *ticket, const rt_outcome *outcome, rt_error *err);
+/* Called from the writer's thread for each row with a record once it is on the disk, in the order in which
+ * they were written; line: record_line.  NULL: nobody asks; when this returns no call is under way. */
+typedef void (*rt_record_fn)(void *context, const char *line);
+void rt_gate_on_record(rt_gate *gate, rt_record_fn fn, void *context);
 /* A ledger row for a request of a known caller that ended before rt_gate_admit (400, 403, 404, 503). */
 void rt_gate_note_refused(rt_gate *gate, const rt_caller *caller, const rt_gate_ask *ask, int http,
                           const char *code);

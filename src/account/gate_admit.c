@@ -276,6 +276,9 @@ bool rt_gate_settle(rt_gate *gate, rt_ticket *ticket, const rt_outcome *outcome,
     row->ttft_us = microseconds(outcome->ttft_s);
     row->total_us = microseconds(outcome->total_s);
     rt_text_clean(row->outcome, sizeof row->outcome, outcome->outcome);
+    row->record = outcome->record;
+    row->record_size = outcome->record_size;
+    row->record_line = outcome->record_line;
     ticket->done = done;
     ticket->context = context;
     (void)pthread_mutex_lock(&gate->mutex);

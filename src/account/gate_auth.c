@@ -127,6 +127,7 @@ static caller_box *make_caller(key_entry *key)
     view->capture = account->permissions.capture;
     view->prompt_log = account->permissions.prompt_log;
     view->distillation = account->permissions.distillation;
+    view->created = (double)account->created;
     view->bounded = is_bounded(limits) || is_bounded(&key->limits);
     view->wants_prompt = account->prompts.keep != RT_PROMPT_NONE;
     view->models = account->permissions.models ? json_deep_copy(account->permissions.models) : NULL;

@@ -28,6 +28,7 @@ typedef struct account_entry {
     char case_id[40], public_reason[256], terms[72];
     rt_account_state state;
     int64_t until; /* 0: no end */
+    int64_t created;
     rt_limits limits, throttled;
     rt_permissions permissions;
     json_t *prices; /* NULL: the gate's */
@@ -115,6 +116,9 @@ struct rt_gate {
     rt_ticket *late, *late_last; /* SQLite: rows on the disk that are not in the sums yet, by id */
     size_t n_late;
     double late_since_s;
+    pthread_mutex_t record_mutex;
+    rt_record_fn on_record;
+    void *record_context;
     rt_stored *stored;
     size_t stored_bytes;
     bool closing, lift_expired;

@@ -121,6 +121,7 @@ static rt_status load_account(void *context, const rt_sql_row *row, rt_error *er
     (void)snprintf(entry->case_id, sizeof entry->case_id, "%s", rt_sql_row_text(row, 6));
     (void)snprintf(entry->public_reason, sizeof entry->public_reason, "%s", rt_sql_row_text(row, 7));
     entry->until = rt_sql_row_int(row, 8);
+    entry->created = rt_sql_row_int(row, 10);
     (void)snprintf(entry->terms, sizeof entry->terms, "%s", rt_sql_row_text(row, 9));
     entry->epoch++;
     return RT_OK;
@@ -196,7 +197,7 @@ rt_status rt_gate_refresh(rt_gate *gate, rt_error *err)
     const rt_sql_value since = rt_sql_int(gate->generation);
     if (rt_db_run(gate->db,
                   "SELECT id, state, limits, permissions, prices, prompts, case_id, public_reason, until, "
-                  "terms FROM "
+                  "terms, created FROM "
                   "accounts WHERE version > $1",
                   &since, 1, load_account, gate, NULL, err) != RT_OK ||
         rt_db_run(

@@ -18,9 +18,18 @@
 enum { GROUP_MAX = 2000, QUEUED_MAX = 100000, SWEEP_S = 5, PRUNE_S = 600, LATE_MS = 20 };
 static const double quick_s = 100e-6, now_gap_s = 250e-6;
 
+static void free_texts(rt_ledger_row *row)
+{
+    free(row->prompt);
+    free(row->record);
+    free(row->record_line);
+    row->prompt = row->record_line = NULL;
+    row->record = NULL;
+}
+
 static void free_ticket(rt_ticket *ticket)
 {
-    free(ticket->row.prompt);
+    free_texts(&ticket->row);
     free(ticket);
 }
 
@@ -87,8 +96,7 @@ static void keep_late(rt_gate *gate, rt_ticket *const *tickets, size_t count)
         (void)pthread_cond_signal(&gate->queue_filled);
     }
     for (size_t i = 0; i < count; i++) {
-        free(tickets[i]->row.prompt);
-        tickets[i]->row.prompt = NULL;
+        free_texts(&tickets[i]->row);
         tickets[i]->next = NULL;
         if (gate->late)
             gate->late_last->next = tickets[i];
@@ -98,6 +106,16 @@ static void keep_late(rt_gate *gate, rt_ticket *const *tickets, size_t count)
     }
     gate->n_late += count;
     (void)pthread_mutex_unlock(&gate->queue_mutex);
+}
+
+/* With the writer's mutex held, so that rows are told in the order in which they were written. */
+static void tell_records(rt_gate *gate, rt_ticket *const *group, size_t count)
+{
+    (void)pthread_mutex_lock(&gate->record_mutex);
+    for (size_t i = 0; gate->on_record && i < count; i++)
+        if (group[i]->row.record)
+            gate->on_record(gate->record_context, group[i]->row.record_line);
+    (void)pthread_mutex_unlock(&gate->record_mutex);
 }
 
 bool rt_gate_write_now(rt_gate *gate, rt_ticket *ticket)
@@ -119,6 +137,7 @@ bool rt_gate_write_now(rt_gate *gate, rt_ticket *ticket)
     gate->wrote_now_s = now;
     if (written) {
         ticket->done = NULL;
+        tell_records(gate, &ticket, 1);
         keep_late(gate, &ticket, 1);
     }
     (void)pthread_mutex_unlock(&gate->writer_mutex);
@@ -184,6 +203,8 @@ static rt_status write_rows(rt_gate *gate, rt_ticket *const *group, rt_ledger_ro
     const rt_status status = gate->shared ? rt_ledger_write(gate->writer_db, &gate->secrets, rows, count,
                                                             server, batch, rt_gate_unix_ms(gate) / 1000, err)
                                           : append(gate, rows, count, err);
+    if (status == RT_OK)
+        tell_records(gate, group, count);
     if (status == RT_OK && !gate->shared)
         keep_late(gate, group, count);
     (void)pthread_mutex_unlock(&gate->writer_mutex);

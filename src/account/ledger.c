@@ -182,6 +182,20 @@ static rt_status insert_prompt(rt_db *db, const rt_secrets *secrets, const rt_le
     return status;
 }
 
+static rt_status insert_record(rt_db *db, const rt_secrets *secrets, const rt_ledger_row *row, rt_error *err)
+{
+    unsigned char *sealed = malloc(row->record_size + RT_SEAL_OVERHEAD);
+    if (!sealed)
+        return rt_error_set(err, RT_NO_MEMORY, "no memory to seal a row of the guard");
+    rt_secrets_seal(secrets, sealed, row->record, row->record_size, row->request);
+    const rt_sql_value values[] = {rt_sql_text(row->request),
+                                   rt_sql_blob(sealed, row->record_size + RT_SEAL_OVERHEAD)};
+    const rt_status status = rt_db_run(db, "INSERT INTO guard_rows (request, sealed) VALUES ($1, $2)", values,
+                                       2, NULL, NULL, NULL, err);
+    free(sealed);
+    return status;
+}
+
 static rt_status add_sum(rt_db *db, int64_t width, const sum_line *sum, rt_error *err)
 {
     const rt_sql_value values[] = {rt_sql_int(width),      rt_sql_int(sum->start),  rt_sql_text(sum->account),
@@ -353,7 +367,8 @@ static rt_status insert_all(rt_db *db, const rt_secrets *secrets, rt_ledger_row 
 {
     for (size_t i = 0; i < n_rows; i++)
         if (insert_row(db, rows[i], err) != RT_OK ||
-            (rows[i]->prompt && insert_prompt(db, secrets, rows[i], err) != RT_OK))
+            (rows[i]->prompt && insert_prompt(db, secrets, rows[i], err) != RT_OK) ||
+            (rows[i]->record && insert_record(db, secrets, rows[i], err) != RT_OK))
             return err->status;
     return RT_OK;
 }

@@ -36,6 +36,9 @@ typedef struct rt_ledger_row { /* texts are clean (rt_text_clean): no control ch
     size_t prompt_size;
     bool prompt_full; /* else only its hash is kept */
     int64_t prompt_days;
+    unsigned char *record; /* of the guard; malloc'd, or NULL; owned by the row */
+    size_t record_size;
+    char *record_line; /* told once the row is written; malloc'd, or NULL */
 } rt_ledger_row;
 
 /* server: the id in `servers`, batch: counts up; a batch that was written already is left out.  0, 0 for

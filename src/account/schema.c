@@ -7,7 +7,8 @@
  * server, so that a dead server's can be given back ledger, sums, prompts one row a request; sums by hour and
  * day of the same rows; what is kept of prompts; answers: by Idempotency-Key, for a day (stored.h); cases,
  * appeals, audit states, objections, and the chained trail; counters.summed is the newest row of the ledger
- * that sums and meters hold (SQLite)
+ * that sums and meters hold (SQLite); guard_rows, guard_rungs, guard_state
+ * what the guard has to judge, has decided, and knows (guard_store.h)
  *
  * Times are Unix milliseconds in `at` columns and Unix seconds elsewhere; money is nano-USD. */
 #include <stdlib.h>
@@ -86,6 +87,15 @@ static const char *const migrations[] = {
     "CREATE INDEX answers_expires ON answers (expires, done, bytes);",
     /* SQLite: rows of the ledger above this id are not in sums and meters yet (ledger.h) */
     "INSERT INTO counters SELECT 'summed', COALESCE(MAX(id), 0) FROM ledger;",
+    "CREATE TABLE guard_rows (id @ID@, seq BIGINT, request TEXT NOT NULL, sealed @BLOB@ NOT NULL);"
+    "CREATE INDEX guard_rows_seq ON guard_rows (seq);"
+    "CREATE TABLE guard_rungs (account TEXT PRIMARY KEY, seq BIGINT NOT NULL, entry TEXT NOT NULL,"
+    " answered BIGINT NOT NULL, changed BIGINT NOT NULL);"
+    "CREATE INDEX guard_rungs_changed ON guard_rungs (changed);"
+    "INSERT INTO counters VALUES ('guard_rungs', 0);"
+    "CREATE TABLE guard_state (name TEXT NOT NULL, part BIGINT NOT NULL, hash TEXT NOT NULL, data @BLOB@ NOT "
+    "NULL,"
+    " PRIMARY KEY (name, part));",
 };
 enum { VERSION = sizeof migrations / sizeof migrations[0] };
 

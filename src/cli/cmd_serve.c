@@ -272,7 +272,7 @@ static rt_status open_guard(server *s, rt_error *err)
         return err->status;
     const rt_watch_options options = {.guard = {.reference = s->reference, .asn_path = set->asn},
                                       .policy = s->live->policy,
-                                      .desk = rt_gate_desk(s->gate),
+                                      .gate = s->gate,
                                       .state_path = set->guard_state,
                                       .log_path = set->guard_log};
     return rt_watch_open(&s->watch, &options, err);

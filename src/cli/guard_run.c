@@ -34,18 +34,19 @@ static rt_status open_guard(guard_run *run, rt_error *err)
 
 rt_status guard_run_open(guard_run *run, rt_error *err)
 {
+    rt_guard_marks marks = {0};
     if (rt_guard_policy_open(&run->policy, run->policy_path, err) != RT_OK ||
         (run->reference_path &&
          rt_guard_reference_read(&run->reference, run->reference_path, err) != RT_OK) ||
         open_guard(run, err) != RT_OK ||
-        (run->state && rt_guard_state_load(run->guard, run->ladders, run->state, err) != RT_OK))
+        (run->state && rt_guard_state_load(run->guard, run->ladders, &marks, run->state, err) != RT_OK))
         return err->status;
     if (is_state(run->path))
-        return rt_guard_state_load(run->guard, run->ladders, run->path, err);
+        return rt_guard_state_load(run->guard, run->ladders, &marks, run->path, err);
     const rt_guard_replay_options how = {
         .ladders = run->ladders, .skip_bad = run->skip_bad, .sweep_at_end = true};
     if (rt_guard_replay(run->guard, run->path, &how, &run->counts, err) != RT_OK ||
-        (run->state && rt_guard_state_save(run->guard, run->ladders, run->state, err) != RT_OK))
+        (run->state && rt_guard_state_save(run->guard, run->ladders, marks.guard, run->state, err) != RT_OK))
         return err->status;
     if (run->counts.bad_rows)
         (void)fprintf(stderr, "retort: %zu malformed rows were passed over\n", run->counts.bad_rows);

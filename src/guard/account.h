@@ -10,6 +10,7 @@
 #include "guard/evalue.h"
 #include "guard/event.h"
 #include "guard/frame.h"
+#include "guard/record.h"
 #include "guard/sketch.h"
 
 enum {
@@ -147,13 +148,11 @@ _Static_assert(sizeof(rt_guard_account) <= 4096, "an account fits a page");
 
 /* One request with everything that was worked out about it once. */
 typedef struct rt_guard_seen {
-    const rt_guard_event *event;
+    const rt_guard_record *event;
     const rt_guard_digest *digest;
     const rt_guard_elicited *elicited;
     rt_guard_range task; /* the words inside the account's wrapper */
     uint64_t key;
-    int network;    /* index in rt_guard_networks, -1: not known */
-    bool person;    /* the client is a program that a person types into */
     bool continued; /* an earlier prompt is the beginning of this one: a dialogue's next turn */
     bool repeated;  /* the very same prompt as one of the recent ones */
     bool fresh;     /* neither, and surely not sent before: enough of the new ones to measure by */

@@ -11,9 +11,54 @@
 
 enum { SIDE_BYTES = 4096, SIDE_WORDS = RT_DIGEST_WORDS / 2, HASHED_BYTES_MAX = 64 << 10 };
 
-uint64_t rt_guard_digest_prefix(const char *prompt, size_t size, uint64_t key)
+static uint64_t exact_hash(const char *prompt, size_t size, uint64_t key)
 {
     return rt_hash64(prompt, size < HASHED_BYTES_MAX ? size : HASHED_BYTES_MAX, key ^ size);
+}
+
+static void put_border(rt_guard_digest *out, size_t bytes, uint64_t start)
+{
+    enum { HALF = RT_DIGEST_BORDERS / 2 };
+    if (bytes > UINT32_MAX)
+        return;
+    uint32_t at = out->n_borders;
+    if (at < RT_DIGEST_BORDERS)
+        out->n_borders++;
+    else { /* of those in the middle the oldest goes */
+        memmove(out->borders + HALF, out->borders + HALF + 1, (HALF - 1) * sizeof *out->borders);
+        at = RT_DIGEST_BORDERS - 1;
+    }
+    out->borders[at] = (rt_guard_border){(uint32_t)bytes, start};
+}
+
+/* One hash over the lines, each with the one before it as its seed: at the end of each line it is that of a
+ * prompt which ends there, so that a dialogue's earlier turn is known without its text. */
+static void find_borders(rt_guard_digest *out, const char *prompt, size_t size, uint64_t key)
+{
+    uint64_t chain = key;
+    size_t begin = 0;
+    out->n_borders = 0;
+    for (;;) {
+        const char *end = begin < size ? memchr(prompt + begin, '\n', size - begin) : NULL;
+        const size_t stop = end ? (size_t)(end - prompt) : size;
+        if (begin < HASHED_BYTES_MAX)
+            chain = rt_hash64(prompt + begin, stop - begin, chain);
+        const uint64_t start = rt_guard_mix(chain ^ stop, key);
+        if (!end) {
+            out->start = start;
+            return;
+        }
+        put_border(out, stop, start);
+        begin = stop + 1;
+    }
+}
+
+bool rt_guard_digest_begins(const rt_guard_digest *digest, uint32_t bytes, uint64_t start)
+{
+    for (uint32_t i = 0; i < digest->n_borders; i++)
+        if (digest->borders[i].bytes == bytes)
+            return digest->borders[i].start == start;
+    return false;
 }
 
 /* What a byte is to a word: 0 ends it; else the byte that is hashed. */
@@ -121,7 +166,8 @@ void rt_guard_digest_make(rt_guard_digest *out, const char *prompt, size_t size,
     }
     out->n_words = (uint32_t)n;
     out->bytes = size;
-    out->exact = rt_guard_digest_prefix(prompt, size, key);
+    out->exact = exact_hash(prompt, size, key);
+    find_borders(out, prompt, size, key);
     static const size_t lengths[2] = {4, 8};
     for (size_t k = 0; k < 2; k++) {
         out->heads[k] = n >= lengths[k] ? run_hash(out->words, lengths[k], key + k) : 0;

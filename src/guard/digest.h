@@ -9,15 +9,25 @@
 #include "guard/event.h"
 
 enum {
-    RT_DIGEST_WORDS = 160, /* words looked at: half from the front, half from the back */
+    RT_DIGEST_WORDS = 160,  /* words looked at: half from the front, half from the back */
+    RT_DIGEST_BORDERS = 64, /* ends of lines kept: half from the front, half from the back */
 };
+
+/* A line ends after `bytes` bytes; `start` is the keyed hash of all before it. */
+typedef struct rt_guard_border {
+    uint32_t bytes;
+    uint64_t start;
+} rt_guard_border;
 
 typedef struct rt_guard_digest {
     uint32_t n_words;                /* looked at */
     size_t bytes;                    /* of the whole prompt */
     uint32_t words[RT_DIGEST_WORDS]; /* hashes, not keyed: the classifier's table needs them */
-    uint32_t gap;      /* words[gap] and the next one are not neighbours in the text; n_words: all are */
-    uint64_t exact;    /* of the text's bytes, keyed */
+    uint32_t gap;   /* words[gap] and the next one are not neighbours in the text; n_words: all are */
+    uint64_t exact; /* of the text's bytes, keyed */
+    uint64_t start; /* of the same by lines: the border that a prompt which goes on from it has there */
+    uint32_t n_borders;
+    rt_guard_border borders[RT_DIGEST_BORDERS];
     uint32_t heads[2]; /* of the first 4 and 8 words, keyed; 0 where there are fewer */
     uint32_t tails[2]; /* of the last 4 and 8 words, keyed; 0 where there are fewer */
     uint64_t simhash;  /* of the words: near texts have near hashes */
@@ -34,7 +44,7 @@ static inline uint32_t rt_guard_digest_pair(uint32_t a, uint32_t b)
 }
 
 void rt_guard_digest_make(rt_guard_digest *out, const char *prompt, size_t size, uint64_t key);
-/* The keyed hash of the first `size` bytes: is an earlier prompt the beginning of this one? */
-uint64_t rt_guard_digest_prefix(const char *prompt, size_t size, uint64_t key);
+/* Is a text of so many bytes and this `start` the beginning of the prompt, up to the end of a line? */
+bool rt_guard_digest_begins(const rt_guard_digest *digest, uint32_t bytes, uint64_t start);
 
 #endif

@@ -10,7 +10,7 @@
 
 #include "base/json.h"
 
-static const double ts_max = 253402300800.0; /* the year 10000 */
+static const double ts_max = RT_GUARD_TS_MAX;
 
 static rt_status wrong(const char *where, const char *key, const char *must, rt_error *err)
 {

@@ -22,6 +22,8 @@ enum {
     RT_GUARD_BIAS_IDS_MAX = 64,        /* logit_bias entries looked at in one request */
 };
 
+#define RT_GUARD_TS_MAX 253402300800.0 /* the year 10000 */
+
 typedef struct rt_guard_event {
     double ts; /* seconds, UTC, of the request's arrival */
     rt_guard_span account, ip, asn, user_agent, pay_hash, model, prompt;

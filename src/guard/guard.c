@@ -251,15 +251,12 @@ static size_t evict(rt_guard *guard)
 
 static void begin_block(rt_guard_account *account, double ts);
 
-static rt_status account_for(rt_guard_account **out, rt_guard *guard, const rt_guard_event *event,
+static rt_status account_for(rt_guard_account **out, rt_guard *guard, const rt_guard_record *event,
                              rt_error *err)
 {
-    const rt_guard_span name = event->account;
-    if (name.size == 0 || name.size > RT_GUARD_ACCOUNT_BYTES_MAX || memchr(name.data, 0, name.size))
-        return rt_error_set(err, RT_INVALID, "guard: an account's name must have 1 to %d bytes",
-                            RT_GUARD_ACCOUNT_BYTES_MAX);
+    const size_t name_size = strlen(event->account);
     if (guard->n_slots) {
-        const uint32_t known = guard->slots[slot_of(guard, name.data, name.size)];
+        const uint32_t known = guard->slots[slot_of(guard, event->account, name_size)];
         if (known) {
             *out = at(guard, known - 1);
             return RT_OK;
@@ -273,14 +270,14 @@ static rt_status account_for(rt_guard_account **out, rt_guard *guard, const rt_g
     else
         guard->count++;
     rt_guard_account *account = at(guard, index);
-    memcpy(account->name, name.data, name.size);
+    memcpy(account->name, event->account, name_size);
     account->last_ts = event->ts;
     account->created = event->created;
     account->index = (uint32_t)index;
     account->best_p = 1;
     account->best_score = -1e9F;
     begin_block(account, event->ts);
-    guard->slots[slot_of(guard, name.data, name.size)] = (uint32_t)(index + 1);
+    guard->slots[slot_of(guard, event->account, name_size)] = (uint32_t)(index + 1);
     *out = account;
     return RT_OK;
 }
@@ -383,8 +380,23 @@ static void check(rt_guard *guard, rt_guard_account *account)
     account->next_check = account->n + 1 + account->n / 7;
 }
 
+rt_status rt_guard_record_of(const rt_guard *guard, rt_guard_record *out, const rt_guard_event *event,
+                             rt_error *err)
+{
+    return rt_guard_record_make(out, event, guard->options.key, network_of(guard, event->asn), err);
+}
+
 rt_status rt_guard_observe(rt_guard *guard, const rt_guard_event *event, rt_guard_verdict *verdict,
                            rt_error *err)
+{
+    rt_guard_record record;
+    if (rt_guard_record_of(guard, &record, event, err) != RT_OK)
+        return err->status;
+    return rt_guard_observe_record(guard, &record, verdict, err);
+}
+
+rt_status rt_guard_observe_record(rt_guard *guard, const rt_guard_record *event, rt_guard_verdict *verdict,
+                                  rt_error *err)
 {
     rt_guard_account *account = NULL;
     if (account_for(&account, guard, event, err) != RT_OK)
@@ -394,22 +406,16 @@ rt_status rt_guard_observe(rt_guard *guard, const rt_guard_event *event, rt_guar
         begin_block(account, event->ts);
         update_evidence(guard, account);
     }
-    rt_guard_digest digest;
+    const rt_guard_digest *digest = &event->digest;
     rt_guard_elicited elicited;
-    rt_guard_digest_make(&digest, event->prompt.data, event->prompt.size, guard->options.key);
-    rt_guard_seen seen = {.event = event,
-                          .digest = &digest,
-                          .elicited = &elicited,
-                          .key = guard->options.key,
-                          .network = network_of(guard, event->asn),
-                          .person = rt_guard_is_person(event->user_agent.data, event->user_agent.size)};
+    rt_guard_seen seen = {.event = event, .digest = digest, .elicited = &elicited, .key = guard->options.key};
     for (size_t s = 0; s < rt_guard_signal_count; s++) {
         rt_guard_signal_at(s)->observe(account, &seen);
         if (s == 0) { /* it is known whether the prompt is a new one, and all others want to know the task */
-            seen.task = (rt_guard_range){0, digest.n_words};
+            seen.task = (rt_guard_range){0, digest->n_words};
             if (!seen.continued && !seen.repeated)
-                seen.task = rt_guard_frames_find(&account->frames, &digest);
-            rt_elicit(&elicited, guard->elicit, &digest, seen.task);
+                seen.task = rt_guard_frames_find(&account->frames, digest);
+            rt_elicit(&elicited, guard->elicit, digest, seen.task);
         }
     }
     if (rt_guard_requests(account) < UINT32_MAX)
@@ -510,104 +516,122 @@ rt_status rt_guard_sweep(rt_guard *guard, double ts, rt_error *err)
 
 rt_guard_account *rt_guard_account_edit(rt_guard *guard, size_t index) { return at(guard, index); }
 
-/* ---- the saved state: header, accounts, hash of both */
+/* ---- the state as bytes: header, accounts, hash of both */
 
 typedef struct state_header {
-    char magic[8]; /* "rtguard2" */
+    char magic[8]; /* "rtguard3" */
     uint64_t key, count, evicted, account_bytes, reference;
+    int64_t mark;
     double swept;
     rt_guard_drift drift;
 } state_header;
 
-static const char state_magic[] = "rtguard2";
+static const char state_magic[] = "rtguard3";
 
-static state_header header_of(const rt_guard *guard)
+static state_header header_of(const rt_guard *guard, int64_t mark)
 {
     state_header header = {.key = guard->options.key,
                            .count = guard->count,
                            .evicted = guard->evicted,
                            .account_bytes = sizeof(rt_guard_account),
                            .reference = rt_guard_reference_digest(guard->options.reference),
+                           .mark = mark,
                            .swept = guard->swept,
                            .drift = guard->drift};
     memcpy(header.magic, state_magic, 8);
     return header;
 }
 
-rt_status rt_guard_save(const rt_guard *guard, const char *path, rt_error *err)
+rt_status rt_guard_write(const rt_guard *guard, int64_t mark, rt_guard_sink sink, void *context,
+                         rt_error *err)
 {
-    rt_writer writer;
-    const state_header header = header_of(guard);
+    const state_header header = header_of(guard, mark);
     uint64_t hash = rt_hash64(&header, sizeof header, 0);
-    if (rt_writer_open(&writer, path, err) != RT_OK)
-        return err->status;
-    rt_status status = rt_writer_write(&writer, &header, sizeof header, err);
+    rt_status status = sink(context, &header, sizeof header, err);
     for (size_t i = 0; status == RT_OK && i < guard->count; i++) {
         hash = rt_hash64(at(guard, i), sizeof(rt_guard_account), hash);
-        status = rt_writer_write(&writer, at(guard, i), sizeof(rt_guard_account), err);
+        status = sink(context, at(guard, i), sizeof(rt_guard_account), err);
     }
-    if (status == RT_OK)
-        status = rt_writer_write(&writer, &hash, sizeof hash, err);
-    if (status != RT_OK) {
-        rt_writer_abort(&writer);
-        return status;
-    }
-    return rt_writer_commit(&writer, err);
+    return status == RT_OK ? sink(context, &hash, sizeof hash, err) : status;
 }
 
-static rt_status state_check(const rt_guard *guard, const rt_file *file, const char *path, rt_error *err)
+static rt_status to_file(void *context, const void *data, size_t size, rt_error *err)
+{
+    return rt_writer_write(context, data, size, err);
+}
+
+rt_status rt_guard_save(const rt_guard *guard, int64_t mark, const char *path, rt_error *err)
+{
+    rt_writer writer;
+    if (rt_writer_open(&writer, path, err) != RT_OK)
+        return err->status;
+    const rt_status status = rt_guard_write(guard, mark, to_file, &writer, err);
+    if (status == RT_OK)
+        return rt_writer_commit(&writer, err);
+    rt_writer_abort(&writer);
+    return status;
+}
+
+static rt_status state_check(const rt_guard *guard, const unsigned char *data, size_t size, const char *where,
+                             rt_error *err)
 {
     state_header header;
     size_t bytes;
     uint64_t hash, stored;
-    if (file->size < sizeof header + sizeof hash)
-        return rt_error_set(err, RT_CORRUPT, "%.200s: is cut short", path);
-    memcpy(&header, file->data, sizeof header);
-    const state_header want = header_of(guard);
+    if (size < sizeof header + sizeof hash)
+        return rt_error_set(err, RT_CORRUPT, "%.200s: is cut short", where);
+    memcpy(&header, data, sizeof header);
+    const state_header want = header_of(guard, 0);
     if (memcmp(header.magic, want.magic, 8) != 0 || header.account_bytes != want.account_bytes)
-        return rt_error_set(err, RT_CORRUPT, "%.200s: is not a guard's state of this build", path);
+        return rt_error_set(err, RT_CORRUPT, "%.200s: is not a guard's state of this build", where);
     if (header.key != want.key || header.reference != want.reference)
-        return rt_error_set(err, RT_INVALID, "%.200s: was saved under another key or reference", path);
+        return rt_error_set(err, RT_INVALID, "%.200s: was saved under another key or reference", where);
     if (header.count > guard->options.accounts_max)
-        return rt_error_set(err, RT_INVALID, "%.200s: holds %llu accounts; %zu are allowed here", path,
+        return rt_error_set(err, RT_INVALID, "%.200s: holds %llu accounts; %zu are allowed here", where,
                             (unsigned long long)header.count, guard->options.accounts_max);
     if (!rt_size_mul((size_t)header.count, sizeof(rt_guard_account), &bytes) ||
-        bytes != file->size - sizeof header - sizeof hash)
-        return rt_error_set(err, RT_CORRUPT, "%.200s: has %zu bytes, which is not what its header says", path,
-                            file->size);
+        bytes != size - sizeof header - sizeof hash)
+        return rt_error_set(err, RT_CORRUPT, "%.200s: has %zu bytes, which is not what its header says",
+                            where, size);
     hash = rt_hash64(&header, sizeof header, 0);
     for (size_t i = 0; i < header.count; i++)
-        hash = rt_hash64(file->data + sizeof header + i * sizeof(rt_guard_account), sizeof(rt_guard_account),
-                         hash);
-    memcpy(&stored, file->data + file->size - sizeof stored, sizeof stored);
+        hash = rt_hash64(data + sizeof header + i * sizeof(rt_guard_account), sizeof(rt_guard_account), hash);
+    memcpy(&stored, data + size - sizeof stored, sizeof stored);
     if (stored != hash)
-        return rt_error_set(err, RT_CORRUPT, "%.200s: its checksum does not hold", path);
+        return rt_error_set(err, RT_CORRUPT, "%.200s: its checksum does not hold", where);
     return RT_OK;
 }
 
-rt_status rt_guard_load(rt_guard *guard, const char *path, rt_error *err)
+rt_status rt_guard_read(rt_guard *guard, int64_t *mark, const void *bytes, size_t size, const char *where,
+                        rt_error *err)
+{
+    const unsigned char *data = bytes;
+    state_header header;
+    if (state_check(guard, data, size, where, err) != RT_OK)
+        return err->status;
+    memcpy(&header, data, sizeof header);
+    if (reserve(guard, (size_t)header.count + 1, err) != RT_OK)
+        return err->status;
+    guard->count = (size_t)header.count;
+    guard->evicted = (size_t)header.evicted;
+    guard->swept = header.swept;
+    guard->drift = header.drift;
+    for (size_t i = 0; i < guard->count; i++) {
+        rt_guard_account *account = at(guard, i);
+        memcpy(account, data + sizeof header + i * sizeof *account, sizeof *account);
+        account->name[RT_GUARD_ACCOUNT_BYTES_MAX] = '\0';
+    }
+    index_all(guard);
+    *mark = header.mark;
+    return RT_OK;
+}
+
+rt_status rt_guard_load(rt_guard *guard, int64_t *mark, const char *path, rt_error *err)
 {
     rt_file file;
-    state_header header;
     if (rt_file_map(&file, path, err) != RT_OK)
         return err->status;
-    rt_status status = state_check(guard, &file, path, err);
-    if (status == RT_OK) {
-        memcpy(&header, file.data, sizeof header);
-        status = reserve(guard, (size_t)header.count + 1, err);
-    }
-    if (status == RT_OK) {
-        guard->count = (size_t)header.count;
-        guard->evicted = (size_t)header.evicted;
-        guard->swept = header.swept;
-        guard->drift = header.drift;
-        for (size_t i = 0; i < guard->count; i++) {
-            memcpy(at(guard, i), file.data + sizeof header + i * sizeof(rt_guard_account),
-                   sizeof(rt_guard_account));
-            at(guard, i)->name[RT_GUARD_ACCOUNT_BYTES_MAX] = '\0';
-        }
-        index_all(guard);
-    }
+    const rt_status status = rt_guard_read(guard, mark, file.data, file.size, path, err);
     rt_file_unmap(&file);
     return status;
 }

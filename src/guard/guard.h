@@ -53,6 +53,11 @@ void rt_guard_close(rt_guard *guard);
 /* RT_INVALID for an account name of the wrong size; RT_NO_MEMORY. */
 rt_status rt_guard_observe(rt_guard *guard, const rt_guard_event *event, rt_guard_verdict *verdict,
                            rt_error *err);
+/* The same in two steps: what the guard takes of the request (from any thread), and the judgement. */
+rt_status rt_guard_record_of(const rt_guard *guard, rt_guard_record *out, const rt_guard_event *event,
+                             rt_error *err);
+rt_status rt_guard_observe_record(rt_guard *guard, const rt_guard_record *record, rt_guard_verdict *verdict,
+                                  rt_error *err);
 
 /* Accounts in the order in which they were first seen; valid until the next observe or close. */
 size_t rt_guard_count(const rt_guard *guard);
@@ -75,10 +80,17 @@ rt_status rt_guard_sweep(rt_guard *guard, double ts, rt_error *err);
 /* For the sweep alone: what it found goes into the account. */
 rt_guard_account *rt_guard_account_edit(rt_guard *guard, size_t index);
 
-/* The whole state as one file, written atomically; a guard that reads it goes on bit for bit.  Reading
- * refuses a file that is cut, changed, of another build's layout or under another key. */
-rt_status rt_guard_save(const rt_guard *guard, const char *path, rt_error *err);
-rt_status rt_guard_load(rt_guard *guard, const char *path, rt_error *err);
+/* The whole state as bytes; a guard that reads them goes on bit for bit.  `mark`: the number of the last
+ * row that was judged (0 where rows have none).  Reading refuses what is cut, changed, of another build's
+ * layout or under another key; `where` names it in errors. */
+typedef rt_status (*rt_guard_sink)(void *context, const void *data, size_t size, rt_error *err);
+rt_status rt_guard_write(const rt_guard *guard, int64_t mark, rt_guard_sink sink, void *context,
+                         rt_error *err);
+rt_status rt_guard_read(rt_guard *guard, int64_t *mark, const void *data, size_t size, const char *where,
+                        rt_error *err);
+/* As one file, written atomically. */
+rt_status rt_guard_save(const rt_guard *guard, int64_t mark, const char *path, rt_error *err);
+rt_status rt_guard_load(rt_guard *guard, int64_t *mark, const char *path, rt_error *err);
 /* The key that a state was saved under: to open a guard that can read it. */
 rt_status rt_guard_state_key(uint64_t *key, const char *path, rt_error *err);
 

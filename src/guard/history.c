@@ -32,11 +32,11 @@ void rt_guard_history_point(rt_guard_history *history, const rt_guard *guard, co
                 point->parts[s] += parts[f];
 }
 
-void rt_guard_history_request(rt_guard_history *history, const rt_guard_event *event,
+void rt_guard_history_request(rt_guard_history *history, const rt_guard_record *event,
                               const rt_guard_verdict *verdict, size_t keep)
 {
     const size_t most = keep < RT_GUARD_EXEMPLARS ? keep : RT_GUARD_EXEMPLARS;
-    if (event->request.size == 0 || most == 0)
+    if (event->request[0] == '\0' || most == 0)
         return;
     size_t at = history->n_exemplars;
     if (history->n_exemplars >= most) { /* the least telling one makes room; among equals the oldest */
@@ -54,10 +54,7 @@ void rt_guard_history_request(rt_guard_history *history, const rt_guard_event *e
                                .probability = verdict->want_probability,
                                .want = (int8_t)(verdict->want_probability > 0.5F ? verdict->want : -1),
                                .top_logprobs = event->top_logprobs};
-    (void)snprintf(
-        one->request, sizeof one->request, "%.*s",
-        (int)(event->request.size < RT_GUARD_REQUEST_BYTES ? event->request.size : RT_GUARD_REQUEST_BYTES),
-        event->request.data);
+    (void)snprintf(one->request, sizeof one->request, "%s", event->request);
 }
 
 static json_t *exemplar_json(const rt_guard_exemplar *one)

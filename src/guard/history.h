@@ -10,7 +10,12 @@
 
 #include "guard/guard.h"
 
-enum { RT_GUARD_POINTS = 64, RT_GUARD_EXEMPLARS = 20, RT_GUARD_PARTS = 16, RT_GUARD_REQUEST_BYTES = 48 };
+enum {
+    RT_GUARD_POINTS = 64,
+    RT_GUARD_EXEMPLARS = 20,
+    RT_GUARD_PARTS = 16,
+    RT_GUARD_REQUEST_BYTES = RT_GUARD_REQUEST_ID_BYTES + 1
+};
 
 typedef struct rt_guard_point {
     double ts;
@@ -36,7 +41,7 @@ typedef struct rt_guard_history {
 void rt_guard_history_point(rt_guard_history *history, const rt_guard *guard, const rt_guard_account *account,
                             double ts);
 /* Takes the request among the `keep` most telling ones, if it is one of them and has an id. */
-void rt_guard_history_request(rt_guard_history *history, const rt_guard_event *event,
+void rt_guard_history_request(rt_guard_history *history, const rt_guard_record *event,
                               const rt_guard_verdict *verdict, size_t keep);
 
 /* {signals: [names], points: [{ts, requests, score, p, e, parts}], exemplars: [{request, ts, wants,

@@ -14,6 +14,7 @@ struct rt_ladders {
     rt_ladders_calls calls;
     rt_ladder_entry *entries;
     size_t capacity, n_histories;
+    bool quiet;
 };
 enum { HISTORIES_MAX = 10000 };
 
@@ -26,6 +27,8 @@ rt_status rt_ladders_open(rt_ladders **out, rt_guard *guard, const rt_guard_poli
     **out = (rt_ladders){.guard = guard, .policy = policy, .calls = calls ? *calls : (rt_ladders_calls){0}};
     return RT_OK;
 }
+
+void rt_ladders_set_quiet(rt_ladders *ladders, bool quiet) { ladders->quiet = quiet; }
 
 void rt_ladders_set_policy(rt_ladders *ladders, const rt_guard_policy *policy) { ladders->policy = policy; }
 
@@ -89,11 +92,18 @@ const rt_ladder_entry *rt_ladders_find(const rt_ladders *l, const rt_guard_accou
     return &l->entries[account->index];
 }
 
-static void decide(rt_ladders *l, const rt_guard_account *account, double now)
+static bool is_same(const rt_ladder_entry *a, const rt_ladder_entry *b)
 {
-    rt_ladder_entry *entry = rt_ladders_entry(l, account);
-    if (!entry)
-        return;
+    const rt_ladder_state *x = &a->state, *y = &b->state;
+    return x->rung == y->rung && x->proposed == y->proposed && x->returning == y->returning &&
+           !(x->p < y->p || x->p > y->p) && !(x->e < y->e || x->e > y->e) &&
+           !(x->until < y->until || x->until > y->until) && a->answered == b->answered &&
+           strcmp(a->case_id, b->case_id) == 0;
+}
+
+static void decide_one(rt_ladders *l, const rt_guard_account *account, rt_ladder_entry *entry,
+                       const rt_ladder_evidence *evidence)
+{
     if (entry->state.rung != RT_RUNG_NONE && l->calls.lifted && l->calls.lifted(l->calls.context, entry)) {
         const rt_ladder_step lifted = {
             .from = (rt_rung)entry->state.rung, .to = RT_RUNG_NONE, .lifted = true};
@@ -102,15 +112,30 @@ static void decide(rt_ladders *l, const rt_guard_account *account, double now)
         if (l->calls.decided)
             l->calls.decided(l->calls.context, account, entry, &lifted);
     }
-    const rt_ladder_evidence evidence = rt_ladder_evidence_of(l->guard, account, now);
-    remember(l, account, entry, &evidence);
-    const rt_ladder_step step = rt_ladder_decide(l->policy, &entry->state, &evidence);
+    remember(l, account, entry, evidence);
+    const rt_ladder_step step = rt_ladder_decide(l->policy, &entry->state, evidence);
     if (step.from == step.to && !step.proposed)
         return;
     if (step.to < RT_RUNG_CHALLENGE)
         entry->answered = false;
     if (l->calls.decided)
         l->calls.decided(l->calls.context, account, entry, &step);
+}
+
+static void decide(rt_ladders *l, const rt_guard_account *account, double now)
+{
+    rt_ladder_entry *entry = rt_ladders_entry(l, account);
+    if (!entry || l->quiet)
+        return;
+    const rt_ladder_evidence evidence = rt_ladder_evidence_of(l->guard, account, now);
+    if (l->calls.decides && !l->calls.decides(l->calls.context, account, entry)) {
+        remember(l, account, entry, &evidence);
+        return;
+    }
+    const rt_ladder_entry before = *entry;
+    decide_one(l, account, entry, &evidence);
+    if (l->calls.changed && !is_same(&before, entry))
+        l->calls.changed(l->calls.context, entry);
 }
 
 void rt_ladders_decide_all(rt_ladders *l, double now)
@@ -130,22 +155,37 @@ void rt_ladders_decide_all(rt_ladders *l, double now)
 rt_status rt_ladders_feed(rt_ladders *l, const rt_guard_event *event, rt_guard_verdict *verdict,
                           rt_error *err)
 {
-    char name[RT_GUARD_ACCOUNT_BYTES_MAX + 1];
+    rt_guard_record record;
+    if (rt_guard_record_of(l->guard, &record, event, err) != RT_OK)
+        return err->status;
+    return rt_ladders_feed_record(l, &record, verdict, err);
+}
+
+rt_status rt_ladders_feed_record(rt_ladders *l, const rt_guard_record *event, rt_guard_verdict *verdict,
+                                 rt_error *err)
+{
     if (rt_guard_sweep_due(l->guard, event->ts)) {
         if (rt_guard_sweep(l->guard, event->ts, err) != RT_OK)
             return err->status;
         rt_ladders_decide_all(l, event->ts);
     }
-    if (rt_guard_observe(l->guard, event, verdict, err) != RT_OK)
+    if (rt_guard_observe_record(l->guard, event, verdict, err) != RT_OK)
         return err->status;
-    (void)snprintf(name, sizeof name, "%.*s", (int)event->account.size, event->account.data);
-    const rt_guard_account *account = rt_guard_find(l->guard, name);
+    const rt_guard_account *account = rt_guard_find(l->guard, event->account);
     if (account && verdict->checked)
         decide(l, account, event->ts);
     const rt_ladder_entry *entry = account ? rt_ladders_find(l, account) : NULL;
-    if (entry && entry->history)
+    if (entry && entry->history && !l->quiet)
         rt_guard_history_request(entry->history, event, verdict, l->policy->exemplars);
     return RT_OK;
+}
+
+json_t *rt_ladder_entry_json(const rt_ladder_entry *e)
+{
+    return json_pack("{s:s, s:s, s:b, s:b, s:b, s:f, s:f, s:f, s:s}", "account", e->name, "rung",
+                     rt_rung_name((rt_rung)e->state.rung), "proposed", e->state.proposed, "returning",
+                     e->state.returning, "answered", e->answered, "p", e->state.p, "e", e->state.e, "until",
+                     e->state.until, "case", e->case_id);
 }
 
 json_t *rt_ladders_json(const rt_ladders *l)
@@ -155,10 +195,7 @@ json_t *rt_ladders_json(const rt_ladders *l)
         const rt_ladder_entry *e = &l->entries[i];
         if (!e->name[0] || !(e->state.rung || e->state.returning || e->history))
             continue;
-        json_t *row = json_pack("{s:s, s:s, s:b, s:b, s:b, s:f, s:f, s:f, s:s}", "account", e->name, "rung",
-                                rt_rung_name((rt_rung)e->state.rung), "proposed", e->state.proposed,
-                                "returning", e->state.returning, "answered", e->answered, "p", e->state.p,
-                                "e", e->state.e, "until", e->state.until, "case", e->case_id);
+        json_t *row = rt_ladder_entry_json(e);
         if (e->history)
             (void)json_object_set_new(row, "history", rt_guard_history_json(e->history));
         (void)json_array_append_new(list, row);
@@ -174,6 +211,20 @@ static rt_rung rung_of(const char *name)
     return RT_RUNG_NONE;
 }
 
+void rt_ladder_entry_restore(rt_ladder_entry *entry, const json_t *row)
+{
+    const char *case_id = json_string_value(json_object_get(row, "case"));
+    entry->state =
+        (rt_ladder_state){.rung = (uint8_t)rung_of(json_string_value(json_object_get(row, "rung"))),
+                          .proposed = json_is_true(json_object_get(row, "proposed")),
+                          .returning = json_is_true(json_object_get(row, "returning")),
+                          .p = json_number_value(json_object_get(row, "p")),
+                          .e = json_number_value(json_object_get(row, "e")),
+                          .until = json_number_value(json_object_get(row, "until"))};
+    entry->answered = json_is_true(json_object_get(row, "answered"));
+    (void)snprintf(entry->case_id, sizeof entry->case_id, "%s", case_id ? case_id : "");
+}
+
 rt_status rt_ladders_restore(rt_ladders *l, const json_t *list, const char *where, rt_error *err)
 {
     const json_t *row;
@@ -187,16 +238,7 @@ rt_status rt_ladders_restore(rt_ladders *l, const json_t *list, const char *wher
         rt_ladder_entry *entry = account ? rt_ladders_entry(l, account) : NULL;
         if (!entry)
             continue;
-        entry->state =
-            (rt_ladder_state){.rung = (uint8_t)rung_of(json_string_value(json_object_get(row, "rung"))),
-                              .proposed = json_is_true(json_object_get(row, "proposed")),
-                              .returning = json_is_true(json_object_get(row, "returning")),
-                              .p = json_number_value(json_object_get(row, "p")),
-                              .e = json_number_value(json_object_get(row, "e")),
-                              .until = json_number_value(json_object_get(row, "until"))};
-        entry->answered = json_is_true(json_object_get(row, "answered"));
-        const char *case_id = json_string_value(json_object_get(row, "case"));
-        (void)snprintf(entry->case_id, sizeof entry->case_id, "%s", case_id ? case_id : "");
+        rt_ladder_entry_restore(entry, row);
         const json_t *history = json_object_get(row, "history");
         if (history && !entry->history && l->n_histories < HISTORIES_MAX) {
             entry->history = calloc(1, sizeof *entry->history);

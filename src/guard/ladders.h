@@ -20,6 +20,11 @@ typedef struct rt_ladders_calls {
     /* A decision: the account's rung has changed, or a suspension is proposed.  May be NULL. */
     void (*decided)(void *context, const rt_guard_account *account, rt_ladder_entry *entry,
                     const rt_ladder_step *step);
+    /* May this account be decided about at this row?  False where another server does, and for rows that were
+     * judged before a crash and acted upon: what was found out then is kept elsewhere.  NULL: always. */
+    bool (*decides)(void *context, const rt_guard_account *account, rt_ladder_entry *entry);
+    /* The entry's state is another one than before the row, after `decided`.  May be NULL. */
+    void (*changed)(void *context, const rt_ladder_entry *entry);
     void *context;
 } rt_ladders_calls;
 
@@ -34,6 +39,10 @@ void rt_ladders_close(rt_ladders *ladders); /* NULL is allowed */
 /* A sweep where one is due, the event's verdict, and what follows from both. */
 rt_status rt_ladders_feed(rt_ladders *ladders, const rt_guard_event *event, rt_guard_verdict *verdict,
                           rt_error *err);
+rt_status rt_ladders_feed_record(rt_ladders *ladders, const rt_guard_record *record,
+                                 rt_guard_verdict *verdict, rt_error *err);
+/* Rows that the ladders have seen and the guard has not: they only go through the guard. */
+void rt_ladders_set_quiet(rt_ladders *ladders, bool quiet);
 /* After a sweep that was made outside: decides for every account that it may concern. */
 void rt_ladders_decide_all(rt_ladders *ladders, double now);
 
@@ -44,6 +53,9 @@ const rt_ladder_entry *rt_ladders_find(const rt_ladders *ladders, const rt_guard
 
 /* All entries that say something, as JSON and back (unknown accounts are passed over). */
 json_t *rt_ladders_json(const rt_ladders *ladders);
+/* One entry without its history, and back; what is not well-formed is 0. */
+json_t *rt_ladder_entry_json(const rt_ladder_entry *entry);
+void rt_ladder_entry_restore(rt_ladder_entry *entry, const json_t *row);
 rt_status rt_ladders_restore(rt_ladders *ladders, const json_t *list, const char *where, rt_error *err);
 
 #endif

@@ -6,8 +6,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "base/hash.h"
-
 const char *const rt_guard_networks[RT_GUARD_NETWORKS] = {"residential", "mobile",    "business",
                                                           "datacentre",  "education", "vpn"};
 
@@ -26,12 +24,6 @@ bool rt_guard_is_person(const char *agent, size_t size)
         if (strstr(lower, marks[i]))
             return true;
     return false;
-}
-
-static uint32_t hash_of(rt_guard_span text, uint64_t key)
-{
-    const uint32_t h = (uint32_t)(rt_hash64(text.data, text.size, key) >> 32);
-    return text.size ? (h ? h : 1) : 0;
 }
 
 /* Counts an address among the most used; a new one takes the place of the least used. */
@@ -53,12 +45,11 @@ static void count_address(rt_guard_client_state *s, uint32_t address)
 static void observe(rt_guard_account *account, rt_guard_seen *seen)
 {
     rt_guard_client_state *s = &account->client;
-    const rt_guard_event *e = seen->event;
-    const uint32_t address = hash_of(e->ip, seen->key), agent = hash_of(e->user_agent, seen->key),
-                   payer = hash_of(e->pay_hash, seen->key);
-    s->people += seen->person;
-    if (seen->network >= 0)
-        s->networks[seen->network]++;
+    const rt_guard_record *e = seen->event;
+    const uint32_t address = e->address, agent = e->agent, payer = e->payer;
+    s->people += e->person;
+    if (e->network >= 0)
+        s->networks[e->network]++;
     if (address) {
         count_address(s, address);
         s->address_changes += s->last_address && address != s->last_address;
@@ -70,7 +61,7 @@ static void observe(rt_guard_account *account, rt_guard_seen *seen)
         s->payers[1] = s->payers[0];
         s->payers[0] = payer;
     }
-    s->models |= 1U << (hash_of(e->model, 0) & 31);
+    s->models |= 1U << (e->model & 31);
 }
 
 static void measure(const rt_guard_account *account, float *f)

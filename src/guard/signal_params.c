@@ -20,7 +20,7 @@ static double distinct(const uint8_t bits[RT_GUARD_BIAS_BITS / 8])
 static void observe(rt_guard_account *account, rt_guard_seen *seen)
 {
     rt_guard_params_state *s = &account->params;
-    const rt_guard_event *e = seen->event;
+    const rt_guard_record *e = seen->event;
     s->top_logprobs += e->top_logprobs >= 10;
     s->logprobs += e->logprobs || e->top_logprobs > 0;
     s->biased += e->bias_count > 0;

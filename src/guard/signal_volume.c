@@ -6,7 +6,7 @@
 static void observe(rt_guard_account *account, rt_guard_seen *seen)
 {
     rt_guard_volume_state *s = &account->volume;
-    const rt_guard_event *e = seen->event;
+    const rt_guard_record *e = seen->event;
     s->log_in += log1p(e->prompt_tokens);
     s->log_out += log1p((double)e->completion_tokens / e->n);
     s->log_max += log1p(e->max_tokens);

@@ -173,7 +173,11 @@ bool rt_call_settle(rt_call *call, int http, bool wait)
                                 .mark_own = call->mark.own_share,
                                 .marked = call->marked,
                                 .prompt = call->caller->wants_prompt ? request->body : NULL,
-                                .prompt_size = call->caller->wants_prompt ? request->body_size : 0};
+                                .prompt_size = call->caller->wants_prompt ? request->body_size : 0,
+                                .record = call->note.record,
+                                .record_size = call->note.size,
+                                .record_line = call->note.line};
+    call->note = (rt_watch_note){0};
     rt_ticket *ticket = call->ticket;
     call->ticket = NULL;
     return rt_gate_settle(call->serve->options.gate, ticket, &outcome, wait ? on_settled : NULL,

@@ -265,6 +265,8 @@ void rt_service_finished(void *context, rt_http_exchange *x)
     json_decref(call->body);
     rt_request_deinit(&call->request);
     rt_compose_deinit(&call->reply);
+    free(call->note.record);
+    free(call->note.line);
     free(call);
 }
 

@@ -57,6 +57,7 @@ struct rt_call { /* a request from its head to its last byte */
     rt_canary *canary;   /* that its answer will end with; NULL: none */
     bool gone_billed;    /* the client left a pair: output_tokens are those until then */
     rt_marking_use mark; /* what stood at the answer, for log and ledger; the job's own is taken back */
+    rt_watch_note note;  /* for the guard, on its way into the ledger */
     bool marked;         /* an answer has tokens that could carry it */
     bool scores, binary, tail, noted, delivered, revoked; /* noted: in the ledger; delivered: whole */
     rt_fault fault;                                       /* instead of a whole answer; status 0: none */
@@ -114,7 +115,7 @@ void rt_service_finished(void *context, rt_http_exchange *x);
 
 /* watching.c; without a guard all of it does nothing */
 bool rt_call_watch_allows(rt_call *call, rt_fault *fault);
-void rt_call_watch(const rt_call *call);
+void rt_call_watch(rt_call *call);
 
 /* marking.c: puts the watermark of this caller on the job */
 bool rt_call_mark(rt_call *call, rt_fault *fault);

@@ -140,10 +140,10 @@ bool rt_call_watch_allows(rt_call *call, rt_fault *fault)
     return true;
 }
 
-void rt_call_watch(const rt_call *call)
+void rt_call_watch(rt_call *call)
 {
     rt_watch *watch = call->serve->options.watch;
-    if (!watch || !call->caller || !call->body)
+    if (!watch || !call->ticket || !call->body || call->note.record)
         return;
     const rt_http_request *request = rt_http_request_of(call->x);
     rt_text prompt = {.size_max = (size_t)16 << 20};
@@ -157,10 +157,11 @@ void rt_call_watch(const rt_call *call)
                             .model = span(json_string_value(json_object_get(call->body, "model"))),
                             .prompt = {prompt.data ? prompt.data : "", prompt.size},
                             .request = span(request->id),
+                            .created = call->caller->created,
                             .prompt_tokens = (uint32_t)call->prompt_tokens,
                             .completion_tokens = (uint32_t)call->output_tokens};
     read_parameters(&event, call->body, json_object_get(call->body, "messages") != NULL);
     if (!prompt.failed)
-        rt_watch_request(watch, &event);
+        call->note = rt_watch_note_of(watch, &event);
     rt_text_deinit(&prompt);
 }

@@ -67,6 +67,7 @@ static void a_state_read_back_goes_on_bit_for_bit(void **state)
     (void)state;
     char path[] = "/tmp/test_guard_state_XXXXXX";
     rt_error err = {0};
+    int64_t mark = 0;
     const int fd = mkstemp(path);
     assert_true(fd >= 0);
     (void)close(fd);
@@ -75,8 +76,8 @@ static void a_state_read_back_goes_on_bit_for_bit(void **state)
         send_one(whole, i);
     for (size_t i = 0; i < 333; i++)
         send_one(first, i);
-    assert_int_equal(rt_guard_save(first, path, &err), RT_OK);
-    assert_int_equal(rt_guard_load(second, path, &err), RT_OK);
+    assert_int_equal(rt_guard_save(first, 7, path, &err), RT_OK);
+    assert_int_equal(rt_guard_load(second, &mark, path, &err), RT_OK);
     for (size_t i = 333; i < 600; i++)
         send_one(second, i);
     assert_same(whole, second);
@@ -91,20 +92,21 @@ static void a_damaged_state_is_refused(void **state)
     (void)state;
     char path[] = "/tmp/test_guard_bad_XXXXXX";
     rt_error err = {0};
+    int64_t mark = 0;
     const int fd = mkstemp(path);
     (void)close(fd);
     rt_guard *guard = open_guard(0), *other = open_guard(0);
     for (size_t i = 0; i < 50; i++)
         send_one(guard, i);
-    assert_int_equal(rt_guard_save(guard, path, &err), RT_OK);
+    assert_int_equal(rt_guard_save(guard, 7, path, &err), RT_OK);
     FILE *file = fopen(path, "r+b");
     assert_non_null(file);
     assert_int_equal(fseek(file, 5000, SEEK_SET), 0);
     assert_int_equal(fputc('?', file), '?');
     assert_int_equal(fclose(file), 0);
-    assert_int_equal(rt_guard_load(other, path, &err), RT_CORRUPT);
+    assert_int_equal(rt_guard_load(other, &mark, path, &err), RT_CORRUPT);
     assert_int_equal(truncate(path, 6000), 0);
-    assert_int_equal(rt_guard_load(other, path, &err), RT_CORRUPT);
+    assert_int_equal(rt_guard_load(other, &mark, path, &err), RT_CORRUPT);
     assert_int_equal(rt_guard_count(other), 0);
     rt_guard_close(guard);
     rt_guard_close(other);
