@@ -117,7 +117,7 @@ rt_status rt_guard_store_last(rt_guard_store *store, int64_t *last, rt_error *er
                          NULL, 0, last, &found, err);
 }
 
-rt_status rt_guard_store_number(rt_guard_store *store, int64_t after, size_t max, rt_error *err)
+rt_status rt_guard_store_number(rt_guard_store *store, int64_t judged, size_t max, rt_error *err)
 {
     int64_t last = 0;
     if (!store->shared)
@@ -125,7 +125,11 @@ rt_status rt_guard_store_number(rt_guard_store *store, int64_t after, size_t max
     if (begin(store, err) != RT_OK)
         return err->status;
     rt_status status = rt_guard_store_last(store, &last, err);
-    const rt_sql_value values[] = {rt_sql_int(last > after ? last : after), rt_sql_int((int64_t)max)};
+    const rt_sql_value values[] = {rt_sql_int(last > judged ? last : judged), rt_sql_int((int64_t)max)},
+                       mark = rt_sql_int(judged);
+    if (status == RT_OK)
+        status = rt_db_run(store->db, "UPDATE counters SET n = $1 WHERE name = 'guard_judged' AND n <> $1",
+                           &mark, 1, NULL, NULL, NULL, err);
     if (status == RT_OK)
         status = rt_db_run(store->db,
                            "UPDATE guard_rows SET seq = $1 + n.k FROM (SELECT id, ROW_NUMBER() OVER (ORDER "
@@ -170,8 +174,12 @@ rt_status rt_guard_store_read(rt_guard_store *store, int64_t after, size_t max, 
     reading r = {store, rows, 0};
     const rt_status status = rt_db_run(
         store->db,
-        store->shared ? "SELECT seq, request, sealed FROM guard_rows WHERE seq > $1 ORDER BY seq LIMIT $2"
-                      : "SELECT id, request, sealed FROM guard_rows WHERE id > $1 ORDER BY id LIMIT $2",
+        store->shared && store->leads
+            ? "SELECT seq, request, sealed FROM guard_rows WHERE seq > $1 ORDER BY seq LIMIT $2"
+        : store->shared
+            ? "SELECT seq, request, sealed FROM guard_rows WHERE seq > $1 AND seq <= (SELECT n FROM "
+              "counters WHERE name = 'guard_judged') ORDER BY seq LIMIT $2"
+            : "SELECT id, request, sealed FROM guard_rows WHERE id > $1 ORDER BY id LIMIT $2",
         values, 2, take_row, &r, NULL, err);
     *n_rows = r.n;
     if (status == RT_OK)

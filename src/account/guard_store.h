@@ -24,9 +24,9 @@ uint64_t rt_guard_store_key(const rt_guard_store *store);
 
 /* Does this server judge?  Asked before each round; with SQLite it always does. */
 rt_status rt_guard_store_lead(rt_guard_store *store, bool *leads, rt_error *err);
-/* Numbers up to `max` rows that have none, from max(after, largest number) + 1 on.  For the one that leads.
- */
-rt_status rt_guard_store_number(rt_guard_store *store, int64_t after, size_t max, rt_error *err);
+/* For the one that leads, with PostgreSQL: rows up to `judged` are judged and decided about; up to `max` rows
+ * that have no number get the next ones. */
+rt_status rt_guard_store_number(rt_guard_store *store, int64_t judged, size_t max, rt_error *err);
 /* The largest number; 0: there is none. */
 rt_status rt_guard_store_last(rt_guard_store *store, int64_t *last, rt_error *err);
 
@@ -35,7 +35,8 @@ typedef struct rt_guard_row_kept {
     size_t size; /* of data; 0: its seal did not hold */
     unsigned char *data;
 } rt_guard_row_kept;
-/* Up to `max` rows past `after`, in order; the caller frees each `data`. */
+/* Up to `max` rows past `after`, in order; the caller frees each `data`.  A server that does not lead gets
+ * rows that were judged: when it comes to lead, no row lies behind it that nobody decided about. */
 rt_status rt_guard_store_read(rt_guard_store *store, int64_t after, size_t max, rt_guard_row_kept *rows,
                               size_t *n_rows, rt_error *err);
 /* Drops rows before `number`, some at a time; *more: there are others. */

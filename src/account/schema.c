@@ -93,6 +93,7 @@ static const char *const migrations[] = {
     " answered BIGINT NOT NULL, changed BIGINT NOT NULL);"
     "CREATE INDEX guard_rungs_changed ON guard_rungs (changed);"
     "INSERT INTO counters VALUES ('guard_rungs', 0);"
+    "INSERT INTO counters VALUES ('guard_judged', 0);"
     "CREATE TABLE guard_state (name TEXT NOT NULL, part BIGINT NOT NULL, hash TEXT NOT NULL, data @BLOB@ NOT "
     "NULL,"
     " PRIMARY KEY (name, part));",

@@ -586,6 +586,8 @@ static rt_status state_check(const rt_guard *guard, const unsigned char *data, s
         return rt_error_set(err, RT_CORRUPT, "%.200s: is not a guard's state of this build", where);
     if (header.key != want.key || header.reference != want.reference)
         return rt_error_set(err, RT_INVALID, "%.200s: was saved under another key or reference", where);
+    if (!isfinite(header.swept))
+        return rt_error_set(err, RT_CORRUPT, "%.200s: has no time of its last sweep", where);
     if (header.count > guard->options.accounts_max)
         return rt_error_set(err, RT_INVALID, "%.200s: holds %llu accounts; %zu are allowed here", where,
                             (unsigned long long)header.count, guard->options.accounts_max);
@@ -600,6 +602,35 @@ static rt_status state_check(const rt_guard *guard, const unsigned char *data, s
     if (stored != hash)
         return rt_error_set(err, RT_CORRUPT, "%.200s: its checksum does not hold", where);
     return RT_OK;
+}
+
+static bool is_time(double ts) { return isfinite(ts) && ts >= 0 && ts <= RT_GUARD_TS_MAX; }
+
+/* Can an account be so?  The checksum only tells of accidents, and indices in an account are trusted. */
+static bool is_sound(const rt_guard_account *a, size_t index)
+{
+    const rt_hash_sample *const samples[] = {&a->link.prompts, &a->link.fillers, &a->link.templates};
+    const rt_guard_frame_side *const sides[] = {&a->frames.front, &a->frames.back};
+    float features[RT_GUARD_FEATURES];
+    bool sound = a->name[0] && memchr(a->name, 0, sizeof a->name) && a->index == index &&
+                 is_time(a->first_ts) && is_time(a->last_ts) && is_time(a->created) &&
+                 is_time(a->block_start) && isfinite(a->score) && isfinite(a->last_score) && a->p >= 0 &&
+                 a->p <= 1 && a->lift_p >= 0 && a->lift_p <= 1 && a->cluster_p >= 0 && a->cluster_p <= 1 &&
+                 a->best_p >= 0 && a->best_p <= 1 && isfinite(a->log_e) && isfinite(a->cluster_score) &&
+                 isfinite(a->best_score) && isfinite(a->path.own_sum) && isfinite(a->path.linked_sum);
+    for (size_t i = 0; i < sizeof samples / sizeof *samples; i++)
+        sound = sound && samples[i]->count <= RT_SAMPLE_ITEMS;
+    for (size_t s = 0; s < 2; s++)
+        for (size_t f = 0; f < RT_GUARD_FRAMES; f++)
+            sound = sound && sides[s]->length[f] <= RT_GUARD_FRAME_WORDS;
+    for (size_t i = 0; i < RT_EVALUE_STAKES; i++)
+        sound = sound && isfinite(a->path.log_wealth[i]);
+    if (!sound)
+        return false;
+    rt_guard_measure(a, features);
+    for (size_t f = 0; f < rt_guard_feature_count(); f++)
+        sound = sound && isfinite(features[f]);
+    return sound;
 }
 
 rt_status rt_guard_read(rt_guard *guard, int64_t *mark, const void *bytes, size_t size, const char *where,
@@ -619,7 +650,11 @@ rt_status rt_guard_read(rt_guard *guard, int64_t *mark, const void *bytes, size_
     for (size_t i = 0; i < guard->count; i++) {
         rt_guard_account *account = at(guard, i);
         memcpy(account, data + sizeof header + i * sizeof *account, sizeof *account);
-        account->name[RT_GUARD_ACCOUNT_BYTES_MAX] = '\0';
+        if (!is_sound(account, i)) {
+            guard->count = 0;
+            index_all(guard);
+            return rt_error_set(err, RT_CORRUPT, "%.200s: account %zu cannot be as it is there", where, i);
+        }
     }
     index_all(guard);
     *mark = header.mark;

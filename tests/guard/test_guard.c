@@ -12,6 +12,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/text.h"
 #include "guard/result.h"
 #include "guard/train.h"
 
@@ -111,6 +112,81 @@ static void a_damaged_state_is_refused(void **state)
     rt_guard_close(guard);
     rt_guard_close(other);
     assert_int_equal(unlink(path), 0);
+}
+
+static void a_record_is_judged_as_the_request_itself_and_a_cut_one_is_refused(void **state)
+{
+    (void)state;
+    unsigned char bytes[RT_GUARD_RECORD_BYTES_MAX];
+    rt_error err = {0};
+    rt_guard *whole = open_guard(0), *later = open_guard(0);
+    rt_guard_record record, back;
+    rt_guard_verdict verdict;
+    char prompt[9000];
+    for (size_t i = 0; i < 400; i++) { /* dialogues, repeats and long texts too */
+        size_t n = (size_t)snprintf(prompt, sizeof prompt, "Tell me of number %zu.", i / 5 * 5);
+        for (size_t turn = 0; turn < i % 5; turn++)
+            n += (size_t)snprintf(prompt + n, sizeof prompt - n, "\nHere it is: %zu.\nUser: go on, please",
+                                  turn * i);
+        while (i % 50 == 49 && n + 16 < sizeof prompt)
+            n += (size_t)snprintf(prompt + n, sizeof prompt - n, "a line, %zu\n", n);
+        rt_guard_event event = {.ts = 1.7e9 + (double)i * 90,
+                                .account = span(i % 2 ? "odd" : "even"),
+                                .prompt = {prompt, n},
+                                .ip = span("10.1.1.1"),
+                                .user_agent = span("Mozilla"),
+                                .pay_hash = span("card"),
+                                .model = span("m"),
+                                .request = span("req_a_name_that_is_longer_than_what_is_kept_of_it_by_far"),
+                                .temperature = 0.7F,
+                                .n = 1 + (uint32_t)i % 3,
+                                .bias_count = (uint32_t)i % 4,
+                                .bias_ids = {1, (uint32_t)i, 7},
+                                .logprobs = i % 9 == 0,
+                                .completion_tokens = (uint32_t)i};
+        assert_int_equal(rt_guard_observe(whole, &event, &verdict, &err), RT_OK);
+        assert_int_equal(rt_guard_record_of(later, &record, &event, &err), RT_OK);
+        const size_t size = rt_guard_record_write(&record, rt_guard_key(later), bytes);
+        assert_int_equal(rt_guard_record_read(&back, rt_guard_key(later), bytes, size, &err), RT_OK);
+        assert_int_equal(rt_guard_observe_record(later, &back, &verdict, &err), RT_OK);
+        if (i % 100 != 99)
+            continue;
+        assert_int_equal(rt_guard_record_read(&back, 5, bytes, size, &err), RT_INVALID);
+        for (size_t cut = 0; cut < size; cut++)
+            assert_int_equal(rt_guard_record_read(&back, rt_guard_key(later), bytes, cut, &err), RT_CORRUPT);
+    }
+    assert_same(whole, later);
+    assert_true(rt_guard_account_at(whole, 0)->repeat.continued > 100);
+    rt_guard_close(whole);
+    rt_guard_close(later);
+}
+
+/* The checksum tells of accidents; what somebody has written there must not be used as an index. */
+static rt_status put_bytes(void *context, const void *data, size_t size, rt_error *err)
+{
+    rt_text *out = context;
+    (void)err;
+    rt_text_append(out, data, size);
+    return RT_OK;
+}
+
+static void a_state_with_a_checksum_but_an_impossible_account_is_refused(void **state)
+{
+    (void)state;
+    rt_error err = {0};
+    int64_t mark = 0;
+    rt_guard *guard = open_guard(0), *other = open_guard(0);
+    for (size_t i = 0; i < 50; i++)
+        send_one(guard, i);
+    ((rt_guard_account *)(uintptr_t)rt_guard_account_at(guard, 3))->link.prompts.count = 4000;
+    rt_text bytes = {0};
+    assert_int_equal(rt_guard_write(guard, 1, put_bytes, &bytes, &err), RT_OK);
+    assert_int_equal(rt_guard_read(other, &mark, bytes.data, bytes.size, "state", &err), RT_CORRUPT);
+    assert_non_null(strstr(err.text, "account 3"));
+    assert_int_equal(rt_guard_count(other), 0);
+    rt_text_deinit(&bytes);
+    rt_guard_close(guard);
+    rt_guard_close(other);
 }
 
 static void collectors_score_above_those_who_chat(void **state)
@@ -320,6 +396,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_state_read_back_goes_on_bit_for_bit),
         cmocka_unit_test(a_damaged_state_is_refused),
+        cmocka_unit_test(a_record_is_judged_as_the_request_itself_and_a_cut_one_is_refused),
+        cmocka_unit_test(a_state_with_a_checksum_but_an_impossible_account_is_refused),
         cmocka_unit_test(collectors_score_above_those_who_chat),
         cmocka_unit_test(accounts_by_the_million_stay_within_their_room),
         cmocka_unit_test(clock_jumps_and_huge_prompts_give_finite_features),
