@@ -437,7 +437,7 @@ rt_status rt_ledger_append(rt_db *db, const rt_secrets *secrets, rt_ledger_row *
 {
     for (size_t i = 0; i < n_rows; i++)
         rows[i]->id = last_id + 1 + (int64_t)i;
-    if (n_rows == 1 && !rows[0]->prompt) /* one statement is a transaction */
+    if (n_rows == 1 && !rows[0]->prompt && !rows[0]->record) /* one statement is a transaction */
         return insert_row(db, rows[0], err);
     if (rt_db_begin(db, true, err) != RT_OK)
         return err->status;
