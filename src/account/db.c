@@ -108,3 +108,9 @@ void rt_db_hurry(rt_db *db, bool on)
     if (db->ops->hurry)
         db->ops->hurry(db->handle, on);
 }
+
+void rt_db_set_patience(rt_db *db, double seconds)
+{
+    if (db->ops->set_patience)
+        db->ops->set_patience(db->handle, seconds);
+}

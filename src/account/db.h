@@ -68,6 +68,9 @@ void rt_db_rollback(rt_db *db);
 /* SQLite, while on: what would have to wait for another writer fails with RT_BUSY at once, and no commit
  * takes the time to move the log into the file. */
 void rt_db_hurry(rt_db *db, bool on);
+/* PostgreSQL: what takes longer fails with RT_IO, and its connection is given up.  0, as at first: any time.
+ */
+void rt_db_set_patience(rt_db *db, double seconds);
 
 /* Brings the tables to this program's version. */
 rt_status rt_schema_apply(rt_db *db, rt_error *err);

@@ -15,7 +15,8 @@ typedef struct rt_db_ops {
     rt_status (*begin)(void *handle, bool durable, rt_error *err);
     rt_status (*commit)(void *handle, rt_error *err);
     void (*rollback)(void *handle);
-    void (*hurry)(void *handle, bool on); /* NULL: nothing to do */
+    void (*hurry)(void *handle, bool on); /* NULL: nothing to do; so with the next */
+    void (*set_patience)(void *handle, double seconds);
     bool (*is_null)(const rt_sql_row *row, int column);
     int64_t (*get_int)(const rt_sql_row *row, int column);
     double (*get_real)(const rt_sql_row *row, int column);

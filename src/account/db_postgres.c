@@ -1,14 +1,21 @@
 /* account/db_postgres.c - PostgreSQL behind db.h, through libpq with prepared statements.
  *
  * Values travel as text, bytes in the \x form.  A connection that broke is opened anew at the next call
- * outside of a transaction; inside of one the failure ends the transaction and the caller repeats it. */
+ * outside of a transaction; inside of one the failure ends the transaction and the caller repeats it.
+ *
+ * Every wait is a poll with an end where the caller has a patience (rt_db_set_patience): a server that hangs,
+ * or a network that swallows what is sent, is known by its silence alone. */
 #include <libpq-fe.h>
+#include <math.h>
+#include <poll.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "account/db_ops.h"
+#include "base/clock.h"
 #include "base/hash.h"
 
 enum { VALUES_MAX = 32, NUMBER_MAX = 32 };
@@ -20,7 +27,8 @@ typedef struct statement {
 
 typedef struct postgres_db {
     PGconn *connection;
-    bool in_transaction;
+    bool in_transaction, silent; /* silent: it has not answered in time; until it is connected anew */
+    double patience_s;           /* 0: any time */
     uint64_t epoch;
     statement statements[RT_STATEMENTS_MAX];
     size_t n_statements;
@@ -29,6 +37,8 @@ typedef struct postgres_db {
 /* One line of what libpq says; it may name the address and never the password. */
 static rt_status failed(const postgres_db *db, const PGresult *result, rt_error *err)
 {
+    if (db->silent)
+        return rt_error_set(err, RT_IO, "the account database has not answered for %g s", db->patience_s);
     const char *text = result ? PQresultErrorMessage(result) : PQerrorMessage(db->connection);
     const char *state = result ? PQresultErrorField(result, PG_DIAG_SQLSTATE) : NULL;
     const bool again = state && (!strcmp(state, "40001") || !strcmp(state, "40P01"));
@@ -65,6 +75,100 @@ static rt_status open_db(void **out, const char *where, rt_error *err)
     return RT_OK;
 }
 
+/* ---- waiting ---- */
+
+static double deadline_of(const postgres_db *db)
+{
+    return db->patience_s > 0 ? rt_clock_seconds() + db->patience_s : (double)INFINITY;
+}
+
+/* false: nothing came by then, or the socket is gone. */
+static bool wait_for(const postgres_db *db, short what, double deadline_s)
+{
+    struct pollfd fd = {.fd = PQsocket(db->connection), .events = what};
+    const double left = deadline_s - rt_clock_seconds();
+    if (fd.fd < 0 || left <= 0)
+        return false;
+    const int n = poll(&fd, 1, isinf(left) ? -1 : (int)ceil(left * 1e3));
+    return n > 0 || (n < 0 && wait_for(db, what, deadline_s));
+}
+
+/* What libpq would still wait for is broken off. */
+static PGresult *give_up(postgres_db *db)
+{
+    db->silent = true;
+    if (PQsocket(db->connection) >= 0)
+        (void)shutdown(PQsocket(db->connection), SHUT_RDWR);
+    while (PQconsumeInput(db->connection) && PQstatus(db->connection) == CONNECTION_OK)
+        ;
+    return NULL;
+}
+
+/* The last result of what was sent, or the first that is an error; NULL: the connection is gone. */
+static PGresult *result_of(postgres_db *db, int sent)
+{
+    const double deadline_s = deadline_of(db);
+    PGresult *kept = NULL;
+    if (!sent)
+        return NULL;
+    while (PQflush(db->connection) > 0) {
+        if (!wait_for(db, POLLIN | POLLOUT, deadline_s))
+            return give_up(db);
+        if (!PQconsumeInput(db->connection))
+            break;
+    }
+    for (;;) {
+        while (PQisBusy(db->connection)) {
+            if (!wait_for(db, POLLIN, deadline_s)) {
+                PQclear(kept);
+                return give_up(db);
+            }
+            if (!PQconsumeInput(db->connection))
+                break;
+        }
+        PGresult *result = PQgetResult(db->connection);
+        if (!result)
+            return kept;
+        if (kept && PQresultStatus(kept) == PGRES_FATAL_ERROR) {
+            PQclear(result);
+            continue;
+        }
+        PQclear(kept);
+        kept = result;
+    }
+}
+
+static bool connect_again(postgres_db *db)
+{
+    const double deadline_s = deadline_of(db);
+    db->epoch++;
+    db->silent = false;
+    memset(db->statements, 0, sizeof db->statements);
+    db->n_statements = 0;
+    if (!PQresetStart(db->connection))
+        return false;
+    for (PostgresPollingStatusType state = PGRES_POLLING_WRITING; state != PGRES_POLLING_OK;) {
+        if (state == PGRES_POLLING_FAILED)
+            return false;
+        if (!wait_for(db, state == PGRES_POLLING_READING ? POLLIN : POLLOUT, deadline_s)) {
+            (void)give_up(db);
+            return false;
+        }
+        state = PQresetPoll(db->connection);
+    }
+    (void)PQsetnonblocking(db->connection, db->patience_s > 0);
+    return PQstatus(db->connection) == CONNECTION_OK;
+}
+
+static void set_patience(void *handle, double seconds)
+{
+    postgres_db *db = handle;
+    db->patience_s = seconds;
+    (void)PQsetnonblocking(db->connection, seconds > 0);
+}
+
+/* ---- statements ---- */
+
 /* The number of the statement, prepared on this connection; -1 on failure. */
 static int prepared_statement(postgres_db *db, const char *sql, rt_error *err)
 {
@@ -77,14 +181,14 @@ static int prepared_statement(postgres_db *db, const char *sql, rt_error *err)
         if (place->prepared)
             continue;
         if (db->n_statements >= RT_STATEMENTS_KEPT) {
-            PQclear(PQexec(db->connection, "DEALLOCATE ALL"));
+            PQclear(result_of(db, PQsendQuery(db->connection, "DEALLOCATE ALL")));
             memset(db->statements, 0, sizeof db->statements);
             db->n_statements = 0;
             return prepared_statement(db, sql, err);
         }
         char name[16];
         (void)snprintf(name, sizeof name, "s%zu", index);
-        PGresult *result = PQprepare(db->connection, name, sql, 0, NULL);
+        PGresult *result = result_of(db, PQsendPrepare(db->connection, name, sql, 0, NULL));
         const bool good = PQresultStatus(result) == PGRES_COMMAND_OK;
         if (!good)
             (void)failed(db, result, err);
@@ -149,7 +253,8 @@ static rt_status run_once(postgres_db *db, const char *sql, const rt_sql_value *
     if (n_values > VALUES_MAX || !encode(values, n_values, texts, numbers, heap))
         status = rt_error_set(err, RT_NO_MEMORY, "no memory for a statement's values");
     if (status == RT_OK) {
-        PGresult *result = PQexecPrepared(db->connection, name, (int)n_values, texts, NULL, NULL, 0);
+        PGresult *result =
+            result_of(db, PQsendQueryPrepared(db->connection, name, (int)n_values, texts, NULL, NULL, 0));
         const ExecStatusType kind = PQresultStatus(result);
         if (kind != PGRES_COMMAND_OK && kind != PGRES_TUPLES_OK)
             status = failed(db, result, err);
@@ -164,15 +269,6 @@ static rt_status run_once(postgres_db *db, const char *sql, const rt_sql_value *
     return status;
 }
 
-static bool connect_again(postgres_db *db)
-{
-    PQreset(db->connection);
-    db->epoch++;
-    memset(db->statements, 0, sizeof db->statements);
-    db->n_statements = 0;
-    return PQstatus(db->connection) == CONNECTION_OK;
-}
-
 static rt_status run(void *handle, const char *sql, const rt_sql_value *values, size_t n_values,
                      rt_sql_row_fn row_fn, void *context, int64_t *changed, rt_error *err)
 {
@@ -181,7 +277,7 @@ static rt_status run(void *handle, const char *sql, const rt_sql_value *values, 
         return failed(db, NULL, err);
     const rt_status status = run_once(db, sql, values, n_values, row_fn, context, changed, err);
     /* Only a statement that reads may be repeated: of one that writes nobody knows whether it was done. */
-    if (status != RT_OK && !db->in_transaction && PQstatus(db->connection) != CONNECTION_OK &&
+    if (status != RT_OK && !db->in_transaction && PQstatus(db->connection) != CONNECTION_OK && !db->silent &&
         strncmp(sql, "SELECT", 6) == 0 && connect_again(db))
         return run_once(db, sql, values, n_values, row_fn, context, changed, err);
     return status;
@@ -192,7 +288,7 @@ static rt_status script(void *handle, const char *sql, rt_error *err)
     postgres_db *db = handle;
     if (!db->in_transaction && PQstatus(db->connection) != CONNECTION_OK && !connect_again(db))
         return failed(db, NULL, err);
-    PGresult *result = PQexec(db->connection, sql);
+    PGresult *result = result_of(db, PQsendQuery(db->connection, sql));
     const ExecStatusType kind = PQresultStatus(result);
     const rt_status status =
         kind == PGRES_COMMAND_OK || kind == PGRES_TUPLES_OK ? RT_OK : failed(db, result, err);
@@ -205,7 +301,7 @@ static rt_status begin(void *handle, bool durable, rt_error *err)
     postgres_db *db = handle;
     const char *sql = durable ? "BEGIN" : "BEGIN; SET LOCAL synchronous_commit = off";
     rt_status status = script(handle, sql, err);
-    if (status != RT_OK && PQstatus(db->connection) != CONNECTION_OK && connect_again(db))
+    if (status != RT_OK && PQstatus(db->connection) != CONNECTION_OK && !db->silent && connect_again(db))
         status = script(handle, sql, err);
     db->in_transaction = status == RT_OK;
     return status;
@@ -215,7 +311,7 @@ static rt_status begin(void *handle, bool durable, rt_error *err)
 static rt_status commit(void *handle, rt_error *err)
 {
     postgres_db *db = handle;
-    PGresult *result = PQexec(db->connection, "COMMIT");
+    PGresult *result = result_of(db, PQsendQuery(db->connection, "COMMIT"));
     rt_status status = RT_OK;
     if (PQresultStatus(result) != PGRES_COMMAND_OK)
         status = failed(db, result, err);
@@ -279,6 +375,7 @@ const rt_db_ops rt_db_postgres = {
     .begin = begin,
     .commit = commit,
     .rollback = rollback,
+    .set_patience = set_patience,
     .is_null = is_null,
     .get_int = get_int,
     .get_real = get_real,

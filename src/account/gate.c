@@ -83,6 +83,7 @@ static rt_status open_parts(rt_gate *gate, rt_error *err)
         return err->status;
     if ((!gate->shared && catch_up(gate->db, err) != RT_OK) || rt_gate_refresh(gate, err) != RT_OK)
         return err->status;
+    rt_db_set_patience(gate->db, RT_GATE_PATIENCE_S);
     return rt_gate_writer_start(gate, err);
 }
 
@@ -101,6 +102,7 @@ rt_status rt_gate_open(rt_gate **out, const rt_gate_options *options, rt_error *
     gate->options.secrets = gate->secrets_path;
     gate->guesses = calloc(GUESS_PLACES, sizeof *gate->guesses);
     (void)pthread_mutex_init(&gate->mutex, NULL);
+    (void)pthread_mutex_init(&gate->db_mutex, NULL);
     (void)pthread_mutex_init(&gate->queue_mutex, NULL);
     (void)pthread_mutex_init(&gate->writer_mutex, NULL);
     (void)pthread_mutex_init(&gate->record_mutex, NULL);
@@ -136,6 +138,7 @@ void rt_gate_close(rt_gate *gate)
         (void)close(gate->lock_fd);
     rt_secrets_wipe(&gate->secrets);
     (void)pthread_mutex_destroy(&gate->mutex);
+    (void)pthread_mutex_destroy(&gate->db_mutex);
     (void)pthread_mutex_destroy(&gate->queue_mutex);
     (void)pthread_mutex_destroy(&gate->writer_mutex);
     (void)pthread_mutex_destroy(&gate->record_mutex);
@@ -147,11 +150,12 @@ void rt_gate_close(rt_gate *gate)
     free(gate);
 }
 
+bool rt_gate_is_shared(const rt_gate *gate) { return gate->shared; }
+
 size_t rt_gate_account_count(rt_gate *gate)
 {
     rt_error err = {0};
-    (void)pthread_mutex_lock(&gate->mutex);
-    (void)rt_gate_refresh(gate, &err); /* on failure: as many as were known */
+    (void)rt_gate_lock_tables(gate, &err); /* on failure: as many as were known */
     const size_t count = gate->n_open_accounts;
     (void)pthread_mutex_unlock(&gate->mutex);
     return count;

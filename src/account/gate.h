@@ -129,6 +129,15 @@ bool rt_gate_raise(rt_gate *gate, rt_ticket *ticket, int64_t output_tokens);
  * Cheap enough for every second. */
 bool rt_gate_still_allowed(rt_gate *gate, const rt_ticket *ticket);
 
+/* PostgreSQL: admission, raises, stored answers and changes of accounts are questions to a database that may
+ * be slow.  A server that must not wait for them in its loop says so once; from then on keys, states and
+ * running requests are looked at as they were when rt_gate_look was last called, from another thread: once
+ * for every request before its key, and once a second.  rt_gate_admit, rt_gate_raise and rt_gate_stored_begin
+ * are for such a thread too; the others never wait.  A database that is silent for 3 s refuses with 503. */
+bool rt_gate_is_shared(const rt_gate *gate);
+void rt_gate_refresh_elsewhere(rt_gate *gate);
+rt_status rt_gate_look(rt_gate *gate, rt_error *err);
+
 typedef struct rt_outcome {
     int64_t input_tokens, cached_tokens, output_tokens; /* input counts the cached ones too */
     int http;                                           /* 200, 499, 500, ... */

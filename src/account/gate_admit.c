@@ -61,8 +61,10 @@ static rt_ticket *make_ticket(rt_gate *gate, const rt_caller *caller, const rt_g
 static void note(rt_gate *gate, rt_ticket *ticket, int http, const char *code)
 {
     ticket->row.http = http;
-    ticket->row.reserved = false;
-    ticket->row.reserved_draw = ticket->row.used_draw = (rt_meter_draw){0};
+    ticket->row.reserved = ticket->row.unsure;
+    ticket->row.used_draw = (rt_meter_draw){0};
+    if (!ticket->row.unsure)
+        ticket->row.reserved_draw = (rt_meter_draw){0};
     rt_text_clean(ticket->row.outcome, sizeof ticket->row.outcome, code);
     rt_gate_queue(gate, ticket);
 }
@@ -127,10 +129,20 @@ static bool decide(rt_gate *gate, rt_ticket *ticket, const rt_meter_draw *more, 
 {
     rt_error err = {0};
     bool admitted = false;
-    if (!gate->shared)
-        return rt_gate_decide(gate, ticket, more, &ticket->account->counted.meter,
-                              &ticket->key->counted.meter, refusal);
-    if (rt_shared_admit(gate, ticket, more, &admitted, refusal, &err) != RT_OK) {
+    rt_status status;
+    if (!gate->shared) {
+        (void)pthread_mutex_lock(&gate->mutex);
+        admitted = rt_gate_decide(gate, ticket, more, &ticket->account->counted.meter,
+                                  &ticket->key->counted.meter, refusal);
+        (void)pthread_mutex_unlock(&gate->mutex);
+        return admitted;
+    }
+    status = rt_gate_ask_begin(gate, &err);
+    if (status == RT_OK) {
+        status = rt_gate_ask_end(gate, rt_shared_admit(gate, ticket, more, &admitted, refusal, &err));
+        ticket->row.unsure = status != RT_OK && !more;
+    }
+    if (status != RT_OK) {
         rt_log(RT_LOG_WARNING, "%s", err.text);
         return rt_refuse(refusal, 503, "server_error", "overloaded", NULL, 1,
                          "the account database does not answer");
@@ -148,20 +160,23 @@ static bool still_open(const rt_ticket *ticket, rt_refusal *refusal)
 }
 
 /* Under the gate's lock: Jansson's counts are for one thread at a time, and the writer frees tickets. */
-static void drop_prices(rt_ticket *ticket)
+static void drop_prices(rt_gate *gate, rt_ticket *ticket)
 {
+    (void)pthread_mutex_lock(&gate->mutex);
     json_decref(ticket->prices);
     ticket->prices = NULL;
+    (void)pthread_mutex_unlock(&gate->mutex);
 }
 
-static bool try_admit(rt_gate *gate, rt_ticket *ticket, const rt_gate_ask *ask, rt_refusal *refusal)
+static bool look_up(rt_gate *gate, rt_ticket *ticket, const rt_gate_ask *ask, rt_refusal *refusal)
 {
+    (void)pthread_mutex_lock(&gate->mutex);
     const bool over = ticket->account->until > 0 && ticket->account->until <= rt_gate_unix_ms(gate) / 1000;
     ticket->prices = json_incref((json_t *)prices_of(gate, ticket->account)); /* NULL is allowed */
-    if (!worst_case(ticket->prices, ask, &ticket->row.reserved_draw, refusal) ||
-        (!over && !still_open(ticket, refusal)))
-        return false;
-    return decide(gate, ticket, NULL, refusal);
+    const bool open = worst_case(ticket->prices, ask, &ticket->row.reserved_draw, refusal) &&
+                      (over || still_open(ticket, refusal));
+    (void)pthread_mutex_unlock(&gate->mutex);
+    return open;
 }
 
 rt_ticket *rt_gate_admit(rt_gate *gate, const rt_caller *caller, const rt_gate_ask *ask, rt_refusal *refusal)
@@ -178,13 +193,9 @@ rt_ticket *rt_gate_admit(rt_gate *gate, const rt_caller *caller, const rt_gate_a
     if (admitted && atomic_load(&gate->failing))
         admitted =
             rt_refuse(refusal, 503, "server_error", "overloaded", NULL, 1, "the ledger cannot be written");
-    if (admitted) {
-        (void)pthread_mutex_lock(&gate->mutex);
-        admitted = try_admit(gate, ticket, ask, refusal);
-        if (!admitted)
-            drop_prices(ticket);
-        (void)pthread_mutex_unlock(&gate->mutex);
-    }
+    admitted = admitted && look_up(gate, ticket, ask, refusal) && decide(gate, ticket, NULL, refusal);
+    if (!admitted)
+        drop_prices(gate, ticket);
     ticket->row.reserved = admitted;
     if (admitted)
         return ticket;
@@ -205,22 +216,19 @@ bool rt_gate_raise(rt_gate *gate, rt_ticket *ticket, int64_t output_tokens)
         return false;
     const rt_meter_draw more = {whole.tokens - reserved->tokens,
                                 whole.cost > reserved->cost ? whole.cost - reserved->cost : 0, whole.priced};
-    (void)pthread_mutex_lock(&gate->mutex);
     const bool raised = !atomic_load(&gate->failing) && decide(gate, ticket, &more, &refusal);
     if (raised) {
         reserved->tokens += more.tokens;
         reserved->cost += more.cost;
         ticket->output_tokens += output_tokens;
     }
-    (void)pthread_mutex_unlock(&gate->mutex);
     return raised;
 }
 
 bool rt_gate_still_allowed(rt_gate *gate, const rt_ticket *ticket)
 {
     rt_error err = {0};
-    (void)pthread_mutex_lock(&gate->mutex);
-    (void)rt_gate_refresh(gate, &err); /* a database that does not answer ends no stream */
+    (void)rt_gate_lock_tables(gate, &err); /* a database that does not answer ends no stream */
     const bool allowed = !ticket->key->revoked && ticket->account->state < RT_ACCOUNT_SUSPENDED;
     (void)pthread_mutex_unlock(&gate->mutex);
     return allowed;
@@ -286,7 +294,8 @@ bool rt_gate_settle(rt_gate *gate, rt_ticket *ticket, const rt_outcome *outcome,
     (void)rt_prices_cost(ticket->prices, row->model, row->input, row->cached, row->output, &row->cost);
     if (row->reserved_draw.priced && row->cost > row->reserved_draw.cost)
         row->cost = row->reserved_draw.cost; /* more of what is dearer, fewer tokens in all */
-    drop_prices(ticket);
+    json_decref(ticket->prices);
+    ticket->prices = NULL;
     row->used_draw = (rt_meter_draw){row->input + row->output, row->cost, true};
     keep_prompt(ticket, &account->prompts, outcome);
     /* With PostgreSQL these are copies for the limit headers; the writer changes what counts. */

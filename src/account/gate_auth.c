@@ -72,18 +72,18 @@ static bool database_failed(const rt_error *err, rt_refusal *refusal)
                      "the account database does not answer");
 }
 
-/* The entry whose secret this is; NULL and *refusal otherwise.  With the mutex held. */
-static key_entry *find_key(rt_gate *gate, const char *key, const char *address, bool admin,
-                           rt_refusal *refusal)
+/* The entry whose secret this is; NULL and *refusal otherwise.  With the tables locked, fresh as `status`
+ * says. */
+static key_entry *find_key(rt_gate *gate, const char *key, const char *address, bool admin, rt_status status,
+                           const rt_error *err, rt_refusal *refusal)
 {
     static const unsigned char no_hash[32];
     unsigned char hash[32];
     rt_key_text text;
-    rt_error err = {0};
     const bool formed = rt_key_parse(&text, key);
     (void)crypto_hash_sha256(hash, (const unsigned char *)key, strnlen(key, KEY_BYTES_MAX));
-    if (rt_gate_refresh(gate, &err) != RT_OK) {
-        (void)database_failed(&err, refusal);
+    if (status != RT_OK) {
+        (void)database_failed(err, refusal);
         return NULL;
     }
     key_entry *entry = id_map_get(&gate->keys, formed ? text.id : "-");
@@ -186,8 +186,9 @@ const rt_caller *rt_gate_authenticate(rt_gate *gate, const char *key, const char
 {
     if (!has_key(key, refusal))
         return NULL;
-    (void)pthread_mutex_lock(&gate->mutex);
-    key_entry *entry = find_key(gate, key, address, false, refusal);
+    rt_error err = {0};
+    const rt_status status = rt_gate_lock_tables(gate, &err);
+    key_entry *entry = find_key(gate, key, address, false, status, &err, refusal);
     const rt_caller *caller = entry ? caller_of(entry, refusal) : NULL;
     (void)pthread_mutex_unlock(&gate->mutex);
     return caller;
@@ -199,8 +200,9 @@ bool rt_gate_authenticate_admin(rt_gate *gate, const char *key, const char *addr
     *admin = (rt_admin){.role = RT_ROLE_NONE};
     if (!has_key(key, refusal))
         return false;
-    (void)pthread_mutex_lock(&gate->mutex);
-    const key_entry *entry = find_key(gate, key, address, true, refusal);
+    rt_error err = {0};
+    const rt_status status = rt_gate_lock_tables(gate, &err);
+    const key_entry *entry = find_key(gate, key, address, true, status, &err, refusal);
     if (entry) {
         admin->role = entry->role;
         (void)snprintf(admin->name, sizeof admin->name, "admin:%s %s", entry->counted.id, entry->name);

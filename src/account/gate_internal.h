@@ -1,8 +1,10 @@
 /* account/gate_internal.h - what the files gate*.c share.
  *
- * One mutex guards the tables of accounts and keys, the meters in them and the connection `db`; it is never
- * held while waiting for the disk with SQLite.  The writer thread has a connection of its own, which who
- * settles may use while it sleeps, and its own mutex for the queue.  Entries live as long as the gate. */
+ * One mutex guards the tables of accounts and keys and the meters in them; with SQLite the connection `db`
+ * too, and it is never held while waiting for the disk.  With PostgreSQL nobody holds it while the database
+ * is asked: db_mutex, taken before it, guards the connection, and the tables change under both.  The writer
+ * thread has a connection of its own, which who settles may use while it sleeps, and its own mutex for the
+ * queue.  Entries live as long as the gate. */
 #ifndef RT_ACCOUNT_GATE_INTERNAL_H
 #define RT_ACCOUNT_GATE_INTERNAL_H
 
@@ -96,8 +98,11 @@ struct rt_gate {
     rt_secrets secrets;
     uint64_t guess_seed;
 
-    pthread_mutex_t mutex;
+    pthread_mutex_t mutex, db_mutex;
     rt_db *db;
+    double asked_s,
+        silent_until_s;    /* under db_mutex: the database has not answered; nobody waits for it until then */
+    atomic_bool elsewhere; /* rt_gate_refresh_elsewhere */
     int64_t generation;
     id_map accounts, keys;
     size_t n_open_accounts;
@@ -134,8 +139,20 @@ double rt_gate_bucket_s(const rt_gate *gate);
 int64_t rt_gate_unix_ms(const rt_gate *gate);
 rt_instant rt_gate_now(const rt_gate *gate);
 
-/* gate_load.c; with the mutex held.  Reads what has changed since the last time. */
+/* gate_load.c.  Reads what has changed since the last time; with the mutex held (SQLite), or inside of
+ * rt_gate_ask_begin and without it (PostgreSQL). */
 rt_status rt_gate_refresh(rt_gate *gate, rt_error *err);
+/* Locks the tables, as new as the database where this thread may ask it; on failure they are as they were,
+ * and locked all the same. */
+rt_status rt_gate_lock_tables(rt_gate *gate, rt_error *err);
+/* PostgreSQL: around whatever uses `db`.  Takes db_mutex; a database that was just silent is not asked again
+ * at once: RT_IO and nothing to end then. */
+rt_status rt_gate_ask_begin(rt_gate *gate, rt_error *err);
+rt_status rt_gate_ask_end(rt_gate *gate, rt_status status);
+/* Around changes of the tables that are made inside of these; nothing with SQLite, where the caller has it.
+ */
+void rt_gate_enter_tables(rt_gate *gate);
+void rt_gate_leave_tables(rt_gate *gate);
 void rt_gate_drop_tables(rt_gate *gate);
 const rt_limits *rt_gate_account_limits(const account_entry *account);
 
@@ -149,7 +166,11 @@ bool rt_gate_write_now(rt_gate *gate, rt_ticket *ticket);
 /* stored.c; in the writer's thread */
 void rt_stored_write(rt_gate *gate);
 
+enum { RT_GATE_PATIENCE_S = 3, RT_GATE_WRITER_PATIENCE_S = 30 }; /* with PostgreSQL */
+
 /* gate_shared.c; PostgreSQL only. */
+/* A connection that was opened anew has lost this server's lock: it is taken again. */
+rt_status rt_shared_keep_lock(rt_gate *gate, rt_error *err);
 rt_status rt_shared_register(rt_gate *gate, rt_error *err);
 /* One transaction: the same decision as with SQLite, on meters in the database.  RT_OK with *admitted false
  * when refused; a status when the database failed.  more: for a request that runs; NULL: it is admitted. */

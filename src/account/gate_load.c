@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "account/gate_internal.h"
+#include "base/clock.h"
 #include "base/hash.h"
 #include "base/log.h"
 
@@ -91,7 +92,7 @@ static rt_status read_column(const rt_sql_row *row, int column, json_reader read
     return status;
 }
 
-static rt_status load_account(void *context, const rt_sql_row *row, rt_error *err)
+static rt_status take_account(void *context, const rt_sql_row *row, rt_error *err)
 {
     rt_gate *gate = context;
     const char *id = rt_sql_row_text(row, 0);
@@ -135,7 +136,7 @@ static rt_admin_role role_of(const char *name)
                                           : RT_ROLE_NONE;
 }
 
-static rt_status load_key(void *context, const rt_sql_row *row, rt_error *err)
+static rt_status take_key(void *context, const rt_sql_row *row, rt_error *err)
 {
     rt_gate *gate = context;
     const char *id = rt_sql_row_text(row, 0), *hash = rt_sql_row_text(row, 4);
@@ -166,6 +167,22 @@ static rt_status load_key(void *context, const rt_sql_row *row, rt_error *err)
     return RT_OK;
 }
 
+static rt_status load_account(void *context, const rt_sql_row *row, rt_error *err)
+{
+    rt_gate_enter_tables(context);
+    const rt_status status = take_account(context, row, err);
+    rt_gate_leave_tables(context);
+    return status;
+}
+
+static rt_status load_key(void *context, const rt_sql_row *row, rt_error *err)
+{
+    rt_gate_enter_tables(context);
+    const rt_status status = take_key(context, row, err);
+    rt_gate_leave_tables(context);
+    return status;
+}
+
 /* Counters of new entries, as they were left: sums of this day, this month and ever. */
 static rt_status load_meters(rt_gate *gate, const id_map *map, rt_error *err)
 {
@@ -173,16 +190,75 @@ static rt_status load_meters(rt_gate *gate, const id_map *map, rt_error *err)
         counted *entry = map->places[i];
         if (!entry || entry->loaded)
             continue;
-        rt_meter *meter = &entry->meter;
-        if (rt_meter_load(gate->db, entry->id, false, meter, err) != RT_OK)
+        rt_meter meter;
+        if (rt_meter_load(gate->db, entry->id, false, &meter, err) != RT_OK)
             return err->status;
         if (!gate->shared) { /* the buckets of another run mean nothing */
-            meter->requests_used = meter->tokens_used = meter->used_at = 0;
-            meter->running = meter->reserved_tokens = meter->reserved_cost = 0;
+            meter.requests_used = meter.tokens_used = meter.used_at = 0;
+            meter.running = meter.reserved_tokens = meter.reserved_cost = 0;
         }
+        rt_gate_enter_tables(gate);
+        entry->meter = meter;
         entry->loaded = true;
+        rt_gate_leave_tables(gate);
     }
     return RT_OK;
+}
+
+void rt_gate_enter_tables(rt_gate *gate)
+{
+    if (gate->shared)
+        (void)pthread_mutex_lock(&gate->mutex);
+}
+
+void rt_gate_leave_tables(rt_gate *gate)
+{
+    if (gate->shared)
+        (void)pthread_mutex_unlock(&gate->mutex);
+}
+
+rt_status rt_gate_ask_begin(rt_gate *gate, rt_error *err)
+{
+    (void)pthread_mutex_lock(&gate->db_mutex);
+    gate->asked_s = rt_clock_seconds();
+    if (gate->asked_s >= gate->silent_until_s)
+        return RT_OK;
+    (void)pthread_mutex_unlock(&gate->db_mutex);
+    return rt_error_set(err, RT_IO, "the account database did not answer a moment ago");
+}
+
+rt_status rt_gate_ask_end(rt_gate *gate, rt_status status)
+{
+    const double now = rt_clock_seconds();
+    if (status != RT_OK && now - gate->asked_s >= RT_GATE_PATIENCE_S)
+        gate->silent_until_s = now + 1;
+    (void)pthread_mutex_unlock(&gate->db_mutex);
+    return status;
+}
+
+rt_status rt_gate_lock_tables(rt_gate *gate, rt_error *err)
+{
+    rt_status status = RT_OK;
+    if (gate->shared && !atomic_load(&gate->elsewhere))
+        status = rt_gate_look(gate, err);
+    (void)pthread_mutex_lock(&gate->mutex);
+    if (!gate->shared)
+        status = rt_gate_refresh(gate, err);
+    return status;
+}
+
+void rt_gate_refresh_elsewhere(rt_gate *gate) { atomic_store(&gate->elsewhere, gate->shared); }
+
+rt_status rt_gate_look(rt_gate *gate, rt_error *err)
+{
+    if (!gate->shared)
+        return RT_OK;
+    if (rt_gate_ask_begin(gate, err) != RT_OK)
+        return err->status;
+    rt_status status = rt_shared_keep_lock(gate, err);
+    if (status == RT_OK)
+        status = rt_gate_refresh(gate, err);
+    return rt_gate_ask_end(gate, status);
 }
 
 rt_status rt_gate_refresh(rt_gate *gate, rt_error *err)

@@ -62,6 +62,11 @@ rt_status rt_shared_register(rt_gate *gate, rt_error *err)
     return RT_OK;
 }
 
+rt_status rt_shared_keep_lock(rt_gate *gate, rt_error *err)
+{
+    return rt_db_epoch(gate->db) == gate->db_epoch ? RT_OK : rt_shared_register(gate, err);
+}
+
 static rt_status insert_reservation(rt_gate *gate, const rt_ledger_row *row, rt_error *err)
 {
     const rt_sql_value values[] = {rt_sql_text(row->request),
@@ -99,8 +104,10 @@ static rt_status admit_inside(rt_gate *gate, rt_ticket *ticket, const rt_meter_d
         rt_meter_load(gate->db, second, true, account_first ? &key : &account, err) != RT_OK)
         return err->status;
     *admitted = rt_gate_decide(gate, ticket, more, &account, &key, refusal);
+    rt_gate_enter_tables(gate);
     ticket->account->counted.meter = account; /* for the limit headers */
     ticket->key->counted.meter = key;
+    rt_gate_leave_tables(gate);
     if (rt_meter_save(gate->db, ticket->row.account, &account, err) != RT_OK ||
         rt_meter_save(gate->db, ticket->row.key, &key, err) != RT_OK)
         return err->status;
@@ -116,10 +123,9 @@ static rt_status admit_once(rt_gate *gate, rt_ticket *ticket, const rt_meter_dra
     *admitted = false;
     if (rt_db_begin(gate->db, false, err) != RT_OK)
         return err->status;
-    if (rt_db_epoch(gate->db) !=
-        gate->db_epoch) { /* begin has opened the connection anew: the lock is gone */
+    if (rt_db_epoch(gate->db) != gate->db_epoch) { /* begin has opened the connection anew */
         rt_db_rollback(gate->db);
-        if (rt_shared_register(gate, err) != RT_OK || rt_db_begin(gate->db, false, err) != RT_OK)
+        if (rt_shared_keep_lock(gate, err) != RT_OK || rt_db_begin(gate->db, false, err) != RT_OK)
             return err->status;
     }
     rt_status status = admit_inside(gate, ticket, more, admitted, refusal, err);

@@ -321,6 +321,7 @@ rt_status rt_gate_writer_start(rt_gate *gate, rt_error *err)
 {
     if (rt_db_open(&gate->writer_db, gate->where, err) != RT_OK)
         return err->status;
+    rt_db_set_patience(gate->writer_db, RT_GATE_WRITER_PATIENCE_S);
     if (pthread_create(&gate->writer, NULL, write_all, gate) != 0)
         return rt_error_set(err, RT_NO_MEMORY, "the ledger's thread cannot be started");
     gate->writer_started = true;

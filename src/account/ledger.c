@@ -254,13 +254,23 @@ static rt_status write_sums(rt_db *db, rt_ledger_row *const *rows, size_t n_rows
     return RT_OK;
 }
 
-/* Deletes a reservation; *mine false when a sweep had given it back already. */
-static rt_status end_reservation(rt_db *db, const rt_ledger_row *row, bool *mine, rt_error *err)
+static rt_status take_reservation(void *context, const rt_sql_row *from, rt_error *err)
+{
+    (void)err;
+    rt_ledger_row *row = context;
+    row->reserved_draw.tokens = rt_sql_row_int(from, 0);
+    row->reserved_draw.cost = rt_sql_row_int(from, 1);
+    return RT_OK;
+}
+
+/* Deletes a reservation; *mine false when a sweep had given it back already.  What is given back is what
+ * stands there: a raise whose answer never came may have been made. */
+static rt_status end_reservation(rt_db *db, rt_ledger_row *row, bool *mine, rt_error *err)
 {
     int64_t changed = 0;
     const rt_sql_value id = rt_sql_text(row->request);
-    const rt_status status =
-        rt_db_run(db, "DELETE FROM reservations WHERE id = $1", &id, 1, NULL, NULL, &changed, err);
+    const rt_status status = rt_db_run(db, "DELETE FROM reservations WHERE id = $1 RETURNING tokens, cost",
+                                       &id, 1, take_reservation, row, &changed, err);
     *mine = changed == 1;
     return status;
 }
@@ -283,6 +293,8 @@ static rt_status write_meter(rt_db *db, rt_ledger_row *const *rows, const bool *
         const rt_ledger_row *row = rows[i];
         if (!row->reserved ||
             (strcmp(row->account, line->subject) != 0 && strcmp(row->key, line->subject) != 0))
+            continue;
+        if (!mine[i] && row->unsure)
             continue;
         if (mine[i])
             rt_meter_release(&meter, &row->reserved_draw);

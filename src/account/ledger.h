@@ -31,6 +31,7 @@ typedef struct rt_ledger_row { /* texts are clean (rt_text_clean): no control ch
     double mark_own; /* share of the tokens under the account's own key */
     bool marked;     /* the answer had tokens that could carry it */
     bool reserved;   /* a reservation of this request id ends (PostgreSQL) */
+    bool unsure;     /* there may be none: the database failed when it was made; nothing was used */
     rt_meter_draw reserved_draw, used_draw;
     char *prompt; /* malloc'd, or NULL; owned by the row */
     size_t prompt_size;

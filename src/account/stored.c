@@ -77,14 +77,23 @@ rt_stored_state rt_gate_stored_begin(rt_gate *gate, const char *id, const char *
     found f = {.gate = gate, .id = id, .request = request, .body = body, .stream = stream};
     bool mine = false;
     *stream = false;
-    (void)pthread_mutex_lock(&gate->mutex);
-    rt_status status = look(&f, now_s, &err);
+    rt_status status = RT_OK;
+    if (gate->shared)
+        status = rt_gate_ask_begin(gate, &err);
+    else
+        (void)pthread_mutex_lock(&gate->mutex);
+    const bool asked = status == RT_OK;
+    if (status == RT_OK)
+        status = look(&f, now_s, &err);
     if (status == RT_OK && f.state == RT_STORED_NEW && gate->shared) {
         status = claim(&f, now_s, hold_s, &mine, &err);
         if (status == RT_OK && !mine) /* another server was faster */
             status = look(&f, now_s, &err);
     }
-    (void)pthread_mutex_unlock(&gate->mutex);
+    if (!gate->shared)
+        (void)pthread_mutex_unlock(&gate->mutex);
+    else if (asked)
+        (void)rt_gate_ask_end(gate, status);
     if (status == RT_OK && !body->failed)
         return f.state;
     rt_log(RT_LOG_WARNING, "a stored answer could not be looked up: %s", err.text);

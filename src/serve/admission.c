@@ -32,13 +32,20 @@ void rt_fault_of_refusal(const rt_refusal *why, rt_fault *fault)
     fault->authenticate = why->authenticate;
 }
 
+bool rt_call_needs_key(const rt_call *call)
+{
+    const rt_serve *serve = call->serve;
+    const unsigned flags = call->route->flags;
+    return serve->options.gate && !(flags & RT_ROUTE_OPEN) &&
+           !((flags & RT_ROUTE_TOKENIZER) && serve->options.open_tokenizer) &&
+           !((flags & RT_ROUTE_METRICS) && serve->options.metrics_open);
+}
+
 bool rt_call_authenticate(rt_call *call, rt_fault *fault)
 {
     const rt_serve *serve = call->serve;
     const unsigned flags = call->route->flags;
-    if (!serve->options.gate || (flags & RT_ROUTE_OPEN) ||
-        ((flags & RT_ROUTE_TOKENIZER) && serve->options.open_tokenizer) ||
-        ((flags & RT_ROUTE_METRICS) && serve->options.metrics_open))
+    if (!rt_call_needs_key(call))
         return true;
     rt_refusal why = {0};
     call->caller = rt_gate_authenticate(serve->options.gate, rt_request_key(call->x),
@@ -108,23 +115,21 @@ static rt_gate_ask ask_of(const rt_call *call)
                          .score = call->scores};
 }
 
-bool rt_call_admit(rt_call *call, rt_fault *fault)
+void rt_call_admit(rt_call *call, rt_call_then then)
 {
-    rt_gate *gate = call->serve->options.gate;
-    if (!call->caller)
-        return true;
     rt_refusal why = {0};
-    const rt_gate_ask ask = ask_of(call);
-    if (rt_gate_check_ask(gate, call->caller, &ask, &why)) {
-        call->ticket = rt_gate_admit(gate, call->caller, &ask, &why);
-        call->noted = true; /* admitted or not, there is a row */
-        if (call->ticket)
-            return true;
+    rt_fault fault = {0};
+    if (!call->caller) {
+        then(call, NULL);
+        return;
     }
-    rt_fault_of_refusal(&why, fault);
-    if (why.http == 429)
-        rt_metrics_limited(&call->serve->metrics, why.type);
-    return false;
+    call->question = (rt_question){.ask = ask_of(call)};
+    if (rt_gate_check_ask(call->serve->options.gate, call->caller, &call->question.ask, &why)) {
+        rt_door_admit(call, then);
+        return;
+    }
+    rt_fault_of_refusal(&why, &fault);
+    then(call, &fault);
 }
 
 void rt_call_note_refused(rt_call *call, const rt_fault *fault)
@@ -211,41 +216,59 @@ static void replay(rt_call *call, const rt_kept_answer *entry)
                   entry->body.data ? entry->body.data : "", entry->body.size);
 }
 
-static bool conflict(rt_call *call, const char *message)
+static void conflict(rt_call *call, const char *message)
 {
     rt_fault fault = {0};
     (void)rt_fault_set(&fault, 409, "conflict_error", "idempotency_conflict", "%s", message);
     fault.no_retry = true;
     rt_call_fault(call, &fault);
-    return false;
 }
 
 static const char still_running[] = "the first request with this Idempotency-Key is still running",
                   other_request[] = "this Idempotency-Key was used for another request";
 
-/* A key that this process does not know: a server before it, or beside it, may.  false: answered. */
-static bool ask_database(rt_call *call, rt_kept_answer *entry)
+/* What the database says of a key that this process did not know. */
+static void looked_up(rt_call *call, const rt_fault *why)
 {
+    (void)why;
     rt_serve *serve = call->serve;
-    rt_text body = {0};
-    bool stream;
-    switch (rt_gate_stored_begin(serve->options.gate, entry->id, entry->request,
-                                 serve->options.request_timeout_s, &body, &stream)) {
+    rt_question *q = &call->question;
+    rt_kept_answer *entry = q->entry;
+    if (rt_http_is_gone(call->x)) {
+        if (q->state == RT_STORED_NEW)
+            call->kept = entry; /* the end of the call takes the claim back */
+        else
+            rt_kept_end(&serve->kept, entry, false);
+        rt_text_deinit(&q->body);
+        rt_http_abort(call->x);
+        return;
+    }
+    switch (q->state) {
     case RT_STORED_NEW:
         call->kept = entry;
-        return true;
+        call->key_known(call, NULL);
+        return;
     case RT_STORED_DONE:
-        rt_kept_fill(&serve->kept, entry, &body, stream);
+        rt_kept_fill(&serve->kept, entry, &q->body, q->stream);
         replay(call, entry);
-        return false;
+        return;
     case RT_STORED_RUNNING:
         rt_kept_end(&serve->kept, entry, false);
-        return conflict(call, still_running);
+        conflict(call, still_running);
+        return;
     case RT_STORED_CONFLICT:
         break;
     }
     rt_kept_end(&serve->kept, entry, false);
-    return conflict(call, other_request);
+    conflict(call, other_request);
+}
+
+/* A server before this, or beside it, may know the key. */
+static void ask_database(rt_call *call, rt_kept_answer *entry, rt_call_then then)
+{
+    call->question = (rt_question){.entry = entry};
+    call->key_known = then;
+    rt_door_stored(call, looked_up);
 }
 
 void rt_call_idempotency_end(rt_call *call)
@@ -259,36 +282,43 @@ void rt_call_idempotency_end(rt_call *call)
     rt_kept_end(&serve->kept, call->kept, keep);
 }
 
-bool rt_call_idempotency(rt_call *call)
+void rt_call_idempotency(rt_call *call, rt_call_then then)
 {
     const char *key = rt_http_request_field(call->x, "idempotency-key");
     const rt_http_request *request = rt_http_request_of(call->x);
     rt_fault fault = {0};
     rt_kept_answer *entry = NULL;
-    if (!key)
-        return true;
+    if (!key) {
+        then(call, NULL);
+        return;
+    }
     if (!*key || strlen(key) > 255) {
         (void)rt_fault_invalid(&fault, "invalid_value", NULL, "Idempotency-Key must have 1 to 255 bytes");
         rt_call_fault(call, &fault);
-        return false;
+        return;
     }
     switch (rt_kept_begin(&call->serve->kept, call->caller ? call->caller->account : "", key,
                           request->head->path, request->body, request->body_size, rt_clock_seconds(),
                           &entry)) {
     case RT_KEPT_NEW:
-        if (call->caller)
-            return ask_database(call, entry);
+        if (call->caller) {
+            ask_database(call, entry, then);
+            return;
+        }
         call->kept = entry;
-        return true;
+        then(call, NULL);
+        return;
     case RT_KEPT_FULL: /* too many run at once to remember: the request is served without the promise */
-        return true;
+        then(call, NULL);
+        return;
     case RT_KEPT_DONE:
         replay(call, entry);
-        return false;
+        return;
     case RT_KEPT_RUNNING:
-        return conflict(call, still_running);
+        conflict(call, still_running);
+        return;
     case RT_KEPT_CONFLICT:
         break;
     }
-    return conflict(call, other_request);
+    conflict(call, other_request);
 }

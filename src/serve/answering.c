@@ -117,6 +117,13 @@ static bool submit(rt_call *call, rt_fault *fault)
     return false;
 }
 
+static void admitted(rt_call *call, const rt_fault *why)
+{
+    rt_fault fault = why ? *why : (rt_fault){0};
+    if (why || !submit(call, &fault))
+        rt_call_give_up(call, &fault);
+}
+
 bool rt_call_start(rt_call *call, rt_fault *fault)
 {
     if (call->serve->draining) {
@@ -125,7 +132,10 @@ bool rt_call_start(rt_call *call, rt_fault *fault)
         return false;
     }
     estimate(call);
-    return rt_call_watch_allows(call, fault) && rt_call_admit(call, fault) && submit(call, fault);
+    if (!rt_call_watch_allows(call, fault))
+        return false;
+    rt_call_admit(call, admitted);
+    return true;
 }
 
 void rt_call_give_up(rt_call *call, const rt_fault *fault)
@@ -136,11 +146,11 @@ void rt_call_give_up(rt_call *call, const rt_fault *fault)
     rt_call_fault(call, fault);
 }
 
-static void run(rt_call *call, bool chat)
+static void answer(rt_call *call, const rt_fault *why)
 {
+    (void)why;
     rt_fault fault = {0};
-    if (!rt_call_body(call) || !rt_call_idempotency(call))
-        return;
+    const bool chat = call->route->run == rt_run_chat;
     const char *strict = rt_http_request_field(call->x, "x-retort-strict");
     rt_request_rules rules = {
         .strict = strict && strcmp(strict, "1") == 0, .unknown = on_unknown, .context = call};
@@ -150,8 +160,17 @@ static void run(rt_call *call, bool chat)
         rt_call_give_up(call, &fault);
 }
 
-void rt_run_chat(rt_call *call) { run(call, true); }
-void rt_run_completions(rt_call *call) { run(call, false); }
+void rt_run_chat(rt_call *call)
+{
+    if (rt_call_body(call))
+        rt_call_idempotency(call, answer);
+}
+
+void rt_run_completions(rt_call *call)
+{
+    if (rt_call_body(call))
+        rt_call_idempotency(call, answer);
+}
 
 /* ---- what comes back ---- */
 
@@ -374,8 +393,10 @@ void rt_serve_tick_calls(rt_serve *serve, double now)
 {
     const bool cut = serve->draining && now > serve->drain_until_s;
     const bool look = now - serve->looked_s >= 1;
-    if (look)
+    if (look) {
         serve->looked_s = now;
+        rt_door_tick(serve);
+    }
     if (cut)
         rt_pairs_cut(serve);
     if (serve->gateway)

@@ -4,7 +4,7 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-enum { WAITING_MAX = 64 };
+enum { WAITING_MAX = 64, WAITING_AT_DOOR_MAX = 4096 };
 
 typedef struct clerk {
     rt_clerks *all;
@@ -74,7 +74,7 @@ rt_status rt_clerks_open(rt_clerks **out, rt_gate *gate, void (*wake)(void *cont
     for (size_t i = 0; i < RT_CLERKS; i++) {
         clerk *c = &all->each[i];
         c->all = all;
-        rt_status status = rt_gate_open_desk(gate, &c->desk, err);
+        rt_status status = i == RT_CLERK_DOOR ? RT_OK : rt_gate_open_desk(gate, &c->desk, err);
         if (status == RT_OK && pthread_create(&c->thread, NULL, work, c) != 0)
             status = rt_error_set(err, RT_NO_MEMORY, "a thread of the admin API cannot be started");
         if (status != RT_OK) {
@@ -93,7 +93,7 @@ bool rt_clerks_send(rt_clerks *clerks, rt_clerk which, rt_errand *errand)
     errand->next = NULL;
     errand->reply = (rt_desk_reply){0};
     (void)pthread_mutex_lock(&clerks->mutex);
-    const bool room = c->waiting < WAITING_MAX;
+    const bool room = c->waiting < (which == RT_CLERK_DOOR ? WAITING_AT_DOOR_MAX : WAITING_MAX);
     if (room) {
         if (c->last)
             c->last->next = errand;
@@ -138,7 +138,7 @@ void rt_clerks_close(rt_clerks *clerks)
         clerk *c = &clerks->each[i];
         for (rt_errand *errand; (errand = take_first(c)) != NULL;)
             errand->done(errand);
-        rt_desk_close(c->desk);
+        rt_desk_close(c->desk); /* NULL is allowed */
         (void)pthread_cond_destroy(&c->filled);
     }
     (void)pthread_mutex_destroy(&clerks->mutex);

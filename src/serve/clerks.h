@@ -1,18 +1,19 @@
 /* serve/clerks.h - calls of the account room in threads of their own, so that a slow one (usage over a year,
  * the whole audit trail) delays no stream.
  *
- * There are three clerks, each with a connection of its own: one for what account holders ask about
+ * There are four clerks.  Three have a connection of their own: one for what account holders ask about
  * themselves, one for what operators read, one for what they change.  So a suspension does not wait for a
- * report, and no account holder can keep an operator waiting.  Event thread only, but for `work`. */
+ * report, and no account holder can keep an operator waiting.  The fourth asks the gate itself, where that
+ * may take long: with PostgreSQL, for every request (door.h).  Event thread only, but for `work`. */
 #ifndef RT_SERVE_CLERKS_H
 #define RT_SERVE_CLERKS_H
 
 #include "account/admin.h"
 
-typedef enum rt_clerk { RT_CLERK_OWN, RT_CLERK_READS, RT_CLERK_CHANGES, RT_CLERKS } rt_clerk;
+typedef enum rt_clerk { RT_CLERK_OWN, RT_CLERK_READS, RT_CLERK_CHANGES, RT_CLERK_DOOR, RT_CLERKS } rt_clerk;
 
 typedef struct rt_errand { /* the first member of what the caller needs; the caller's memory */
-    /* In the clerk's thread. */
+    /* In the clerk's thread; desk NULL: RT_CLERK_DOOR. */
     rt_desk_reply (*work)(struct rt_errand *errand, rt_desk *desk);
     /* In the event thread; the errand is the caller's again.  reply.http 0: it was never run. */
     void (*done)(struct rt_errand *errand);

@@ -63,6 +63,7 @@ void rt_gateway_tick(rt_gateway *gateway, bool look, bool cut);
 void rt_run_relay(struct rt_call *call);     /* POST: admitted, relayed, charged */
 void rt_run_relay_get(struct rt_call *call); /* GET /v1/models */
 /* Of a call with a relay. */
+void rt_relay_forget(struct rt_call *call); /* the upstream that was chosen before it was admitted */
 void rt_relay_gone(struct rt_call *call);
 void rt_relay_drained(struct rt_call *call);
 void rt_relay_deliver(struct rt_call *call); /* its ledger row is on the disk */

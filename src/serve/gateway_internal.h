@@ -72,6 +72,18 @@ struct rt_relay {
     uint64_t finished;                          /* choices among the first 64 that have their end */
     bool cut, mid_event;                        /* mid_event: what went down last is a piece of one */
     rt_text last;                               /* the event at which it was cut */
+    /* More is being reserved beside the loop, and until that is known the answer waits. */
+    struct rt_raise {
+        rt_errand errand;
+        struct rt_relay *relay;
+        size_t missing, got; /* tokens */
+    } raise;
+    bool raising, no_room; /* no_room: there was none; what is reserved is all */
+    rt_text held;          /* its events meanwhile: rt_held_event and the bytes */
+    bool ended, stopped;   /* what happened meanwhile */
+    CURLcode ended_result;
+    rt_fault stop_fault;
+    int settle_http; /* its end waits for a raise; 0: it does not */
 };
 
 /* gateway.c */
@@ -94,11 +106,16 @@ void rt_gateway_drop_upstreams(rt_gateway *gateway);
 /* gateway_limit.c: an answer takes no more than is reserved for it */
 /* The member to bound an answer with, and *tokens; NULL: the request needs none. */
 const char *rt_limit_field(const rt_relay *relay, size_t *tokens);
-/* An event with text_bytes of text, already in relay->text_bytes and relay->said, may go down; more is
- * reserved for it where there is room.  false: the stream must end before it. */
-bool rt_limit_covers(rt_relay *relay, const char *data, size_t size, size_t text_bytes);
-/* What was used after all: reserves what is missing, as far as there is room. */
-void rt_limit_cover_used(rt_relay *relay);
+typedef enum rt_cover {
+    RT_COVERED,
+    RT_COVER_WAITS, /* relay->raising: give it again after rt_relay_go_on */
+    RT_COVER_FULL,  /* the stream must end before it */
+} rt_cover;
+/* May an event with text_bytes of text, already in relay->text_bytes and relay->said, go down?  More is
+ * reserved for it where there is room. */
+rt_cover rt_limit_covers(rt_relay *relay, const char *data, size_t size, size_t text_bytes);
+/* What was used after all: reserves what is missing, as far as there is room.  false: relay->raising. */
+bool rt_limit_cover_used(rt_relay *relay);
 /* Appends the end of a stream that was cut, with finish_reason "length", to relay->tail. */
 void rt_limit_close(rt_relay *relay);
 
@@ -106,6 +123,7 @@ void rt_limit_close(rt_relay *relay);
 void rt_relay_field(rt_relay *relay, const char *line, size_t size);
 size_t rt_relay_bytes(rt_relay *relay, const char *data, size_t size); /* CURL_WRITEFUNC_PAUSE: later */
 void rt_relay_ended(rt_relay *relay, CURLcode result);
+void rt_relay_go_on(rt_relay *relay); /* it is no longer raising */
 void rt_relay_stop(rt_relay *relay, const rt_fault *fault);
 
 #endif

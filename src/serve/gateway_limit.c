@@ -48,20 +48,58 @@ static size_t tokens_so_far(rt_relay *relay, bool exactly)
     return relay->counted;
 }
 
-/* A large step, or a smaller one where the room ends. */
-static bool reserve_more(rt_relay *relay, size_t missing)
+/* A large step, or a smaller one where the room ends; 0: there is none.  Perhaps in another thread. */
+static size_t reserve_more(const rt_relay *relay, size_t missing)
 {
-    rt_call *call = relay->call;
     rt_gate *gate = relay->gateway->serve->options.gate;
     for (size_t step = STEP_TOKENS;; step /= 8) {
         const size_t more = step > missing ? step : missing;
-        if (rt_gate_raise(gate, call->ticket, (int64_t)more)) {
-            call->reserved_tokens += more;
-            return true;
-        }
+        if (rt_gate_raise(gate, relay->call->ticket, (int64_t)more))
+            return more;
         if (more == missing)
-            return false;
+            return 0;
     }
+}
+
+static rt_desk_reply raise_work(rt_errand *errand, rt_desk *desk)
+{
+    (void)desk;
+    struct rt_raise *raise = (struct rt_raise *)errand;
+    raise->got = reserve_more(raise->relay, raise->missing);
+    return (rt_desk_reply){.http = 200};
+}
+
+static void raised(rt_relay *relay, size_t got)
+{
+    relay->call->reserved_tokens += got;
+    relay->no_room = got == 0;
+}
+
+static void raise_done(rt_errand *errand)
+{
+    struct rt_raise *raise = (struct rt_raise *)errand;
+    rt_relay *relay = raise->relay;
+    relay->raising = false;
+    raised(relay, raise->got);
+    rt_relay_go_on(relay);
+}
+
+/* RT_COVER_WAITS only with a database that may take long. */
+static rt_cover more_room(rt_relay *relay, size_t missing)
+{
+    rt_serve *serve = relay->gateway->serve;
+    if (relay->no_room)
+        return RT_COVER_FULL;
+    if (rt_gate_is_shared(serve->options.gate)) {
+        relay->raise = (struct rt_raise){
+            .errand = {.work = raise_work, .done = raise_done}, .relay = relay, .missing = missing};
+        relay->raising = rt_clerks_send(serve->clerks, RT_CLERK_DOOR, &relay->raise.errand);
+        return relay->raising ? RT_COVER_WAITS : RT_COVER_FULL;
+    }
+    raised(relay, reserve_more(relay, missing));
+    const bool full = relay->no_room;
+    relay->no_room = false; /* to ask again costs nothing */
+    return full ? RT_COVER_FULL : RT_COVERED;
 }
 
 static void note_finished(rt_relay *relay, const char *data, size_t size)
@@ -82,35 +120,35 @@ static void note_finished(rt_relay *relay, const char *data, size_t size)
     json_decref(json);
 }
 
-bool rt_limit_covers(rt_relay *relay, const char *data, size_t size, size_t text_bytes)
+rt_cover rt_limit_covers(rt_relay *relay, const char *data, size_t size, size_t text_bytes)
 {
     const rt_call *call = relay->call;
     if (!call->ticket)
-        return true;
+        return RT_COVERED;
     note_finished(relay, data, size);
     if (text_bytes == 0)
-        return true;
+        return RT_COVERED;
     relay->text_events++;
     size_t tokens = tokens_so_far(relay, false);
     if (tokens > call->reserved_tokens && relay->gateway->serve->options.counter)
         tokens = tokens_so_far(relay, true);
-    return tokens <= call->reserved_tokens || reserve_more(relay, tokens - call->reserved_tokens);
+    return tokens <= call->reserved_tokens ? RT_COVERED : more_room(relay, tokens - call->reserved_tokens);
 }
 
 /* ---- at the end ---- */
 
-void rt_limit_cover_used(rt_relay *relay)
+bool rt_limit_cover_used(rt_relay *relay)
 {
     const rt_call *call = relay->call;
     const size_t reserved = relay->reserved_prompt + call->reserved_tokens,
                  used = call->prompt_tokens + call->output_tokens;
     if (!call->ticket || relay->cut)
-        return;
+        return true;
     size_t missing = used > reserved ? used - reserved : 0;
     if (call->output_tokens > call->reserved_tokens + missing) /* dearer ones than were reserved */
         missing = call->output_tokens - call->reserved_tokens;
-    if (missing > 0)
-        (void)reserve_more(relay, missing); /* else the ledger holds the row to what is reserved */
+    /* where there is no room the ledger holds the row to what is reserved */
+    return missing == 0 || more_room(relay, missing) != RT_COVER_WAITS;
 }
 
 static json_t *head_of(const json_t *event)

@@ -156,6 +156,7 @@ static void relay_free(rt_relay *relay)
     rt_text_deinit(&relay->tail);
     rt_text_deinit(&relay->said);
     rt_text_deinit(&relay->last);
+    rt_text_deinit(&relay->held);
     rt_sse_deinit(&relay->sse);
     free(relay);
 }
@@ -196,27 +197,55 @@ static upstream *find_upstream(rt_call *call, const char *model, rt_fault *fault
     return up;
 }
 
-void rt_run_relay(rt_call *call)
+static void refuse(rt_call *call, const rt_fault *fault)
 {
+    call->prompt_tokens = 0;
+    (void)rt_call_settle(call, fault->status, false);
+    rt_call_fault(call, fault);
+}
+
+void rt_relay_forget(rt_call *call)
+{
+    rt_upstream_release(call->chosen);
+    call->chosen = NULL;
+}
+
+static void admitted(rt_call *call, const rt_fault *why)
+{
+    rt_fault fault = why ? *why : (rt_fault){0};
+    if (why || !relay_new(call, call->chosen, &fault))
+        refuse(call, &fault);
+}
+
+static void choose(rt_call *call, const rt_fault *why)
+{
+    (void)why;
     rt_fault fault = {0};
     upstream *up = NULL;
-    const rt_http_request *request = rt_http_request_of(call->x);
-    bool ok = rt_body_parse(&call->body, request->body, request->body_size, &fault);
-    if (ok && !rt_call_idempotency(call))
-        return;
     call->model_name = "";
-    ok = ok && rt_field_string(call->body, "model", &call->model_name, &fault) &&
-         (up = find_upstream(call, call->model_name, &fault)) != NULL;
+    bool ok = rt_field_string(call->body, "model", &call->model_name, &fault) &&
+              (up = find_upstream(call, call->model_name, &fault)) != NULL;
     if (ok && call->serve->draining) {
         ok = rt_fault_set(&fault, 503, "server_error", "draining", "the server is being stopped");
         fault.retry_after_s = 5;
     }
-    if (ok && estimate(call, &fault) && rt_call_watch_allows(call, &fault) && rt_call_admit(call, &fault) &&
-        relay_new(call, up, &fault))
+    if (!ok || !estimate(call, &fault) || !rt_call_watch_allows(call, &fault)) {
+        refuse(call, &fault);
         return;
-    call->prompt_tokens = 0;
-    (void)rt_call_settle(call, fault.status, false);
-    rt_call_fault(call, &fault);
+    }
+    call->chosen = rt_upstream_retain(up);
+    rt_call_admit(call, admitted);
+}
+
+void rt_run_relay(rt_call *call)
+{
+    rt_fault fault = {0};
+    const rt_http_request *request = rt_http_request_of(call->x);
+    call->model_name = "";
+    if (rt_body_parse(&call->body, request->body, request->body_size, &fault))
+        rt_call_idempotency(call, choose);
+    else
+        refuse(call, &fault);
 }
 
 static json_t *model_json(const char *id)
@@ -382,6 +411,18 @@ static void begin_stream(rt_relay *relay)
     rt_http_begin(call->x, 200, "text/event-stream; charset=utf-8");
 }
 
+typedef struct rt_held_event {
+    size_t size;
+    bool whole;
+} rt_held_event;
+
+static void hold(rt_relay *relay, const char *bytes, size_t size, bool whole)
+{
+    const rt_held_event event = {.size = size, .whole = whole};
+    rt_text_append(&relay->held, (const char *)&event, sizeof event);
+    rt_text_append(&relay->held, bytes, size);
+}
+
 static void on_event(void *context, const char *bytes, size_t size, bool whole)
 {
     rt_relay *relay = context;
@@ -390,19 +431,33 @@ static void on_event(void *context, const char *bytes, size_t size, bool whole)
     bool only_usage = false;
     if (relay->cut)
         return;
+    if (relay->raising) {
+        hold(relay, bytes, size, whole);
+        return;
+    }
     if (data && memmem(data, data_size, "\"usage\"", 7))
         rt_usage_read(&relay->usage, data, data_size, &only_usage);
     const size_t text_bytes = data                      ? rt_chunk_text_bytes(data, data_size)
                               : size > RT_SSE_EVENT_MAX ? size /* a piece of an event, unread */
                                                         : 0,
-                 said = relay->said.size;
+                 said = relay->said.size, counted = relay->counted, counted_bytes = relay->counted_bytes;
     relay->text_bytes += text_bytes;
     if (data && relay->gateway->serve->options.counter)
         rt_said_append(&relay->said, data, data_size);
-    if (!rt_limit_covers(relay, data ? data : "", data_size, text_bytes)) {
-        relay->cut = true;
+    const rt_cover cover = rt_limit_covers(relay, data ? data : "", data_size, text_bytes);
+    if (cover != RT_COVERED) {
         relay->text_bytes -= text_bytes;
         relay->said.size = said;
+    }
+    if (cover == RT_COVER_WAITS) {
+        relay->counted = counted;
+        relay->counted_bytes = counted_bytes;
+        relay->text_events--;
+        hold(relay, bytes, size, whole);
+        return;
+    }
+    if (cover == RT_COVER_FULL) {
+        relay->cut = true;
         rt_text_append(&relay->last, data ? data : "", data_size);
         return;
     }
@@ -424,7 +479,7 @@ size_t rt_relay_bytes(rt_relay *relay, const char *data, size_t size)
     long status = 0;
     if (rt_http_is_gone(relay->call->x))
         return size;
-    if (relay->begun && rt_http_backlog(relay->call->x) > backlog_max) {
+    if (relay->raising || (relay->begun && rt_http_backlog(relay->call->x) > backlog_max)) {
         relay->paused = true;
         return CURL_WRITEFUNC_PAUSE;
     }
@@ -487,10 +542,19 @@ static void count_tokens(const rt_call *call)
 static void settle(rt_relay *relay, int http)
 {
     rt_call *call = relay->call;
+    const bool again = relay->settle_http != 0;
     relay->settling = true;
-    rt_limit_cover_used(relay);
+    relay->settle_http = again || rt_limit_cover_used(relay) ? 0 : http;
+    if (relay->settle_http)
+        return;
     count_tokens(call);
     rt_call_watch(call);
+    if (http == 499) { /* nobody waits for it */
+        (void)rt_call_settle(call, http, false);
+        relay_free(relay);
+        rt_http_abort(call->x);
+        return;
+    }
     const bool wait = !call->serve->options.ledger_behind;
     if (rt_call_settle(call, http, wait) || !wait)
         rt_relay_deliver(call);
@@ -500,6 +564,11 @@ void rt_relay_stop(rt_relay *relay, const rt_fault *fault)
 {
     rt_call *call = relay->call;
     rt_gateway_cancel(relay);
+    if (relay->raising) {
+        relay->stopped = true;
+        relay->stop_fault = *fault;
+        return;
+    }
     call->fault = *fault;
     call->finish = fault->code;
     count_usage(relay, relay->begun || relay->status == 200);
@@ -525,6 +594,7 @@ static bool try_elsewhere(rt_relay *relay)
     rt_text_clear(&relay->sse.held);
     relay->usage = (rt_sse_usage){0};
     relay->text_bytes = relay->counted = relay->counted_bytes = relay->text_events = 0;
+    rt_text_clear(&relay->held);
     rt_text_clear(&relay->said);
     call->prompt_tokens = relay->reserved_prompt;
     return rewrite(relay) && rt_gateway_start(relay);
@@ -549,6 +619,13 @@ void rt_relay_ended(rt_relay *relay, CURLcode result)
 {
     rt_call *call = relay->call;
     rt_fault fault = {0};
+    if (result == CURLE_OK && relay->events && !relay->cut && !relay->raising)
+        rt_sse_rest(&relay->sse, on_event, relay);
+    if (relay->raising) { /* then once more */
+        relay->ended = true;
+        relay->ended_result = result;
+        return;
+    }
     if (relay->cut) {
         relay->gateway->cut++;
         rt_upstream_fared(relay->upstream, true);
@@ -574,11 +651,51 @@ void rt_relay_ended(rt_relay *relay, CURLcode result)
         rt_relay_stop(relay, &fault);
         return;
     }
-    if (relay->events)
-        rt_sse_rest(&relay->sse, on_event, relay);
     count_usage(relay, status == 200);
     call->finish = status != 200 ? "upstream_error" : relay->events && !relay->done_seen ? "no_done" : "stop";
     settle(relay, status);
+}
+
+/* The events that waited, as if they came now. */
+static void give_held(rt_relay *relay)
+{
+    rt_text held = relay->held;
+    rt_held_event event;
+    relay->held = (rt_text){0};
+    if (held.failed)
+        relay->broken = true;
+    for (size_t at = 0; !held.failed && at < held.size; at += sizeof event + event.size) {
+        memcpy(&event, held.data + at, sizeof event);
+        on_event(relay, held.data + at + sizeof event, event.size, event.whole);
+    }
+    rt_text_deinit(&held);
+}
+
+void rt_relay_go_on(rt_relay *relay)
+{
+    if (relay->settle_http) {
+        settle(relay, relay->settle_http);
+        return;
+    }
+    if (rt_http_is_gone(relay->call->x)) {
+        rt_relay_gone(relay->call);
+        return;
+    }
+    if (relay->stopped) {
+        rt_relay_stop(relay, &relay->stop_fault);
+        return;
+    }
+    give_held(relay);
+    if (relay->raising)
+        return;
+    if (relay->cut || relay->broken || relay->ended) {
+        rt_gateway_cancel(relay);
+        rt_relay_ended(relay, relay->broken  ? CURLE_OUT_OF_MEMORY
+                              : relay->ended ? relay->ended_result
+                                             : CURLE_WRITE_ERROR);
+        return;
+    }
+    rt_relay_drained(relay->call);
 }
 
 static void deliver_stream(rt_relay *relay)
@@ -648,21 +765,18 @@ void rt_relay_gone(rt_call *call)
     if (relay->settling)
         return; /* rt_relay_deliver finds nobody there */
     rt_gateway_cancel(relay);
+    if (relay->raising)
+        return; /* rt_relay_go_on does */
     call->finish = "client_closed";
     call->serve->metrics.cancelled++;
     count_usage(relay, true);
-    rt_limit_cover_used(relay);
-    count_tokens(call);
-    rt_call_watch(call);
-    (void)rt_call_settle(call, 499, false);
-    relay_free(relay);
-    rt_http_abort(call->x);
+    settle(relay, 499);
 }
 
 void rt_relay_drained(rt_call *call)
 {
     rt_relay *relay = call->relay;
-    if (!relay->paused || !relay->easy)
+    if (!relay->paused || !relay->easy || relay->raising || rt_http_backlog(call->x) > backlog_max)
         return;
     relay->paused = false;
     (void)curl_easy_pause(relay->easy, CURLPAUSE_CONT);

@@ -71,6 +71,11 @@ void rt_http_trust(rt_http_server *server, const rt_network *trusted, size_t n_t
 size_t rt_http_connections(const rt_http_server *server);
 size_t rt_http_exchanges(const rt_http_server *server); /* not yet answered */
 
+/* From `head`, which returns true then: the body is not read before rt_http_go_on.  An answer is as good as
+ * going on; of a client that leaves meanwhile `gone` tells. */
+void rt_http_wait(rt_http_exchange *x);
+void rt_http_go_on(rt_http_exchange *x);
+
 const rt_http_request *rt_http_request_of(const rt_http_exchange *x);
 const char *rt_http_request_field(const rt_http_exchange *x, const char *name); /* NULL: absent */
 void rt_http_set_user(rt_http_exchange *x, void *user);

@@ -62,7 +62,7 @@ void rt_http_conn_close(rt_http_conn *conn)
     if (!x)
         return;
     x->conn = NULL;
-    if (x->reading || !x->head_read) /* no handler holds it yet: there is nobody to answer */
+    if ((x->reading && !x->waits) || !x->head_read) /* no handler holds it yet: there is nobody to answer */
         rt_http_exchange_finish(x);
     else
         x->handler->gone(x->handler->context, x);
@@ -150,6 +150,15 @@ void rt_http_conn_write(rt_http_conn *conn, const void *data, size_t size)
     conn->flushing = true;
 }
 
+/* What is already here is taken in the next round of the loop, not on this stack. */
+static void look_again(rt_http_conn *conn)
+{
+    if (conn->held.size == 0)
+        return;
+    (void)event_add(&conn->readable, NULL);
+    event_active(&conn->readable, EV_READ, 0);
+}
+
 void rt_http_conn_answered(rt_http_conn *conn, bool keep_alive)
 {
     const bool empty = flush(conn);
@@ -162,11 +171,8 @@ void rt_http_conn_answered(rt_http_conn *conn, bool keep_alive)
     }
     conn->state = CONN_IDLE;
     set_timer(conn, conn->server->options.timeouts.keep_alive_s);
-    /* a request that is already here is taken in the next round of the loop, not on this stack */
-    if (conn->depth == 0 && conn->held.size > 0) {
-        (void)event_add(&conn->readable, NULL);
-        event_active(&conn->readable, EV_READ, 0);
-    }
+    if (conn->depth == 0)
+        look_again(conn);
 }
 
 /* ---- an exchange begins ---- */
@@ -224,11 +230,12 @@ static void body_complete(rt_http_conn *conn)
     x->handler->body(x->handler->context, x);
 }
 
+static void begin_body(rt_http_conn *conn);
+
 /* The head is whole: framing is settled, the handler looks at it, and the body may come. */
 static void head_complete(rt_http_conn *conn)
 {
     rt_http_exchange *x = conn->exchange;
-    const rt_http_limits *limits = &conn->server->options.limits;
     x->head_read = true;
     rt_forwarded_address(x->request.address, &x->head, conn->server->options.trusted,
                          conn->server->options.n_trusted);
@@ -240,6 +247,29 @@ static void head_complete(rt_http_conn *conn)
     conn->chunks = (rt_http_chunks){0};
     if (!x->handler->head(x->handler->context, x))
         return; /* answered; the connection may be gone */
+    if (x->waits) {
+        conn->state = CONN_BUSY;
+        clear_timer(conn);
+        return;
+    }
+    begin_body(conn);
+}
+
+void rt_http_wait(rt_http_exchange *x) { x->waits = true; }
+
+void rt_http_go_on(rt_http_exchange *x)
+{
+    rt_http_conn *conn = x->conn;
+    x->waits = false;
+    conn->state = CONN_BODY;
+    begin_body(conn);
+}
+
+/* What the head promises is read from here on. */
+static void begin_body(rt_http_conn *conn)
+{
+    rt_http_exchange *x = conn->exchange;
+    const rt_http_limits *limits = &conn->server->options.limits;
     if (x->head.has_length && x->head.length > limits->body_bytes_max) {
         answer_fault(x, &(rt_http_fault){413, "body_too_large", "the body is too large"});
         return;
@@ -251,6 +281,8 @@ static void head_complete(rt_http_conn *conn)
     if (x->head.expect_continue)
         rt_http_conn_write(conn, "HTTP/1.1 100 Continue\r\n\r\n", 25);
     set_timer(conn, conn->server->options.timeouts.body_s);
+    if (conn->depth == 0) /* what came while it waited */
+        look_again(conn);
 }
 
 /* ---- reading: bytes in data[0..size), the number of them that were used out ---- */
@@ -386,7 +418,7 @@ static void on_readable(evutil_socket_t fd, short what, void *context)
     if (n > 0) {
         take(conn, server->input, (size_t)n);
     } else if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR)) {
-        if (conn->held.size > 0 && conn->state == CONN_IDLE)
+        if (conn->held.size > 0 && (conn->state == CONN_IDLE || conn->state == CONN_BODY))
             take(conn, "", 0);
     } else if (n == 0 && conn->state == CONN_FLUSH && !conn->broken) {
         (void)event_del(&conn->readable); /* the last answer is still on its way */

@@ -54,7 +54,9 @@ struct rt_http_exchange {
     rt_text *record;
     int status;
     size_t bytes_sent;
-    bool head_read, begun, chunked, keep_alive, no_body, reading; /* reading: the body is not whole yet */
+    bool head_read, begun, chunked, keep_alive, no_body;
+    bool reading; /* the body is not whole yet */
+    bool waits;   /* and is not read: rt_http_wait */
 };
 
 struct rt_http_server {

@@ -117,6 +117,8 @@ static bool send_page(rt_http_exchange *x)
     return true;
 }
 
+static bool enter(rt_serve *serve, rt_http_exchange *x, const rt_fault *why_not);
+
 bool rt_admin_head(void *context, rt_http_exchange *x)
 {
     rt_serve *serve = context;
@@ -135,8 +137,18 @@ bool rt_admin_head(void *context, rt_http_exchange *x)
         admin_fault(serve, x, &fault);
         return false;
     }
-    rt_admin *admin = calloc(1, sizeof *admin);
+    return rt_door_head(serve, x, enter);
+}
+
+static bool enter(rt_serve *serve, rt_http_exchange *x, const rt_fault *why_not)
+{
+    rt_fault fault = {0};
     rt_refusal why = {0};
+    if (why_not) {
+        admin_fault(serve, x, why_not);
+        return false;
+    }
+    rt_admin *admin = calloc(1, sizeof *admin);
     if (admin && rt_gate_authenticate_admin(serve->options.gate, rt_request_key(x),
                                             rt_http_request_of(x)->address, admin, &why)) {
         const char *method = rt_http_request_of(x)->head->method;

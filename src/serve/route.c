@@ -194,6 +194,17 @@ static bool check_content_type(const rt_call *call, rt_fault *fault)
                         "the body must be sent as application/json");
 }
 
+static bool enter(rt_serve *serve, rt_http_exchange *x, const rt_fault *why)
+{
+    (void)serve;
+    rt_call *call = rt_http_user(x);
+    rt_fault fault = why ? *why : (rt_fault){0};
+    if (!why && rt_call_authenticate(call, &fault) && check_content_type(call, &fault))
+        return true;
+    rt_call_fault(call, &fault);
+    return false;
+}
+
 bool rt_service_head(void *context, rt_http_exchange *x)
 {
     rt_serve *serve = context;
@@ -213,11 +224,7 @@ bool rt_service_head(void *context, rt_http_exchange *x)
         answer_options(call);
         return false;
     }
-    if (!rt_call_authenticate(call, &fault) || !check_content_type(call, &fault)) {
-        rt_call_fault(call, &fault);
-        return false;
-    }
-    return true;
+    return rt_call_needs_key(call) ? rt_door_head(serve, x, enter) : enter(serve, x, NULL);
 }
 
 void rt_service_body(void *context, rt_http_exchange *x)
@@ -261,6 +268,8 @@ void rt_service_finished(void *context, rt_http_exchange *x)
         return;
     if (call->kept)
         rt_call_idempotency_end(call);
+    if (call->chosen)
+        rt_relay_forget(call);
     rt_caller_release(call->caller);
     json_decref(call->body);
     rt_request_deinit(&call->request);

@@ -75,14 +75,19 @@ static bool read_score(rt_call *call, rt_fault *fault)
     return true;
 }
 
-void rt_run_score(rt_call *call)
+static void score(rt_call *call, const rt_fault *why)
 {
+    (void)why;
     rt_fault fault = {0};
-    call->scores = true;
-    if (!rt_call_body(call) || !rt_call_idempotency(call))
-        return;
     if (!read_score(call, &fault) || !rt_call_start(call, &fault))
         rt_call_give_up(call, &fault);
+}
+
+void rt_run_score(rt_call *call)
+{
+    call->scores = true;
+    if (rt_call_body(call))
+        rt_call_idempotency(call, score);
 }
 
 static void write_position(const rt_call *call, const rt_job_prompt *prompt, size_t at, rt_text *out)

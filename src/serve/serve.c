@@ -186,6 +186,8 @@ rt_status rt_serve_open(rt_serve **out, const rt_serve_options *options, rt_erro
         status = rt_http_server_open(&s->http, s->base, &s->options.http, err);
     if (status == RT_OK)
         status = options->n_upstreams ? rt_gateway_open(&s->gateway, s, err) : open_engine(s, err);
+    if (options->gate)
+        rt_gate_refresh_elsewhere(options->gate);
     if (status == RT_OK && options->gate)
         status = rt_clerks_open(&s->clerks, options->gate, wake_loop, s, err);
     if (status == RT_OK) {

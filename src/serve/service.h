@@ -7,13 +7,13 @@
 
 #include "account/gate.h"
 #include "serve/clerks.h"
+#include "serve/door.h"
 #include "serve/fault.h"
 #include "serve/idempotency.h"
 #include "serve/metrics.h"
 #include "serve/compose.h"
 #include "serve/serve.h"
 
-typedef struct rt_call rt_call;
 typedef struct rt_pair rt_pair;
 typedef struct rt_canary rt_canary;
 
@@ -62,12 +62,15 @@ struct rt_call { /* a request from its head to its last byte */
     bool scores, binary, tail, noted, delivered, revoked; /* noted: in the ledger; delivered: whole */
     rt_fault fault;                                       /* instead of a whole answer; status 0: none */
     rt_call *next_settled;
-    rt_kept_answer *kept;   /* the entry of its Idempotency-Key */
-    rt_relay *relay;        /* gateway: on its way to an upstream, or its answer's end waits for the row */
-    const char *model_name; /* gateway: as the client says it */
-    size_t choices;         /* gateway: all that are asked for */
-    size_t assumed_tokens;  /* gateway: of each, where the request names no bound; else 0 */
-    bool estimated;         /* tokens were not counted by the upstream */
+    rt_kept_answer *kept;    /* the entry of its Idempotency-Key */
+    rt_relay *relay;         /* gateway: on its way to an upstream, or its answer's end waits for the row */
+    const char *model_name;  /* gateway: as the client says it */
+    size_t choices;          /* gateway: all that are asked for */
+    size_t assumed_tokens;   /* gateway: of each, where the request names no bound; else 0 */
+    bool estimated;          /* tokens were not counted by the upstream */
+    struct upstream *chosen; /* gateway: until it is admitted */
+    rt_call_then key_known;  /* goes on after its Idempotency-Key was looked up */
+    rt_question question;    /* to the gate, while one is asked */
 };
 
 struct rt_serve {
@@ -83,7 +86,7 @@ struct rt_serve {
     char fingerprints[RT_SERVE_MODELS_MAX][24];
     struct event *tick, *sigterm, *sigint, *sighup;
     int port, admin_port;
-    bool draining;
+    bool draining, looking;         /* looking: a clerk asks what has changed */
     double drain_until_s, looked_s; /* looked_s: when running calls were last checked */
     _Atomic bool stop_wanted;
     rt_metrics metrics;
@@ -138,16 +141,19 @@ void rt_canary_abandon(rt_call *call);
 /* admission.c; without accounts all of it lets through */
 const char *rt_request_key(const rt_http_exchange *x); /* NULL: none was sent */
 void rt_fault_of_refusal(const rt_refusal *why, rt_fault *fault);
+bool rt_call_needs_key(const rt_call *call);
 bool rt_call_authenticate(rt_call *call, rt_fault *fault);
 void rt_call_limit_headers(const rt_call *call);
 void rt_call_rules(const rt_call *call, rt_request_rules *rules);
-bool rt_call_admit(rt_call *call, rt_fault *fault);
+/* then: perhaps before it returns. */
+void rt_call_admit(rt_call *call, rt_call_then then);
 void rt_call_note_refused(rt_call *call, const rt_fault *fault);
 /* wait: rt_serve_take_settled returns the call when its row is on the disk; not where it is there already,
  * which is when the result is true. */
 bool rt_call_settle(rt_call *call, int http, bool wait);
 rt_call *rt_serve_take_settled(rt_serve *serve);
-bool rt_call_idempotency(rt_call *call);     /* false: answered */
+/* Calls `then`, perhaps before it returns, if there is something to do; else the call is answered. */
+void rt_call_idempotency(rt_call *call, rt_call_then then);
 void rt_call_idempotency_end(rt_call *call); /* of a call that has ended, with call->kept */
 
 /* own.c */
@@ -165,7 +171,7 @@ void rt_serve_tick_calls(rt_serve *serve, double now); /* once a second */
 void rt_call_gone(rt_call *call);
 void rt_call_drained(rt_call *call);
 
-/* Admits and submits what call->request holds; false: *fault, and rt_call_give_up answers. */
+/* Admits and submits what call->request holds, perhaps later; false: *fault, and rt_call_give_up answers. */
 bool rt_call_start(rt_call *call, rt_fault *fault);
 void rt_call_give_up(rt_call *call, const rt_fault *fault);
 

@@ -91,25 +91,25 @@ static bool encode(rt_call *call, rt_token_list *ids, bool *strings, rt_fault *f
                             "prompt", ids, fault);
 }
 
-/* Takes a request of the account's rates and no token; false: *fault. */
-static bool count_request(rt_call *call, rt_fault *fault)
+/* It has taken a request of the account's rates and no token; false: *fault. */
+static bool is_counted(rt_call *call, const rt_fault *why, rt_fault *fault)
 {
-    if (!rt_call_admit(call, fault))
+    if (why) {
+        *fault = *why;
         return false;
+    }
     call->finish = "stop";
     (void)rt_call_settle(call, 200, false);
     return true;
 }
 
-void rt_run_tokenize(rt_call *call)
+static void tokenize(rt_call *call, const rt_fault *why)
 {
     rt_fault fault = {0};
     rt_token_list ids = {0};
     rt_text out = {0};
     bool strings = false;
-    if (!rt_call_body(call))
-        return;
-    if (count_request(call, &fault) && encode(call, &ids, &strings, &fault)) {
+    if (is_counted(call, why, &fault) && encode(call, &ids, &strings, &fault)) {
         write_tokens(call, &ids, strings, &out);
         rt_call_json(call, 200, &out);
     } else {
@@ -119,17 +119,21 @@ void rt_run_tokenize(rt_call *call)
     rt_token_list_deinit(&ids);
 }
 
-void rt_run_detokenize(rt_call *call)
+void rt_run_tokenize(rt_call *call)
+{
+    if (rt_call_body(call))
+        rt_call_admit(call, tokenize);
+}
+
+static void detokenize(rt_call *call, const rt_fault *why)
 {
     rt_fault fault = {0};
     rt_error err = {0};
     rt_text text = {0}, out = {0};
     int32_t *ids = NULL;
     size_t n = 0;
-    if (!rt_call_body(call))
-        return;
     const json_t *tokens = rt_member(call->body, "tokens");
-    bool ok = count_request(call, &fault);
+    bool ok = is_counted(call, why, &fault);
     if (ok && !(ok = json_is_array(tokens)))
         (void)rt_fault_invalid(&fault, tokens ? "invalid_value" : "missing_required_parameter", "tokens",
                                "'tokens' must be a list of token ids");
@@ -147,6 +151,12 @@ void rt_run_detokenize(rt_call *call)
     free(ids);
     rt_text_deinit(&text);
     rt_text_deinit(&out);
+}
+
+void rt_run_detokenize(rt_call *call)
+{
+    if (rt_call_body(call))
+        rt_call_admit(call, detokenize);
 }
 
 static void token_member(rt_text *out, const char *name, const rt_tokenizer *tokenizer, int32_t id)

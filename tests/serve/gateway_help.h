@@ -51,9 +51,11 @@ typedef struct upstream_server {
     char last_body[2000], last_key[100], last_path[200]; /* under the lock */
     atomic_int asked, gone;
     atomic_bool stopping;
-    bool busy;         /* answers 429 to everything */
-    atomic_bool sick;  /* answers 500 to GET */
-    atomic_int checks; /* GETs */
+    bool busy;                    /* answers 429 to everything */
+    atomic_bool sick;             /* answers 500 to GET */
+    atomic_int checks;            /* GETs */
+    rt_http_exchange *waiting[2]; /* of the model "waits": go on after up_go_on; for "waits-more" to excess */
+    atomic_bool go;
 } upstream_server;
 
 static bool up_head(void *context, rt_http_exchange *x)
@@ -68,11 +70,10 @@ static const char excessive_answer[] =
     "\"completion_tokens\":5000}}";
 
 /* Whatever bound it was given: events of changing length, for one choice or two. */
-static void stream_excess(rt_http_exchange *x, const char *body)
+static void send_excess(rt_http_exchange *x, const char *body)
 {
     static const char text[] = "some words that go on and on";
     char event[200];
-    rt_http_begin(x, 200, "text/event-stream");
     for (int i = 0; i < 70; i++) {
         const int size = snprintf(event, sizeof event,
                                   "data: {\"id\":\"x9\",\"choices\":[{\"index\":%d,\"delta\":{\"content\":"
@@ -86,17 +87,22 @@ static void stream_excess(rt_http_exchange *x, const char *body)
     rt_http_end(x);
 }
 
-static void stream(rt_http_exchange *x, const char *body)
+static void stream(upstream_server *up, rt_http_exchange *x, const char *body)
 {
     if (strstr(body, "\"excessive\"")) {
-        stream_excess(x, body);
+        rt_http_begin(x, 200, "text/event-stream");
+        send_excess(x, body);
         return;
     }
     rt_http_header(x, "set-cookie", "secret=1");
     rt_http_begin(x, 200, "text/event-stream");
     rt_http_write(x, event_1, sizeof event_1 - 1);
     if (strstr(body, "\"hangs\""))
-        return;                   /* answered when it has gone */
+        return; /* answered when it has gone */
+    if (strstr(body, "\"waits")) {
+        up->waiting[strstr(body, "\"waits-more\"") != NULL] = x;
+        return;
+    }
     rt_http_write(x, event_2, 9); /* an event in two pieces */
     rt_http_write(x, event_2 + 9, sizeof event_2 - 10);
     if (strstr(body, "\"breaks\"")) {
@@ -132,7 +138,7 @@ static void up_body(void *context, rt_http_exchange *x)
     } else if (strstr(request->body, "\"auth\"")) {
         rt_http_reply(x, 401, "application/json", "{}", 2);
     } else if (strstr(request->body, "\"stream\":true")) {
-        stream(x, request->body);
+        stream(up, x, request->body);
     } else if (strstr(request->body, "\"excessive\"")) {
         rt_http_reply(x, 200, "application/json", excessive_answer, sizeof excessive_answer - 1);
     } else {
@@ -151,6 +157,9 @@ static void up_gone(void *context, rt_http_exchange *x)
 {
     upstream_server *up = context;
     (void)atomic_fetch_add(&up->gone, 1);
+    for (int i = 0; i < 2; i++)
+        if (up->waiting[i] == x)
+            up->waiting[i] = NULL;
     rt_http_abort(x);
 }
 
@@ -165,6 +174,22 @@ static void up_woken(void *context)
     upstream_server *up = context;
     if (atomic_load(&up->stopping))
         (void)event_base_loopbreak(up->base);
+    if (!atomic_load(&up->go))
+        return;
+    if (up->waiting[0]) {
+        rt_http_write(up->waiting[0], event_2, sizeof event_2 - 1);
+        rt_http_write(up->waiting[0], event_done, sizeof event_done - 1);
+        rt_http_end(up->waiting[0]);
+    }
+    if (up->waiting[1])
+        send_excess(up->waiting[1], "");
+    up->waiting[0] = up->waiting[1] = NULL;
+}
+
+__attribute__((unused)) static void up_go_on(upstream_server *up)
+{
+    atomic_store(&up->go, true);
+    rt_http_wake(up->wakeup);
 }
 
 static void *up_run(void *context)
@@ -202,7 +227,7 @@ static void up_stop(upstream_server *up)
 
 typedef struct stage {
     upstream_server up[2];
-    char folder[64], db[100], urls[2][64];
+    char folder[64], db[300], urls[2][64];
     rt_gate *gate;
     rt_serve *serve;
     pthread_t thread;
@@ -228,6 +253,9 @@ static json_t *call_desk(stage *s, const char *path, json_t *body)
 /* Changes the gateway's options before it is opened; set by the test. */
 static void (*stage_tune)(rt_serve_options *options);
 
+/* A database that is there, and its secrets; NULL: a new file. */
+static const char *stage_db, *stage_secrets;
+
 /* n_up: how many upstreams run; those that do not are asked all the same. */
 static void open_stage(stage *s, int n_urls, int n_up, json_t *limits)
 {
@@ -237,7 +265,8 @@ static void open_stage(stage *s, int n_urls, int n_up, json_t *limits)
     char path[100];
     *s = (stage){.folder = "/tmp/retort-gateway-XXXXXX"};
     assert_non_null(mkdtemp(s->folder));
-    (void)snprintf(s->db, sizeof s->db, "%s/accounts.db", s->folder);
+    (void)snprintf(s->db, sizeof s->db, "%s%s", stage_db ? stage_db : s->folder,
+                   stage_db ? "" : "/accounts.db");
     for (int i = 0; i < n_urls; i++) {
         if (i < n_up)
             up_start(&s->up[i]);
@@ -245,7 +274,7 @@ static void open_stage(stage *s, int n_urls, int n_up, json_t *limits)
                        i ? "" : "/v1/");
         upstreams[i].url = s->urls[i];
     }
-    const rt_gate_options gate_options = {.db = s->db};
+    const rt_gate_options gate_options = {.db = s->db, .secrets = stage_secrets};
     assert_int_equal(rt_gate_open(&s->gate, &gate_options, &err), RT_OK);
     json_t *account =
         call_desk(s, "/admin/v1/accounts", json_pack("{s:s, s:o*}", "name", "t", "limits", limits));
