@@ -56,8 +56,7 @@ static rt_status read_recipe(distill_run *d, const char *path, const cli_rest *w
             return err->status;
     if (rt_settings_fill(d->settings, &d->recipe, err) != RT_OK || rt_recipe_check(&d->recipe, err) != RT_OK)
         return err->status;
-    return rt_recipe_loss(&d->objective, &d->recipe.loss, d->recipe.teacher.store[0] != '\0',
-                          rt_recipe_steps(&d->recipe), err);
+    return rt_recipe_objective(&d->objective, &d->recipe, d->recipe.teacher.store[0] != '\0', err);
 }
 
 static int print_recipe(const distill_run *d)

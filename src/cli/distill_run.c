@@ -29,16 +29,14 @@ static rt_status open_teacher(distill_run *d, rt_error *err)
     if (d->has_teacher && (rt_weights_open(&d->weights, d->teacher_path, err) != RT_OK ||
                            rt_model_config_read(&d->teacher_config, d->weights, err) != RT_OK))
         return err->status;
-    if (rt_tokenizer_open(&d->tokenizer, d->teacher_path, err) != RT_OK)
-        return err->status;
-    const char *source = rt_tokenizer_chat_template(d->tokenizer);
-    if (source && rt_chat_template_parse(&d->chat_template, source, err) != RT_OK)
+    if (distill_across_open(d, err) != RT_OK)
         return err->status;
     const bool store = d->recipe.teacher.store[0] != '\0';
     d->kept = store && rt_loss_mix_needs_teacher(&d->objective.mix);
     d->on_policy = d->recipe.on_policy.share > 0;
-    if (store || (!rt_loss_mix_needs_teacher(&d->objective.mix) && !rt_recipe_has_features(&d->recipe) &&
-                  !d->on_policy))
+    const bool across = rt_recipe_across(&d->recipe).way != RT_ACROSS_NONE;
+    if (store || (!across && !rt_loss_mix_needs_teacher(&d->objective.mix) &&
+                  !rt_recipe_has_features(&d->recipe) && !d->on_policy))
         return RT_OK;
     if (!d->has_teacher)
         return rt_error_set(err, RT_INVALID,
@@ -56,6 +54,8 @@ static rt_status read_text(distill_run *d, rt_error *err)
     const rt_document_options options = {d->recipe.data.tokens_max, d->recipe.data.loss_on == RT_LOSS_ON_ALL};
     if (d->recipe.teacher.store[0] != '\0')
         return distill_store_open(d, err);
+    if (rt_recipe_across(&d->recipe).way != RT_ACROSS_NONE)
+        return distill_across_text(d, &options, err);
     for (size_t i = 0; i < d->recipe.data.train.count; i++)
         if (rt_documents_read(&d->docs, d->recipe.data.train.items[i], d->tokenizer, d->chat_template,
                               &options, err) != RT_OK)
@@ -136,6 +136,11 @@ static rt_status make_identity(distill_run *d, rt_error *err)
         rt_text_printf(&text, " %zu", rt_adapters_at(d->adapters, i)->a);
     if (d->on_policy)
         own_identity(&text, &d->own.options);
+    const rt_across_options across = rt_recipe_across(r);
+    if (d->teacher_tokenizer)
+        rt_text_printf(&text, " tokenizers %s %s across %d %a %a %a", rt_tokenizer_hash(d->tokenizer),
+                       rt_tokenizer_hash(d->teacher_tokenizer), (int)across.way, across.weight, across.ce,
+                       across.tau);
     if (d->kept)
         rt_text_printf(&text, " store %zu %a %a", d->source.n_max, d->source.tau, d->source.proposal);
     const size_t kept_bytes =
@@ -207,6 +212,7 @@ void distill_run_close(distill_run *d)
     rt_kept_source_close(&d->source);
     rt_documents_deinit(&d->docs);
     rt_model_close(d->teacher);
+    distill_across_close(d);
     rt_chat_template_free(d->chat_template);
     rt_tokenizer_close(d->tokenizer);
     rt_weights_close(d->stream);
@@ -271,6 +277,7 @@ void distill_run_say(const distill_run *d, FILE *out)
     if (d->docs.n_cut)
         (void)fprintf(out, "; %zu answers were cut at %zu tokens", d->docs.n_cut, d->recipe.data.tokens_max);
     distill_store_say(d, out);
+    distill_across_say(d, out);
     if (d->on_policy)
         (void)fprintf(out,
                       "\nown      %.0f%% of the steps on the student's answers to %zu prompts, %zu at a time",
@@ -306,6 +313,7 @@ rt_status distill_run_train(distill_run *d, rt_run_step_fn step_fn, void *contex
                                     .micro_batches = d->recipe.train.micro_batches,
                                     .checkpoint_seconds = d->recipe.train.checkpoint_minutes * 60,
                                     .kept = d->kept ? &d->source : NULL,
+                                    .across = d->across_text.begins ? &d->across_text : NULL,
                                     .own = d->on_policy ? &d->own : NULL};
     return rt_run(d->trainer, &d->docs, &options, step_fn, context, &d->state, &d->resumed_at, err);
 }
@@ -379,7 +387,7 @@ rt_status distill_run_export(const distill_run *d, rt_error *err)
     const rt_export_source source = {.config = &config,
                                      .tensor = student_tensor,
                                      .context = d->trainer,
-                                     .tokenizer_path = d->teacher_path,
+                                     .tokenizer_path = d->tokenizer_path,
                                      .meta = gguf ? d->weights : NULL,
                                      .name = d->recipe.output.name,
                                      .lineage = lineage};

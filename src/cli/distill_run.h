@@ -23,8 +23,13 @@ typedef struct distill_run {
     char *teacher_path; /* without a teacher: of the student's tokenizer */
     rt_pool *pool;
     rt_weights *weights, *stream; /* stream: headers alone, where the teacher's layers come from disk */
-    rt_tokenizer *tokenizer;
+    rt_tokenizer *tokenizer;      /* the student's */
+    char *tokenizer_path;
     rt_chat_template *chat_template;
+    rt_tokenizer *teacher_tokenizer; /* where it is another one; else NULL */
+    rt_chat_template *teacher_template;
+    rt_across_text across_text; /* the documents in those tokens, where the teacher is at hand */
+    int32_t *across_map;
     rt_model_config teacher_config, student_config;
     rt_model *teacher; /* NULL when neither loss nor features need one at hand */
     rt_documents docs;
@@ -59,6 +64,16 @@ void distill_run_close(distill_run *d);
  * goes into run.json; NULL: nothing was. */
 rt_status distill_start(distill_run *d, rt_error *err);
 json_t *distill_survey_facts(const distill_run *d);
+
+/* distill_across.c: a student whose tokenizer is not the teacher's.  Opening it; the text of both; settings
+ * for the trainer; a line on it. */
+rt_status distill_across_open(distill_run *d, rt_error *err);
+rt_status distill_across_text(distill_run *d, const rt_document_options *options, rt_error *err);
+rt_status distill_across_options(distill_run *d, rt_trainer_options *options, rt_error *err);
+void distill_across_say(const distill_run *d, FILE *out);
+void distill_across_close(distill_run *d);
+/* The student's shape with its own vocabulary. */
+void distill_across_config(const distill_run *d, rt_model_config *config);
 
 /* distill_store.c: the text of teacher.store, with its rows where the loss asks for them; a line on it. */
 rt_status distill_store_open(distill_run *d, rt_error *err);

@@ -10,6 +10,7 @@
 #include "base/size.h"
 #include "cli/distill_run.h"
 #include "cli/open_model.h"
+#include "student/init_vocab.h"
 
 /* The two vocabularies must be one: ids mean the same bytes in both models. */
 static rt_status check_tokenizers(const distill_run *d, const char *student_path, rt_error *err)
@@ -22,7 +23,7 @@ static rt_status check_tokenizers(const distill_run *d, const char *student_path
         status = rt_error_set(
             err, RT_MISMATCH,
             "the student's tokenizer (%s, %zu tokens, %.12s) is not the teacher's (%s, %zu tokens, %.12s): "
-            "their ids mean different text",
+            "their ids mean different text; student.tokenizer: own teaches across tokenizers",
             rt_tokenizer_kind(other), rt_tokenizer_size(other), rt_tokenizer_hash(other),
             rt_tokenizer_kind(d->tokenizer), rt_tokenizer_size(d->tokenizer),
             rt_tokenizer_hash(d->tokenizer));
@@ -79,6 +80,8 @@ static rt_status open_trainer(distill_run *d, const rt_weights *from, const rt_m
     if (rt_recipe_has_features(r) &&
         rt_recipe_features(&options.features, r, &d->student_config, &d->teacher_config, err) != RT_OK)
         return err->status;
+    if (distill_across_options(d, &options, err) != RT_OK)
+        return err->status;
     if (d->kept) {
         options.kept.topk = d->source.topk;
         options.kept.draws = d->source.draws;
@@ -105,6 +108,19 @@ static rt_status fill_student(distill_run *d, const rt_weights *from, const rt_m
 }
 
 /* ---- from the teacher ---- */
+
+/* The teacher's layers under an embedding for another vocabulary. */
+static rt_status fill_across(distill_run *d, rt_error *err)
+{
+    const rt_trainer *t = d->trainer;
+    if (rt_params_load_inner(t->values, &t->layout, &d->student_config, d->weights, &d->teacher_config,
+                             d->layers, d->pool, err) != RT_OK ||
+        rt_vocab_start(t->values, &t->layout, d->tokenizer, d->weights, &d->teacher_config,
+                       d->teacher_tokenizer, err) != RT_OK)
+        return err->status;
+    rt_trainer_sync(d->trainer);
+    return RT_OK;
+}
 
 /* Looking into a model takes one that is not packed: where the teacher at hand will not do, another is opened
  * for as long as it takes. */
@@ -139,6 +155,7 @@ static rt_status start_from_layers(distill_run *d, rt_error *err)
     if (rt_recipe_layers(d->layers, &d->n_layers, &d->recipe, d->teacher_config.n_layers, NULL, err) != RT_OK)
         return err->status;
     rt_model_config_take_layers(&d->student_config, &d->teacher_config, d->layers, d->n_layers);
+    distill_across_config(d, &d->student_config);
     if (rt_cut_config(&d->student_config, &sizes, err) != RT_OK) /* before minutes are spent */
         return err->status;
     if (rt_recipe_needs_survey(&d->recipe) && survey_teacher(d, narrow, err) != RT_OK)
@@ -154,6 +171,8 @@ static rt_status start_from_layers(distill_run *d, rt_error *err)
     }
     if (open_trainer(d, d->weights, &d->teacher_config, d->layers, err) != RT_OK)
         return err->status;
+    if (d->teacher_tokenizer)
+        return fill_across(d, err);
     if (!narrow)
         return fill_student(d, d->weights, &d->teacher_config, d->layers, err);
     rt_status status = rt_survey_cut(&cut, &d->survey, &d->student_config, d->layers, err);

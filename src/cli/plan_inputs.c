@@ -248,8 +248,8 @@ static rt_status read_recipe(plan_inputs *p, const char *path, char **words, siz
     if (rt_settings_fill(p->settings, &p->recipe, err) != RT_OK || rt_recipe_check(&p->recipe, err) != RT_OK)
         return err->status;
     rt_objective objective;
-    const rt_status status = rt_recipe_loss(&objective, &p->recipe.loss, p->recipe.teacher.store[0] != '\0',
-                                            rt_recipe_steps(&p->recipe), err);
+    const rt_status status =
+        rt_recipe_objective(&objective, &p->recipe, p->recipe.teacher.store[0] != '\0', err);
     p->mix = objective.mix;
     return status;
 }

@@ -174,6 +174,7 @@ typedef struct load_job {
     const rt_model_config *config, *file_config;
     const rt_weights *weights;
     const size_t *layer_map;
+    bool inner;       /* without embedding and head */
     rt_error *errors; /* [layout->count] */
 } load_job;
 
@@ -224,17 +225,20 @@ static void load_task(void *context, size_t index, unsigned thread)
 {
     (void)thread;
     const load_job *job = context;
-    (void)load_one(job, &job->layout->list[index], &job->errors[index]);
+    const rt_param *p = &job->layout->list[index];
+    if (job->inner && p->layer == RT_NO_LAYER && (p->which == RT_GLOBAL_EMBED || p->which == RT_GLOBAL_HEAD))
+        return;
+    (void)load_one(job, p, &job->errors[index]);
 }
 
-rt_status rt_params_load(float *values, const rt_layout *layout, const rt_model_config *config,
-                         const rt_weights *weights, const rt_model_config *file_config,
-                         const size_t *layer_map, rt_pool *pool, rt_error *err)
+static rt_status load(float *values, const rt_layout *layout, const rt_model_config *config,
+                      const rt_weights *weights, const rt_model_config *file_config, const size_t *layer_map,
+                      bool inner, rt_pool *pool, rt_error *err)
 {
     rt_error *errors = calloc(layout->count, sizeof *errors);
     if (!errors)
         return rt_error_set(err, RT_NO_MEMORY, "no memory to load %zu tensors", layout->count);
-    load_job job = {values, layout, config, file_config, weights, layer_map, errors};
+    load_job job = {values, layout, config, file_config, weights, layer_map, inner, errors};
     rt_pool_run(pool, layout->count, load_task, &job);
     rt_status status = RT_OK;
     for (size_t i = 0; i < layout->count && status == RT_OK; i++) {
@@ -245,6 +249,20 @@ rt_status rt_params_load(float *values, const rt_layout *layout, const rt_model_
     }
     free(errors);
     return status;
+}
+
+rt_status rt_params_load(float *values, const rt_layout *layout, const rt_model_config *config,
+                         const rt_weights *weights, const rt_model_config *file_config,
+                         const size_t *layer_map, rt_pool *pool, rt_error *err)
+{
+    return load(values, layout, config, weights, file_config, layer_map, false, pool, err);
+}
+
+rt_status rt_params_load_inner(float *values, const rt_layout *layout, const rt_model_config *config,
+                               const rt_weights *weights, const rt_model_config *file_config,
+                               const size_t *layer_map, rt_pool *pool, rt_error *err)
+{
+    return load(values, layout, config, weights, file_config, layer_map, true, pool, err);
 }
 
 void rt_params_init(float *values, const rt_layout *layout, const rt_model_config *config, uint64_t seed)

@@ -42,6 +42,10 @@ void rt_param_name(char out[128], const rt_model_config *config, const rt_param 
 rt_status rt_params_load(float *values, const rt_layout *layout, const rt_model_config *config,
                          const rt_weights *weights, const rt_model_config *file_config,
                          const size_t *layer_map, rt_pool *pool, rt_error *err);
+/* The same without embedding and head, which a student with another vocabulary has of its own. */
+rt_status rt_params_load_inner(float *values, const rt_layout *layout, const rt_model_config *config,
+                               const rt_weights *weights, const rt_model_config *file_config,
+                               const size_t *layer_map, rt_pool *pool, rt_error *err);
 /* Random start as transformers does it: N(0, 0.02²) for matrices, 1 for norms, 0 for biases. */
 void rt_params_init(float *values, const rt_layout *layout, const rt_model_config *config, uint64_t seed);
 

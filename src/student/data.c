@@ -153,9 +153,25 @@ static void put_document(rt_deal *deal, const rt_documents *docs, size_t doc)
     deal->batch.n_tokens += n;
 }
 
+size_t rt_deal_pad(int32_t *ids, rt_segment *segments, size_t *n_segments, size_t n)
+{
+    const size_t spare = (BATCH_STEP - n % BATCH_STEP) % BATCH_STEP;
+    if (!spare)
+        return n;
+    memset(ids + n, 0, spare * sizeof *ids);
+    segments[(*n_segments)++] = (rt_segment){.begin = n, .count = spare};
+    return n + spare;
+}
+
+static size_t length_of(const rt_documents *docs, size_t doc)
+{
+    return docs ? docs->begins[doc + 1] - docs->begins[doc] : 0;
+}
+
 void rt_dealer_next(rt_dealer *dealer, rt_deal *deal)
 {
     const rt_documents *docs = dealer->docs;
+    size_t beside = 0; /* tokens of the other side */
     deal->n_documents = 0;
     deal->batch = (rt_batch){.ids = deal->ids, .segments = deal->segments};
     deal->targets = (rt_head_rows){.rows = deal->rows, .labels = deal->labels, .scales = deal->scales};
@@ -164,15 +180,13 @@ void rt_dealer_next(rt_dealer *dealer, rt_deal *deal)
         if (epoch != dealer->epoch_shuffled)
             shuffle(dealer, epoch);
         const size_t doc = dealer->order[dealer->cursor % docs->n_docs];
-        if (docs->begins[doc + 1] - docs->begins[doc] > dealer->tokens_max - deal->batch.n_tokens)
+        if (length_of(docs, doc) > dealer->tokens_max - deal->batch.n_tokens ||
+            length_of(dealer->beside, doc) > dealer->tokens_max - beside)
             break;
+        beside += length_of(dealer->beside, doc);
         put_document(deal, docs, doc);
         dealer->cursor++;
     }
-    const size_t spare = (BATCH_STEP - deal->batch.n_tokens % BATCH_STEP) % BATCH_STEP;
-    if (!spare)
-        return;
-    memset(deal->ids + deal->batch.n_tokens, 0, spare * sizeof *deal->ids);
-    deal->segments[deal->batch.n_segments++] = (rt_segment){.begin = deal->batch.n_tokens, .count = spare};
-    deal->batch.n_tokens += spare;
+    deal->batch.n_tokens =
+        rt_deal_pad(deal->ids, deal->segments, &deal->batch.n_segments, deal->batch.n_tokens);
 }

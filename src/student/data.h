@@ -46,6 +46,16 @@ rt_status rt_documents_read(rt_documents *docs, const char *path, const rt_token
                             const rt_chat_template *chat_template, const rt_document_options *options,
                             rt_error *err);
 
+/* The same for two tokenizers side by side: document i of both says the same.  A row that one side can make
+ * nothing of is in neither. */
+typedef struct rt_documents_side {
+    rt_documents *docs;
+    const rt_tokenizer *tokenizer;
+    const rt_chat_template *chat_template; /* may be NULL */
+} rt_documents_side;
+rt_status rt_documents_read_both(const rt_documents_side *first, const rt_documents_side *second,
+                                 const char *path, const rt_document_options *options, rt_error *err);
+
 /* Appends one row of such a file, as JSON. */
 rt_status rt_documents_add_row(rt_documents *docs, const json_t *row, const rt_tokenizer *tokenizer,
                                const rt_chat_template *chat_template, const rt_document_options *options,
@@ -64,6 +74,7 @@ typedef struct rt_dealer {
     uint32_t *order;       /* [n_docs] of epoch_shuffled */
     uint64_t epoch_shuffled;
     size_t tokens_max;
+    const rt_documents *beside; /* the same documents in another's tokens: they must fit too; NULL: none */
 } rt_dealer;
 
 typedef struct rt_deal { /* one micro-batch; arrays sized for tokens_max */
@@ -83,6 +94,8 @@ rt_status rt_dealer_init(rt_dealer *dealer, const rt_documents *docs, uint64_t s
 void rt_dealer_deinit(rt_dealer *dealer);
 rt_status rt_deal_init(rt_deal *deal, size_t tokens_max, rt_error *err);
 void rt_deal_deinit(rt_deal *deal);
+/* Fills up n tokens of a batch to the step that batches have; returns their number then. */
+size_t rt_deal_pad(int32_t *ids, rt_segment *segments, size_t *n_segments, size_t n);
 /* Fills the next micro-batch of at most tokens_max tokens (the dealer's). */
 void rt_dealer_next(rt_dealer *dealer, rt_deal *deal);
 

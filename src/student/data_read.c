@@ -20,11 +20,55 @@ typedef struct reader {
     const rt_chat_template *chat_template;
     const rt_document_options *options;
     rt_token_list ids;
+    struct reader *beside; /* the same rows with another tokenizer; NULL: none */
 } reader;
+
+/* What documents were before a row, to take it back. */
+typedef struct mark {
+    size_t n_tokens, n_docs, n_targets, n_cut;
+} mark;
+
+static mark mark_of(const rt_documents *docs)
+{
+    return (mark){docs->n_tokens, docs->n_docs, docs->n_targets, docs->n_cut};
+}
+
+static void take_back(rt_documents *docs, const mark *to)
+{
+    docs->n_tokens = to->n_tokens;
+    docs->n_docs = to->n_docs;
+    docs->n_targets = to->n_targets;
+    docs->n_cut = to->n_cut;
+}
+
+/* Both sides must have gained a document, or neither keeps one. */
+static void even_out(reader *r, const mark *own, const mark *beside)
+{
+    if (r->docs->n_docs == own->n_docs + 1 && r->beside->docs->n_docs == beside->n_docs + 1)
+        return;
+    take_back(r->docs, own);
+    take_back(r->beside->docs, beside);
+}
 
 static rt_status encode(reader *r, const char *text, size_t size, bool special, rt_error *err)
 {
     return rt_tokenizer_encode(r->tokenizer, text, size, special, &r->ids, err);
+}
+
+/* A piece of text on the other side: what the ids say, in its tokens. */
+static rt_status add_beside(reader *r, const int32_t *ids, size_t n, rt_error *err)
+{
+    reader *beside = r->beside;
+    rt_text text = {0};
+    beside->ids.count = 0;
+    rt_status status = rt_tokenizer_decode(r->tokenizer, ids, n, false, &text, err);
+    if (status == RT_OK)
+        status = encode(beside, text.data ? text.data : "", text.size, false, err);
+    rt_text_deinit(&text);
+    if (status != RT_OK)
+        return status;
+    return rt_documents_add(beside->docs, beside->ids.ids, NULL,
+                            rt_size_min(beside->ids.count, r->options->tokens_max), err);
 }
 
 /* Long text becomes several documents. */
@@ -35,8 +79,12 @@ static rt_status add_text(reader *r, const char *text, size_t size, rt_error *er
         return err->status;
     for (size_t at = 0; at < r->ids.count; at += r->options->tokens_max) {
         const size_t n = rt_size_min(r->options->tokens_max, r->ids.count - at);
-        if (rt_documents_add(r->docs, r->ids.ids + at, NULL, n, err) != RT_OK)
+        const mark own = mark_of(r->docs), beside = r->beside ? mark_of(r->beside->docs) : own;
+        if (rt_documents_add(r->docs, r->ids.ids + at, NULL, n, err) != RT_OK ||
+            (r->beside && add_beside(r, r->ids.ids + at, n, err) != RT_OK))
             return err->status;
+        if (r->beside)
+            even_out(r, &own, &beside);
     }
     return RT_OK;
 }
@@ -138,8 +186,8 @@ static const char *behind_opening(const reader *r, size_t prompt, const char *an
 /* The token that ends an answer: the template's end of turn where there is one, else eos. */
 static int32_t end_token(const rt_tokenizer *tokenizer) { return rt_tokenizer_eos(tokenizer); }
 
-static rt_status add_answer(reader *r, const json_t *messages, const json_t *completion, bool finished,
-                            rt_error *err)
+static rt_status add_one_answer(reader *r, const json_t *messages, const json_t *completion, bool finished,
+                                rt_error *err)
 {
     r->ids.count = 0;
     if (rt_render_prompt(r->tokenizer, r->chat_template, messages, &r->ids, err) != RT_OK)
@@ -173,6 +221,18 @@ static rt_status add_answer(reader *r, const json_t *messages, const json_t *com
     free(ids);
     free(mask);
     return status;
+}
+
+static rt_status add_answer(reader *r, const json_t *messages, const json_t *completion, bool finished,
+                            rt_error *err)
+{
+    const mark own = mark_of(r->docs), beside = r->beside ? mark_of(r->beside->docs) : own;
+    if (add_one_answer(r, messages, completion, finished, err) != RT_OK ||
+        (r->beside && add_one_answer(r->beside, messages, completion, finished, err) != RT_OK))
+        return err->status;
+    if (r->beside)
+        even_out(r, &own, &beside);
+    return RT_OK;
 }
 
 static const json_t *string_of(const json_t *row, const char *key)
@@ -246,7 +306,7 @@ rt_status rt_documents_add_row(rt_documents *docs, const json_t *row, const rt_t
                                const rt_chat_template *chat_template, const rt_document_options *options,
                                rt_error *err)
 {
-    reader r = {docs, tokenizer, chat_template, options, {0}};
+    reader r = {docs, tokenizer, chat_template, options, {0}, NULL};
     const rt_status status = add_row(&r, row, err);
     rt_token_list_deinit(&r.ids);
     return status;
@@ -278,24 +338,39 @@ static rt_status add_lines(reader *r, const char *data, size_t size, rt_error *e
     return RT_OK;
 }
 
-rt_status rt_documents_read(rt_documents *docs, const char *path, const rt_tokenizer *tokenizer,
-                            const rt_chat_template *chat_template, const rt_document_options *options,
-                            rt_error *err)
+static rt_status read_file(reader *r, const char *path, rt_error *err)
 {
-    reader r = {docs, tokenizer, chat_template, options, {0}};
     rt_text text = {.size_max = file_bytes_max};
     rt_status status = rt_file_read_unpacked(&text, path, err);
     const char *content = text.data ? text.data : "";
-    const size_t content_size = text.size, before = docs->n_docs;
+    const size_t content_size = text.size, before = r->docs->n_docs;
     if (status == RT_OK) {
         const bool plain = ends_with(path, ".txt") || ends_with(path, ".txt.zst");
-        status = plain ? add_text(&r, content, content_size, err) : add_lines(&r, content, content_size, err);
-        if (status == RT_OK && docs->n_docs == before)
+        status = plain ? add_text(r, content, content_size, err) : add_lines(r, content, content_size, err);
+        if (status == RT_OK && r->docs->n_docs == before)
             status = rt_error_set(err, RT_INVALID, "there is no text in it to learn from");
         if (status != RT_OK)
             (void)rt_error_within(err, path);
     }
-    rt_token_list_deinit(&r.ids);
+    rt_token_list_deinit(&r->ids);
     rt_text_deinit(&text);
+    return status;
+}
+
+rt_status rt_documents_read(rt_documents *docs, const char *path, const rt_tokenizer *tokenizer,
+                            const rt_chat_template *chat_template, const rt_document_options *options,
+                            rt_error *err)
+{
+    reader r = {docs, tokenizer, chat_template, options, {0}, NULL};
+    return read_file(&r, path, err);
+}
+
+rt_status rt_documents_read_both(const rt_documents_side *first, const rt_documents_side *second,
+                                 const char *path, const rt_document_options *options, rt_error *err)
+{
+    reader beside = {second->docs, second->tokenizer, second->chat_template, options, {0}, NULL};
+    reader r = {first->docs, first->tokenizer, first->chat_template, options, {0}, &beside};
+    const rt_status status = read_file(&r, path, err);
+    rt_token_list_deinit(&beside.ids);
     return status;
 }

@@ -4,7 +4,7 @@
  * ids: dweight rows of the group += Gᵀ h, and the group's part of dh = G W; (4) the parts of dh summed in
  * order. The number of groups is fixed, so sums do not depend on the number of threads.  The chunk's rows are
  * padded with zero rows to a multiple of ROW_STEP, so that few shapes of products occur. */
-#include "student/head.h"
+#include "student/head_parts.h"
 
 #include <assert.h>
 #include <math.h>
@@ -15,23 +15,7 @@
 #include "model/pass.h"
 #include "tensor/row.h"
 
-enum { ROW_STEP = 32, GROUPS = 8 };
-
-struct rt_head {
-    const rt_model *student, *teacher;
-    bool with_gradient;
-    size_t shared; /* ids that both models have: pads past them get no gradient */
-    rt_arena arena;
-    float *hidden_s, *hidden_t;  /* [CHUNK, d] rows picked, float32 */
-    void *operand_s, *operand_t; /* the same as operands of the products */
-    float *logits_s, *logits_t;  /* [CHUNK, n_vocab]; gradients replace the student's, row by row */
-    float *parts;                /* [GROUPS, CHUNK, d] */
-    unsigned char *work;         /* [threads][work_bytes] */
-    size_t work_bytes, loss_bytes;
-    rt_arena kept_arena;
-    unsigned char *kept_work; /* [threads][kept_bytes]; NULL: no kept rows */
-    size_t kept_bytes, kept_max;
-};
+enum { GROUPS = 8 };
 
 static bool take_all(rt_head *head, rt_arena *arena, size_t *bytes)
 {
@@ -109,39 +93,30 @@ void rt_head_close(rt_head *head)
 {
     if (!head)
         return;
+    rt_arena_deinit(&head->across_arena);
     rt_arena_deinit(&head->kept_arena);
     rt_arena_deinit(&head->arena);
     free(head);
 }
 
-typedef struct chunk {
-    rt_head *head;
-    const rt_loss_mix *mix;
-    const rt_head_rows *rows;
-    size_t first, n, padded; /* rows of this chunk */
-    const void *operand_s, *operand_t;
-    size_t ld_s, ld_t;
-    float *dhidden, *dweight;
-    rt_loss_stats *stats;
-    rt_head_row_fn row_fn;
-    void *row_context;
-} chunk;
+typedef rt_head_chunk chunk;
 
-static const void *pick_rows(const chunk *c, const rt_model *model, const rt_pass *pass, float *hidden,
-                             void *room, size_t *ld)
+const void *rt_head_pick(const rt_model *model, const rt_pass *pass, const uint32_t *rows, size_t n,
+                         size_t n_padded, float *hidden, void *room, size_t *ld)
 {
     const size_t d = model->config.n_embd;
     const float *from = rt_pass_hidden(pass);
-    for (size_t i = 0; i < c->n; i++)
-        memcpy(hidden + i * d, from + (size_t)c->rows->rows[c->first + i] * d, d * sizeof *hidden);
-    memset(hidden + c->n * d, 0, (c->padded - c->n) * d * sizeof *hidden);
-    return rt_proj_operand(model, &model->head, hidden, d, c->padded, room, ld);
+    for (size_t i = 0; i < n; i++)
+        memcpy(hidden + i * d, from + (size_t)rows[i] * d, d * sizeof *hidden);
+    memset(hidden + n * d, 0, (n_padded - n) * d * sizeof *hidden);
+    return rt_proj_operand(model, &model->head, hidden, d, n_padded, room, ld);
 }
 
 static size_t tiles_of(size_t vocab) { return rt_size_ceil_div(vocab, HEAD_TILE); }
+size_t rt_head_tiles(const rt_model *model) { return tiles_of(model->config.n_vocab); }
 
-static void logits_tile(const rt_model *model, const void *operand, size_t ld, size_t rows, size_t tile,
-                        float *logits)
+void rt_head_logits_tile(const rt_model *model, const void *operand, size_t ld, size_t rows, size_t tile,
+                         float *logits)
 {
     const size_t vocab = model->config.n_vocab, begin = tile * HEAD_TILE,
                  end = rt_size_min(begin + HEAD_TILE, vocab);
@@ -158,13 +133,14 @@ static void logits_task(void *context, size_t index, unsigned thread)
     const rt_head *head = c->head;
     const size_t tiles_s = tiles_of(head->student->config.n_vocab);
     if (index < tiles_s)
-        logits_tile(head->student, c->operand_s, c->ld_s, c->padded, index, head->logits_s);
+        rt_head_logits_tile(head->student, c->operand_s, c->ld_s, c->padded, index, head->logits_s);
     else
-        logits_tile(head->teacher, c->operand_t, c->ld_t, c->padded, index - tiles_s, head->logits_t);
+        rt_head_logits_tile(head->teacher, c->operand_t, c->ld_t, c->padded_t, index - tiles_s,
+                            head->logits_t);
 }
 
 /* The chain rule of z = cap tanh(x / cap): dx = dz (1 - (z / cap)²). */
-static void uncap(float *dz, const float *z, float cap, size_t n)
+void rt_head_uncap(float *dz, const float *z, float cap, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         const float t = z[i] / cap;
@@ -192,7 +168,7 @@ static void kept_row(const chunk *c, size_t index, float *z, float *dz, unsigned
     memset((unsigned char *)at + head->shared * size, 0, (vocab - head->shared) * size);
     if (!capped)
         return;
-    uncap(dz, z, (float)model->config.logit_softcap, vocab);
+    rt_head_uncap(dz, z, (float)model->config.logit_softcap, vocab);
     if (bf16)
         model->ops->to_bf16((rt_bf16 *)(void *)z, dz, vocab);
     else
@@ -216,7 +192,7 @@ static void policy_row(const chunk *c, size_t index, float *z, const float *zt, 
     stats->nll_teacher = -logq;
     stats->kl_reverse = old - logq;
     if (model->config.logit_softcap > 0)
-        uncap(dz, z, (float)model->config.logit_softcap, vocab);
+        rt_head_uncap(dz, z, (float)model->config.logit_softcap, vocab);
     if (model->act == RT_BF16)
         model->ops->to_bf16((rt_bf16 *)(void *)z, dz, vocab);
     else
@@ -265,7 +241,7 @@ static void loss_task(void *context, size_t index, unsigned thread)
     if (!head->with_gradient)
         return;
     if (capped)
-        uncap(dz, z, (float)head->student->config.logit_softcap, vocab);
+        rt_head_uncap(dz, z, (float)head->student->config.logit_softcap, vocab);
     if (capped && bf16)
         head->student->ops->to_bf16((rt_bf16 *)(void *)z, dz, vocab);
     else
@@ -328,15 +304,25 @@ static void run_chunk(chunk *c, const rt_pass *student, const rt_pass *teacher)
 {
     rt_head *head = c->head;
     rt_pool *pool = head->student->pool;
-    c->padded = rt_size_round_up(c->n, ROW_STEP);
-    c->operand_s = pick_rows(c, head->student, student, head->hidden_s, head->operand_s, &c->ld_s);
+    c->padded = rt_size_round_up(c->n, RT_HEAD_ROW_STEP);
+    const uint32_t *picked = c->rows->rows + c->first;
+    c->operand_s = rt_head_pick(head->student, student, picked, c->n, c->padded, head->hidden_s,
+                                head->operand_s, &c->ld_s);
     size_t tiles = tiles_of(head->student->config.n_vocab);
-    if (head->teacher) {
-        c->operand_t = pick_rows(c, head->teacher, teacher, head->hidden_t, head->operand_t, &c->ld_t);
+    if (head->teacher && !c->rows->across) {
+        c->padded_t = c->padded;
+        c->operand_t = rt_head_pick(head->teacher, teacher, picked, c->n, c->padded, head->hidden_t,
+                                    head->operand_t, &c->ld_t);
         tiles += tiles_of(head->teacher->config.n_vocab);
     }
     rt_pool_run(pool, tiles, logits_task, c);
-    rt_pool_run(pool, c->padded, loss_task, c);
+    if (c->rows->across) {
+        rt_head_across_run(c, teacher);
+        memset(head->logits_s + c->n * head->student->config.n_vocab, 0,
+               (c->padded - c->n) * head->student->config.n_vocab * sizeof *head->logits_s);
+    } else {
+        rt_pool_run(pool, c->padded, loss_task, c);
+    }
     if (!head->with_gradient)
         return;
     rt_pool_run(pool, GROUPS, gradient_task, c);
@@ -350,6 +336,7 @@ rt_status rt_head_run(rt_head *head, const rt_pass *student, const rt_pass *teac
 {
     assert(!head->with_gradient || (dhidden && !rt_proj_is_packed(&head->student->head)));
     assert(!rows->kept || (head->kept_work && !row_fn));
+    assert(!rows->across == (head->across.way == RT_ACROSS_NONE) && !(rows->across && row_fn));
     assert(!rows->policy || (head->teacher && head->with_gradient && rows->logp_old && !row_fn));
     if (head->with_gradient)
         memset(dhidden, 0, n_tokens * head->student->config.n_embd * sizeof *dhidden);
@@ -361,8 +348,10 @@ rt_status rt_head_run(rt_head *head, const rt_pass *student, const rt_pass *teac
                .stats = stats,
                .row_fn = row_fn,
                .row_context = row_context};
+    if (rows->across)
+        rt_head_across_begin(&c, teacher);
     for (c.first = 0; c.first < rows->n; c.first += c.n) {
-        c.n = rt_size_min(RT_HEAD_CHUNK, rows->n - c.first);
+        c.n = rows->across ? rt_head_across_count(&c) : rt_size_min(RT_HEAD_CHUNK, rows->n - c.first);
         run_chunk(&c, student, teacher);
     }
     *loss = 0;

@@ -7,6 +7,7 @@
 #define RT_STUDENT_HEAD_H
 
 #include "model/decoder.h"
+#include "student/across.h"
 #include "student/kept.h"
 #include "student/loss.h"
 #include "student/policy.h"
@@ -21,6 +22,10 @@ void rt_head_close(rt_head *head);
 /* The rows' teacher will be kept rows of at most n_max ids, each < n_vocab (real ids: the student's pads past
  * them take no part).  Only with a gradient, without a teacher model. */
 rt_status rt_head_reserve_kept(rt_head *head, size_t n_max, size_t n_vocab, rt_error *err);
+/* The teacher has another tokenizer: its model is there, and every run's rows have `across`.  n_shared: the
+ * student's real ids.  tokens_max: of the teacher's side of a batch.  Only with a gradient. */
+rt_status rt_head_reserve_across(rt_head *head, const rt_across_options *options, size_t n_shared,
+                                 size_t tokens_max, rt_error *err);
 size_t rt_head_bytes(const rt_model *student, const rt_model *teacher, bool with_gradient);
 
 typedef struct rt_head_rows { /* the rows of a pass that carry a loss, in order */
@@ -30,9 +35,10 @@ typedef struct rt_head_rows { /* the rows of a pass that carry a loss, in order 
     size_t n;
     const rt_kept_row *kept; /* [n]; NULL: the teacher is a model, or there is none */
     /* of own samples (student/own.h); NULL elsewhere */
-    const rt_loss_mix *mix;  /* in place of the run's */
-    const rt_policy *policy; /* in place of any mix: the sampled token alone; needs a teacher model */
-    const float *logp_old;   /* [n] with policy: log p of the label when it was sampled */
+    const rt_loss_mix *mix;       /* in place of the run's */
+    const rt_policy *policy;      /* in place of any mix: the sampled token alone; needs a teacher model */
+    const float *logp_old;        /* [n] with policy: log p of the label when it was sampled */
+    const rt_across_rows *across; /* the teacher's side of the text, in its own tokens; labels are all >= 0 */
 } rt_head_rows;
 
 /* Called for each row with its figures, in no defined order and from several threads.  z, zt: the logits

@@ -47,6 +47,8 @@ const rt_field rt_recipe_fields[] = {
      "of the training text, on which the teacher's activations decide what is kept", NULL, 1, 1e12},
     {"student.model", RT_FIELD_STRING, AT(student.model), "''",
      "checkpoint: the model to start from; random: a folder or config.json with the shape", NULL, 0, 0},
+    {"student.tokenizer", RT_FIELD_STRING, AT(student.tokenizer), "''",
+     "other than the teacher's: folder, tokenizer.json or model; own: that of student.model", NULL, 0, 0},
     {"student.precision", RT_FIELD_CHOICE, AT(student.precision), "bf16",
      "of the products; master weights are float32", "bf16|f32", 0, 0},
     {"adapters.rank", RT_FIELD_COUNT, AT(adapters.rank), "0",
@@ -70,6 +72,16 @@ const rt_field rt_recipe_fields[] = {
     {"loss", RT_FIELD_STRINGS, AT(loss), "[fkl]",
      "terms: '[WEIGHT] KIND [name=value ...]', e.g. ['0.8 fkl temperature=2 tau2=yes', '0.2 ce']", NULL, 0,
      0},
+    {"across.way", RT_FIELD_CHOICE, AT(across.way), "map",
+     "with student.tokenizer: loss over the teacher's distribution carried over to the student's ids; "
+     "probabilities of chunks of text; sorted distributions; the text alone",
+     "map|chunks|uld|text", 0, 0},
+    {"across.weight", RT_FIELD_REAL, AT(across.weight), "1", "chunks, uld: of that loss", NULL, 0, 1e6},
+    {"across.ce", RT_FIELD_REAL, AT(across.ce), "1",
+     "of cross-entropy on the text; map: at tokens where the teacher has no border, else at all", NULL, 0,
+     1e6},
+    {"across.temperature", RT_FIELD_REAL, AT(across.temperature), "0",
+     "chunks: of the two outcomes; 0: the limit of large ones", NULL, 0, 1e9},
     {"on_policy.share", RT_FIELD_REAL, AT(on_policy.share), "0",
      "of the steps, by chance, on answers that the student itself samples to the prompts of data.train", NULL,
      0, 1},
@@ -428,6 +440,74 @@ rt_status rt_recipe_own(rt_own_options *out, const rt_recipe *recipe, rt_error *
     return RT_OK;
 }
 
+/* ---- across tokenizers ---- */
+
+rt_across_options rt_recipe_across(const rt_recipe *recipe)
+{
+    static const rt_across_way ways[] = {[RT_RECIPE_MAP] = RT_ACROSS_MAP,
+                                         [RT_RECIPE_CHUNKS] = RT_ACROSS_CHUNKS,
+                                         [RT_RECIPE_ULD] = RT_ACROSS_ULD,
+                                         [RT_RECIPE_TEXT] = RT_ACROSS_NONE};
+    const double tau = recipe->across.temperature;
+    if (recipe->student.tokenizer[0] == '\0')
+        return (rt_across_options){0};
+    return (rt_across_options){.way = ways[recipe->across.way],
+                               .weight = recipe->across.weight,
+                               .ce = recipe->across.ce,
+                               .tau = tau > 0 ? tau : (double)INFINITY};
+}
+
+rt_status rt_recipe_objective(rt_objective *out, const rt_recipe *recipe, bool kept, rt_error *err)
+{
+    static const char *const text[] = {"ce"};
+    const rt_strings alone = {text, 1};
+    const bool other = recipe->student.tokenizer[0] != '\0';
+    const bool map = other && recipe->across.way == RT_RECIPE_MAP;
+    return rt_recipe_loss(out, other && !map ? &alone : &recipe->loss, kept && !other,
+                          rt_recipe_steps(recipe), err);
+}
+
+static bool is_default_loss(const rt_strings *loss)
+{
+    return loss->count == 1 && (strcmp(loss->items[0], "fkl") == 0 || strcmp(loss->items[0], "ce") == 0);
+}
+
+static rt_status check_across(const rt_recipe *recipe, rt_error *err)
+{
+    const bool text = recipe->across.way == RT_RECIPE_TEXT, store = recipe->teacher.store[0] != '\0';
+    const bool own = strcmp(recipe->student.tokenizer, "own") == 0;
+    rt_objective objective;
+    if (recipe->student.tokenizer[0] == '\0')
+        return RT_OK;
+    if (own && recipe->student.init != RT_INIT_CHECKPOINT)
+        return rt_error_set(err, RT_INVALID,
+                            "student.tokenizer own is that of student.model, with student.init checkpoint");
+    if (!own && recipe->student.init == RT_INIT_CHECKPOINT)
+        return rt_error_set(err, RT_INVALID,
+                            "student.tokenizer: a checkpoint keeps its own; write student.tokenizer: own");
+    if (store && !text)
+        return rt_error_set(err, RT_INVALID,
+                            "teacher.store holds what the teacher said in its own tokens: with "
+                            "student.tokenizer it teaches its text (across.way text), or give teacher.model "
+                            "and data.train instead");
+    if (!text && recipe->teacher.model[0] == '\0')
+        return rt_error_set(err, RT_INVALID, "across.way: it needs teacher.model; text alone does not");
+    if (rt_recipe_has_features(recipe) || recipe->on_policy.share > 0)
+        return rt_error_set(err, RT_INVALID,
+                            "features and on_policy compare token with token: they cannot be had with "
+                            "student.tokenizer");
+    if (rt_recipe_needs_survey(recipe) || (recipe->adapters.rank && !own))
+        return rt_error_set(err, RT_INVALID,
+                            "student.tokenizer: cut the student (student.choice, n_ff, n_heads, n_heads_kv, "
+                            "n_embd) or give it adapters in a run of its own, then start from it");
+    if (recipe->across.way != RT_RECIPE_MAP && !is_default_loss(&recipe->loss))
+        return rt_error_set(err, RT_INVALID, "loss is only used with across.way map; leave it out");
+    if (recipe->across.way == RT_RECIPE_MAP &&
+        (rt_recipe_loss(&objective, &recipe->loss, false, rt_recipe_steps(recipe), err) != RT_OK))
+        return err->status;
+    return RT_OK;
+}
+
 static rt_status check_own(const rt_recipe *recipe, rt_error *err)
 {
     rt_own_options own;
@@ -471,7 +551,7 @@ rt_status rt_recipe_check(const rt_recipe *recipe, rt_error *err)
                             recipe->student.layers.count, recipe->student.n_layers);
     if (check_teacher(recipe, err) != RT_OK || check_features(recipe, err) != RT_OK ||
         check_own(recipe, err) != RT_OK || check_adapters(recipe, err) != RT_OK ||
-        check_cut(recipe, err) != RT_OK)
+        check_cut(recipe, err) != RT_OK || check_across(recipe, err) != RT_OK)
         return err->status;
     if (recipe->data.tokens_max > recipe->train.batch_tokens)
         return rt_error_set(

@@ -14,6 +14,7 @@
 
 enum { RT_INIT_LAYERS, RT_INIT_RANDOM, RT_INIT_CHECKPOINT };
 enum { RT_LAYERS_EVEN, RT_LAYERS_INFLUENCE };
+enum { RT_RECIPE_MAP, RT_RECIPE_CHUNKS, RT_RECIPE_ULD, RT_RECIPE_TEXT }; /* across.way */
 enum { RT_LOSS_ON_ANSWER, RT_LOSS_ON_ALL };
 
 typedef struct rt_recipe {
@@ -30,7 +31,7 @@ typedef struct rt_recipe {
         size_t n_layers;
         int choice;
         size_t n_embd, n_ff, n_heads, n_heads_kv, survey_tokens;
-        const char *model;
+        const char *model, *tokenizer;
         int precision;
     } student;
     struct {
@@ -39,6 +40,10 @@ typedef struct rt_recipe {
         int loss_on;
     } data;
     rt_strings loss;
+    struct {
+        int way;
+        double weight, ce, temperature;
+    } across;
     struct {
         double share, temperature, top_p, clip, cap;
         size_t answers, tokens_max;
@@ -82,6 +87,11 @@ rt_status rt_recipe_features(rt_feature_options *out, const rt_recipe *recipe, c
                              const rt_model_config *teacher, rt_error *err);
 /* The adapters of a recipe; rank 0: none. */
 rt_status rt_recipe_adapters(rt_adapter_options *out, const rt_recipe *recipe, rt_error *err);
+/* With student.tokenizer: how a teacher of other tokens is learnt from; way NONE without one, and for the
+ * text alone.  The map is the caller's to make. */
+rt_across_options rt_recipe_across(const rt_recipe *recipe);
+/* The terms of the loss: those of `loss`, or cross-entropy where only the text is learnt. */
+rt_status rt_recipe_objective(rt_objective *out, const rt_recipe *recipe, bool kept, rt_error *err);
 /* Training on own answers, by the keys under on_policy; share 0: none. */
 rt_status rt_recipe_own(rt_own_options *out, const rt_recipe *recipe, rt_error *err);
 bool rt_recipe_has_features(const rt_recipe *recipe);

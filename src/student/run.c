@@ -18,6 +18,7 @@ typedef struct run {
     const rt_run_options *options;
     rt_dealer dealer;
     rt_deal deal;
+    rt_across_deal across; /* where the options have one */
     char *checkpoint, *log_path;
     FILE *log;
     rt_run_state state;
@@ -146,6 +147,8 @@ static rt_status train_step(run *r, rt_run_progress *p, rt_error *err)
             rt_own_fill(own, r->trainer, &mix, &r->deal);
         else if (r->options->kept && rt_kept_source_fill(r->options->kept, &r->deal, err) != RT_OK)
             return err->status;
+        if (r->options->across)
+            rt_across_deal_fill(&r->across, r->options->across, r->dealer.docs, &r->deal);
         if (rt_trainer_accumulate(r->trainer, &r->deal.batch, &r->deal.targets, err) != RT_OK)
             return err->status;
     }
@@ -210,8 +213,10 @@ static rt_status begin(run *r, const rt_documents *docs, uint64_t *resumed_at, r
     if (!r->checkpoint || !r->log_path)
         return rt_error_set(err, RT_NO_MEMORY, "no memory for the run's paths");
     if (rt_dealer_init(&r->dealer, docs, r->options->seed, tokens_max, err) != RT_OK ||
-        rt_deal_init(&r->deal, tokens_max, err) != RT_OK)
+        rt_deal_init(&r->deal, tokens_max, err) != RT_OK ||
+        (r->options->across && rt_across_deal_init(&r->across, tokens_max, err) != RT_OK))
         return err->status;
+    r->dealer.beside = r->options->across ? &r->options->across->docs : NULL;
     const rt_status status =
         rt_checkpoint_read(r->checkpoint, r->trainer, &r->state, r->options->own, r->options->identity, err);
     if (status != RT_OK && status != RT_NOT_FOUND)
@@ -244,6 +249,7 @@ rt_status rt_run(rt_trainer *trainer, const rt_documents *docs, const rt_run_opt
         (void)fclose(r.log);
     rt_dealer_deinit(&r.dealer);
     rt_deal_deinit(&r.deal);
+    rt_across_deal_deinit(&r.across);
     free(r.checkpoint);
     free(r.log_path);
     return status;

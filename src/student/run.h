@@ -7,6 +7,7 @@
 #ifndef RT_STUDENT_RUN_H
 #define RT_STUDENT_RUN_H
 
+#include "student/across_text.h"
 #include "student/checkpoint.h"
 #include "student/data.h"
 #include "student/kept_source.h"
@@ -18,7 +19,9 @@ typedef struct rt_run_options {
     size_t micro_batches;      /* a step */
     double checkpoint_seconds; /* <= 0: only at the end and when stopped */
     rt_kept_source *kept;      /* the documents' teacher; NULL: a model, or none */
-    rt_own *own;               /* a share of the steps is on the student's own answers; NULL: none */
+    const rt_across_text
+        *across; /* the documents in the tokens of a teacher with another tokenizer; or NULL */
+    rt_own *own; /* a share of the steps is on the student's own answers; NULL: none */
 } rt_run_options;
 
 typedef struct rt_run_progress {

@@ -158,7 +158,10 @@ rt_status rt_trainer_open(rt_trainer **out, const rt_model_config *config, const
     t->config = *config;
     t->pool = pool;
     t->taid = options->course.taid;
-    const bool heads = !kept && (options->teacher_always || rt_loss_mix_needs_teacher(&options->mix));
+    const bool across = options->across.way != RT_ACROSS_NONE;
+    const size_t n_real = options->n_real ? options->n_real : config->n_vocab;
+    const bool heads =
+        across || (!kept && (options->teacher_always || rt_loss_mix_needs_teacher(&options->mix)));
     t->teacher = heads || features ? teacher : NULL;
     if (rt_layout_build(&t->layout, config, err) != RT_OK || count_values(t, teacher, err) != RT_OK ||
         take_arrays(t, err) != RT_OK || list_ranges(t, err) != RT_OK || share_out(t, err) != RT_OK ||
@@ -169,6 +172,8 @@ rt_status rt_trainer_open(rt_trainer **out, const rt_model_config *config, const
          rt_pass_open(&t->teacher_pass, t->teacher, options->tokens_max, false, err) != RT_OK) ||
         rt_head_open(&t->head, t->student, heads ? teacher : NULL, true, err) != RT_OK ||
         (kept && rt_head_reserve_kept(t->head, options->kept.n_max, options->kept.n_vocab, err) != RT_OK) ||
+        (across &&
+         rt_head_reserve_across(t->head, &options->across, n_real, options->tokens_max, err) != RT_OK) ||
         (features && rt_features_open(&t->features, &options->features, t->student, teacher,
                                       options->tokens_max, err) != RT_OK)) {
         rt_trainer_close(t);
@@ -240,8 +245,11 @@ static void add_stats(rt_trainer *t, const rt_head_rows *rows)
     for (size_t i = 0; i < rows->n; i++) {
         if (t->options.course.adaptive)
             t->sum.taid += rows->scales[i] * t->stats[i].terms[t->options.course.taid_term];
-        t->sum.kl_forward += t->stats[i].kl_forward;
-        t->sum.kl_reverse += t->stats[i].kl_reverse;
+        if (!isnan(t->stats[i].kl_forward) || !isnan(t->stats[i].kl_reverse)) {
+            t->sum.kl_forward += t->stats[i].kl_forward;
+            t->sum.kl_reverse += t->stats[i].kl_reverse;
+            t->sum.compared++;
+        }
         if (rows->labels[i] >= 0) {
             t->sum.nll += t->stats[i].nll_student;
             t->sum.labelled++;
@@ -345,8 +353,9 @@ static rt_status join_gradients(rt_trainer *t, rt_error *err)
         *err = t->reduce_err;
         return t->reduce_status;
     }
-    double sums[] = {t->sum.loss,     t->sum.kl_forward, t->sum.kl_reverse,   t->sum.nll,
-                     t->sum.features, t->sum.taid,       (double)t->sum.rows, (double)t->sum.labelled};
+    double sums[] = {t->sum.loss,         t->sum.kl_forward,       t->sum.kl_reverse,
+                     t->sum.nll,          t->sum.features,         t->sum.taid,
+                     (double)t->sum.rows, (double)t->sum.labelled, (double)t->sum.compared};
     if (status != RT_OK || ranks->sum(ranks->self, sums, sizeof sums / sizeof sums[0], err) != RT_OK)
         return err->status;
     t->sum.loss = sums[0];
@@ -357,6 +366,7 @@ static rt_status join_gradients(rt_trainer *t, rt_error *err)
     t->sum.taid = sums[5];
     t->sum.rows = (size_t)sums[6];
     t->sum.labelled = (size_t)sums[7];
+    t->sum.compared = (size_t)sums[8];
     return RT_OK;
 }
 
@@ -381,7 +391,8 @@ rt_status rt_trainer_accumulate(rt_trainer *t, const rt_batch *batch, const rt_h
         rt_features_begin(t->features, t->pass, t->teacher_pass, batch, rows, t->values + t->trained,
                           t->grads + t->trained);
     if (t->teacher)
-        rt_forward(t->teacher, t->teacher_pass, batch, t->features ? rt_features_tap : NULL, t->features);
+        rt_forward(t->teacher, t->teacher_pass, rows->across ? &rows->across->batch : batch,
+                   t->features ? rt_features_tap : NULL, t->features);
     if (t->teacher && rt_stream_check(t->teacher, err) != RT_OK)
         return err->status;
     rt_forward(t->student, t->pass, batch, t->options.adapters ? make_layer : NULL, t);
@@ -472,7 +483,7 @@ rt_status rt_trainer_update(rt_trainer *t, rt_step_report *report, rt_error *err
         rt_trainer_sync(t); /* the others' parts; the merged matrices */
     t->step++;
     const bool adaptive = t->options.course.adaptive;
-    const double rows = (double)t->sum.rows, taid = adaptive ? t->taid.t : (double)NAN;
+    const double compared = (double)t->sum.compared, taid = adaptive ? t->taid.t : (double)NAN;
     if (adaptive)
         rt_taid_observe(&t->taid, t->sum.taid);
     *report = (rt_step_report){.step = t->step,
@@ -480,8 +491,8 @@ rt_status rt_trainer_update(rt_trainer *t, rt_step_report *report, rt_error *err
                                .loss = t->sum.loss + t->sum.features,
                                .features = t->features ? t->sum.features : (double)NAN,
                                .taid = taid,
-                               .kl_forward = t->sum.kl_forward / rows,
-                               .kl_reverse = t->sum.kl_reverse / rows,
+                               .kl_forward = t->sum.kl_forward / compared,
+                               .kl_reverse = t->sum.kl_reverse / compared,
                                .nll = t->sum.nll / (double)t->sum.labelled,
                                .grad_norm = norm,
                                .lr = t->options.adamw.lr * factor};

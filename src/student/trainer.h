@@ -30,6 +30,8 @@ typedef struct rt_trainer_options {
         size_t n_max, n_vocab; /* ids of a row at most; the teacher's real ids */
         double tau;            /* temperature of their log-probabilities; 0: 1 */
     } kept;
+    rt_across_options across;    /* the teacher has another tokenizer */
+    size_t n_real;               /* across: the student's ids that are tokens; 0: all */
     rt_feature_options features; /* need a teacher model */
     uint64_t seed;               /* of the projections' start */
     bool teacher_always;         /* some batches bring an objective of their own that needs the teacher */
@@ -67,7 +69,7 @@ typedef struct rt_trainer {
     rt_error reduce_err;
     struct { /* of the step under way */
         double loss, kl_forward, kl_reverse, nll, features, taid;
-        size_t rows, labelled;
+        size_t rows, compared, labelled; /* compared: with a teacher's distribution over the same ids */
     } sum;
 } rt_trainer;
 
@@ -77,7 +79,7 @@ typedef struct rt_step_report {
     double loss;                   /* the objective, features included */
     double features;               /* the part of hidden states and relations; NAN without them */
     double taid;                   /* t of this step; NAN where it is not adaptive */
-    double kl_forward, kl_reverse; /* means over rows; NAN without a teacher */
+    double kl_forward, kl_reverse; /* means over the rows that have a teacher; else NAN */
     double nll;                    /* mean -log p of the labels; NAN without labels */
     double grad_norm;              /* before clipping */
     double lr;
