@@ -12,6 +12,8 @@
  *   experts                    safetensors: one tensor each, or all of a layer stacked, gate and up fused;
  *                              GGUF: stacked; pointers into the map
  *   GGUF of deepseek           kv_b may be split: attn_k_b, each head's keys turned, and attn_v_b
+ *   8-bit floats (E4M3)        multiplied by the scale of their block of 128 x 128 (NAME_scale_inv,
+ *                              quantization_config.weight_block_size), as float32
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,6 +31,8 @@ typedef struct place { /* where a tensor lies in the file */
     size_t slice, n_slices;  /* of a stack of them, the first of three dimensions; n_slices 0: no stack */
     bool turned;             /* stored [in, out] */
     rt_rope_rows pairs;      /* rows stored as pairs; count 0: none */
+    const rt_weight *scales; /* of 8-bit floats [rows / block, cols / block]; else NULL */
+    size_t block[2];         /* rows and columns that share one */
 } place;
 
 static bool is_matrix_of_linear(rt_role role)
@@ -135,9 +139,43 @@ static rt_status check_shape(const rt_weight *weight, const size_t *wanted, size
                         weight->name, is, means);
 }
 
-static rt_status check_place(const place *at, const char *where, const char *name, rt_error *err)
+/* The scales of 8-bit floats: float32, one for each block. */
+static rt_status find_scales(place *at, const rt_weights *weights, rt_error *err)
+{
+    char name[160];
+    const char *where = rt_weights_path(weights);
+    const json_t *config = rt_weights_config_json(weights);
+    const json_t *sides =
+        json_object_get(json_object_get(config, "quantization_config"), "weight_block_size");
+    at->block[0] = at->block[1] = 128;
+    for (size_t i = 0; i < 2 && json_is_array(sides); i++) {
+        const json_int_t side = json_integer_value(json_array_get(sides, i));
+        if (side < 1 || side > 1 << 20 || json_array_size(sides) != 2)
+            return rt_error_set(
+                err, RT_CORRUPT,
+                "%s: quantization_config.weight_block_size must be two whole numbers above zero", where);
+        at->block[i] = (size_t)side;
+    }
+    if (at->n_slices || at->n_parts != 1 || at->turned || !at->cols)
+        return rt_error_set(err, RT_UNSUPPORTED,
+                            "%s: the tensor %s is of 8-bit floats; only plain matrices may be", where,
+                            at->weight->name);
+    (void)snprintf(name, sizeof name, "%s_scale_inv", at->weight->name);
+    at->scales = rt_weights_find(weights, name);
+    if (!at->scales)
+        return rt_error_set(err, RT_NOT_FOUND, "%s: the tensor %s is of 8-bit floats, and %s is missing",
+                            where, at->weight->name, name);
+    const size_t shape[] = {rt_size_ceil_div(at->rows, at->block[0]),
+                            rt_size_ceil_div(at->cols, at->block[1])};
+    if (at->scales->dtype != RT_F32)
+        return rt_error_set(err, RT_UNSUPPORTED, "%s: the tensor %s must be F32", where, name);
+    return check_shape(at->scales, shape, 2, where, err);
+}
+
+static rt_status check_place(place *at, const rt_weights *weights, const char *name, rt_error *err)
 {
     const rt_weight *weight = at->weight;
+    const char *where = rt_weights_path(weights);
     if (!weight)
         return rt_error_set(err, RT_NOT_FOUND, "%s: the tensor %s is missing", where, name);
     size_t shape[3], n = 0;
@@ -149,6 +187,8 @@ static rt_status check_place(const place *at, const char *where, const char *nam
     if (check_shape(weight, shape, n, where, err) != RT_OK)
         return RT_MISMATCH;
     const rt_dtype dtype = weight->dtype;
+    if (dtype == RT_F8_E4M3)
+        return find_scales(at, weights, err);
     if (dtype != RT_F32 && dtype != RT_F16 && dtype != RT_BF16 && dtype != RT_F64 &&
         !rt_dtype_is_quantised(dtype))
         return rt_error_set(err, RT_UNSUPPORTED,
@@ -185,16 +225,15 @@ static rt_status find_split(place *at, const rt_weights *weights, const rt_model
 {
     char keys[64], values[64];
     const rt_latent_config *lat = &config->latent;
-    const char *where = rt_weights_path(weights);
     (void)snprintf(keys, sizeof keys, "blk.%zu.attn_k_b.weight", layer);
     (void)snprintf(values, sizeof values, "blk.%zu.attn_v_b.weight", layer);
     place k = {.rows = lat->kv_rank, .cols = lat->nope, .n_parts = 1, .n_slices = config->n_heads},
           v = {.rows = lat->value, .cols = lat->kv_rank, .n_parts = 1, .n_slices = config->n_heads};
     k.weight = rt_weights_find(weights, keys);
     v.weight = rt_weights_find(weights, values);
-    rt_status status = check_place(&k, where, keys, err);
+    rt_status status = check_place(&k, weights, keys, err);
     if (status == RT_OK)
-        status = check_place(&v, where, values, err);
+        status = check_place(&v, weights, values, err);
     at->weight = k.weight;
     at->values = v.weight;
     return status;
@@ -239,7 +278,7 @@ static rt_status find_layer(place *at, const rt_weights *weights, const rt_model
         if (rt_weights_find(weights, keys))
             return find_split(at, weights, config, layer, err);
     }
-    return check_place(at, path, name, err);
+    return check_place(at, weights, name, err);
 }
 
 static rt_status find_global(place *at, const rt_weights *weights, const rt_model_config *config,
@@ -258,7 +297,7 @@ static rt_status find_global(place *at, const rt_weights *weights, const rt_mode
     else
         global_name(name, family, prefix, global);
     at->weight = rt_weights_find(weights, name);
-    return check_place(at, rt_weights_path(weights), name, err);
+    return check_place(at, weights, name, err);
 }
 
 rt_status rt_canonical_check(const rt_weights *weights, const rt_model_config *config, rt_error *err)
@@ -340,12 +379,44 @@ static rt_status fetch_split(rt_canonical *out, const place *at, const rt_model_
     return rt_error_set(err, RT_NO_MEMORY, "%s: no room to put keys and values together", at->weight->name);
 }
 
+/* Each value times the scale of its block, one rounding to float32. */
+static rt_status fetch_scaled(rt_canonical *out, const place *at, rt_error *err)
+{
+    const size_t rows = at->rows, cols = at->cols, scale_cols = rt_size_ceil_div(cols, at->block[1]);
+    const unsigned char *data = at->weight->data, *scales = at->scales->data;
+    if (!scales)
+        return rt_error_set(err, RT_UNSUPPORTED, "%s: its scales are too many to be read beside the layers",
+                            at->scales->name);
+    *out = (rt_canonical){.dtype = RT_F32, .rows = rows, .cols = cols};
+    float *values = malloc(rows * cols * sizeof *values); /* checked: the file has as many bytes */
+    if (!values)
+        return rt_error_set(err, RT_NO_MEMORY, "%s: no room for its %zu values", at->weight->name,
+                            rows * cols);
+    for (size_t r = 0; r < rows; r++) {
+        const size_t stored = at->pairs.count ? rt_rope_rows_stored(&at->pairs, r) : r;
+        float *row = values + r * cols;
+        rt_dequantise(row, data + stored * cols, RT_F8_E4M3, cols);
+        for (size_t c = 0; c < cols; c += at->block[1]) {
+            float scale;
+            const size_t end = rt_size_min(c + at->block[1], cols);
+            memcpy(&scale, scales + (stored / at->block[0] * scale_cols + c / at->block[1]) * sizeof scale,
+                   sizeof scale);
+            for (size_t i = c; i < end; i++)
+                row[i] *= scale;
+        }
+    }
+    out->data = out->owned = values;
+    return RT_OK;
+}
+
 static rt_status fetch(rt_canonical *out, const place *at, const rt_model_config *config, rt_error *err)
 {
     const rt_weight *weight = at->weight;
     const unsigned char *data = weight->data;
     if (at->values)
         return fetch_split(out, at, config, err);
+    if (at->scales)
+        return fetch_scaled(out, at, err);
     /* parts and slices are equal where there are several */
     const size_t bytes = weight->bytes / at->n_parts / rt_size_max(at->n_slices, 1);
     *out = (rt_canonical){.dtype = weight->dtype, .rows = at->rows, .cols = at->cols};

@@ -56,6 +56,11 @@ rt_status rt_row_source_open(rt_row_source **out, const char *path, const rt_wei
                              rt_dtype act, unsigned n_threads, rt_error *err)
 {
     *out = NULL;
+    if (weight->dtype == RT_F8_E4M3)
+        return rt_error_set(
+            err, RT_UNSUPPORTED,
+            "%.300s: %s is of 8-bit floats; an embedding or head of them is not read row by row", path,
+            weight->name);
     rt_row_source *s = calloc(1, sizeof *s);
     if (!s)
         return rt_error_set(err, RT_NO_MEMORY, "%.300s: no memory for a table", path);

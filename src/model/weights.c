@@ -325,7 +325,16 @@ rt_status rt_weights_open(rt_weights **out, const char *path, rt_error *err)
     return open_with(out, path, 0, &unused, err);
 }
 
-/* Vectors (norms, biases, rope factors) are needed at every pass and small: they are read at once. */
+/* Vectors (norms, biases, rope factors) and the scales of 8-bit weights are needed at every pass and small:
+ * they are read at once. */
+static bool is_small_and_needed(const rt_weight *w)
+{
+    static const char ending[] = "_scale_inv";
+    const size_t n = strlen(w->name), m = sizeof ending - 1;
+    enum { SCALES_BYTES_MAX = 16 << 20 };
+    return w->n_dims <= 1 || (w->bytes <= SCALES_BYTES_MAX && n > m && strcmp(w->name + n - m, ending) == 0);
+}
+
 static rt_status read_vectors(rt_weights *weights, rt_error *err)
 {
     weights->vectors = calloc(weights->count + 1, sizeof *weights->vectors);
@@ -334,7 +343,7 @@ static rt_status read_vectors(rt_weights *weights, rt_error *err)
     for (size_t i = 0; i < weights->count; i++) {
         rt_weight *w = &weights->list[i];
         w->data = NULL;
-        if (w->n_dims > 1)
+        if (!is_small_and_needed(w))
             continue;
         if (!(weights->vectors[i] = malloc(w->bytes + 1)))
             return rt_error_set(err, RT_NO_MEMORY, "%.300s: no memory for %zu bytes", weights->path,

@@ -28,7 +28,8 @@
     X(F64, 28, 1, 8)                                                                                         \
     X(BF16, 30, 1, 2)                                                                                        \
     X(U8, -1, 1, 1)                                                                                          \
-    X(BOOL, -1, 1, 1)
+    X(BOOL, -1, 1, 1)                                                                                        \
+    X(F8_E4M3, -1, 1, 1)
 
 typedef enum rt_dtype {
 #define RT_DTYPE_ENUM(name, gguf, elements, bytes) RT_##name,

@@ -136,6 +136,16 @@ DECODE_PLAIN(i64, int64_t)
 DECODE_PLAIN(u8, uint8_t)
 #undef DECODE_PLAIN
 
+/* 8-bit floats, E4M3 without infinities: as the upper bits of an f16, whose exponent is 8 larger. */
+static void decode_f8_e4m3(float *restrict x, const byte *restrict b, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t code = b[i];
+        const float value = 256.0f * float_of_half((uint16_t)((code & 0x80) << 8 | (code & 0x7F) << 7));
+        x[i] = (code & 0x7F) == 0x7F ? float_of_bits(0x7FC00000u) : value;
+    }
+}
+
 static void decode_q4_0(float *restrict x, const byte *restrict b, size_t n)
 {
     for (; n--; b += 18, x += 32) {

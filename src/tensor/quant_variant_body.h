@@ -15,7 +15,7 @@ const rt_quant_variant VARIANT = {
             [RT_BOOL] = decode_u8,   [RT_Q4_0] = decode_q4_0, [RT_Q4_1] = decode_q4_1,
             [RT_Q5_0] = decode_q5_0, [RT_Q5_1] = decode_q5_1, [RT_Q8_0] = decode_q8_0,
             [RT_Q2_K] = decode_q2_k, [RT_Q3_K] = decode_q3_k, [RT_Q4_K] = decode_q4_k,
-            [RT_Q5_K] = decode_q5_k, [RT_Q6_K] = decode_q6_k,
+            [RT_Q5_K] = decode_q5_k, [RT_Q6_K] = decode_q6_k, [RT_F8_E4M3] = decode_f8_e4m3,
         },
     .round =
         {
