@@ -85,6 +85,7 @@ typedef struct rt_caller {
     double created;                                /* the account, seconds since 1970 */
     bool bounded;      /* a budget or a limit of tokens holds for key or account */
     bool wants_prompt; /* the policy keeps prompts or their hashes: hand the prompt to rt_gate_settle */
+    bool full_prompt;  /* it keeps them as they are */
     json_t *models;    /* names allowed, or NULL: all */
 } rt_caller;
 

@@ -130,6 +130,7 @@ static caller_box *make_caller(key_entry *key)
     view->created = (double)account->created;
     view->bounded = is_bounded(limits) || is_bounded(&key->limits);
     view->wants_prompt = account->prompts.keep != RT_PROMPT_NONE;
+    view->full_prompt = account->prompts.keep == RT_PROMPT_FULL;
     view->models = account->permissions.models ? json_deep_copy(account->permissions.models) : NULL;
     box->account = account;
     box->key = key;

@@ -35,7 +35,7 @@ typedef struct settings {
     bool insecure, ledger_behind, guard;
     const char *reasoning, *prefix_share;
     cli_mark_options mark;
-    const char *mark_own, *sealed;
+    const char *mark_own, *sealed, *capture;
     cli_list suspects;
     double twins_share, canaries_share;
     const char *canaries;
@@ -60,6 +60,7 @@ typedef struct server {
     rt_watch *watch;       /* NULL: nobody is judged */
     rt_twins *twins;       /* NULL: every answer is drawn once */
     rt_canaries *canaries; /* NULL: none */
+    rt_capture *capture;   /* NULL: answers are not kept */
 } server;
 
 /* ---- models ---- */
@@ -392,6 +393,7 @@ static rt_status serve(server *s, rt_error *err)
     options.watch = s->watch;
     options.twins = s->twins;
     options.canaries = s->canaries;
+    options.capture = s->capture;
     options.admin_host = strcmp(set->admin_host, "none") == 0 ? NULL : set->admin_host;
     options.admin_port_any = set->admin_port == ADMIN_PORT_ANY;
     options.admin_port = options.admin_port_any ? ADMIN_PORT : (int)set->admin_port;
@@ -417,8 +419,9 @@ static int work(server *s, rt_error *err)
 {
     const settings *set = s->settings;
     if (serve_live_open(&s->live, &set->live, err) != RT_OK || open_accounts(s, err) != RT_OK ||
-        open_guard(s, err) != RT_OK || open_twins(s, err) != RT_OK || check_host(s, err) != RT_OK ||
-        open_log(s, err) != RT_OK ||
+        open_guard(s, err) != RT_OK || open_twins(s, err) != RT_OK ||
+        (set->capture && rt_capture_open(&s->capture, set->capture, err) != RT_OK) ||
+        check_host(s, err) != RT_OK || open_log(s, err) != RT_OK ||
         rt_pool_open(&s->pool, (unsigned)rt_size_min(set->threads, 1 << 16), err) != RT_OK ||
         open_models(s, err) != RT_OK || serve_live_aliases(s->live, s->ids, s->n_models, err) != RT_OK ||
         serve(s, err) != RT_OK)
@@ -455,6 +458,7 @@ int cmd_serve(int argc, char **argv)
          "accounts (retort account create) every request needs a key; without any only this machine is "
          "served.\n\n"
          "Examples:\n  retort serve smollm2-135m-instruct\n"
+         "  retort serve --upstream http://127.0.0.1:8000/v1 --capture store\n"
          "  retort serve teacher.gguf student/ --port 9000 --alias gpt-4o-mini=student --log access.jsonl"},
         {CLI_REST, "[MODEL...]", &set.models, "GGUF files, folders, or models that were pulled"},
         {CLI_STRING, "--settings FILE", &set.live.settings,
@@ -514,6 +518,9 @@ int cmd_serve(int argc, char **argv)
         {CLI_STRING, "--asn FILE", &set.asn, "classes of networks, as in 'retort guard replay'"},
         {CLI_STRING, "--reference FILE", &set.reference, "another reference than the built-in one"},
         {CLI_STRING, "--log FILE", &set.log, "access log, a line of JSON a request (-: standard error)"},
+        {CLI_STRING, "--capture DIR", &set.capture,
+         "answers become rows of a store to train on; with accounts only of those with the\npermission "
+         "'capture' whose prompts are kept in full"},
         CLI_MARK_ROWS(set.mark),
         {CLI_STRING, "--sealed DIR", &set.sealed,
          "draw some answers of suspected accounts twice, send one by a coin, keep the other here"},
@@ -548,6 +555,7 @@ int cmd_serve(int argc, char **argv)
     rt_watch_close(s.watch);
     rt_twins_close(s.twins);
     rt_canaries_close(s.canaries);
+    rt_capture_close(s.capture);
     rt_guard_reference_close(s.reference);
     rt_gate_close(s.gate);
     rt_log_set(NULL, NULL, RT_LOG_WARNING);

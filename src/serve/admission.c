@@ -199,6 +199,57 @@ rt_call *rt_serve_take_settled(rt_serve *serve)
     return call;
 }
 
+/* ---- what was sent ---- */
+
+enum { CAPTURED_BYTES_MAX = 8 << 20 };
+
+static bool may_capture(const rt_call *call)
+{
+    rt_capture *capture = call->serve->options.capture;
+    const bool text = strcmp(call->route->endpoint, "chat/completions") == 0 ||
+                      strcmp(call->route->endpoint, "completions") == 0;
+    if (!capture || !text || !call->body)
+        return false;
+    if (!call->caller || (call->caller->capture && call->caller->full_prompt))
+        return true;
+    rt_capture_not_kept(capture, call->caller->account);
+    return false;
+}
+
+void rt_call_record(rt_call *call, bool stream)
+{
+    call->captures = may_capture(call);
+    call->sent_stream = stream;
+    if (call->kept) {
+        call->kept->stream = call->kept->stream || stream;
+        rt_http_record(call->x, &call->kept->body);
+    } else if (call->captures) {
+        call->sent.size_max = CAPTURED_BYTES_MAX;
+        rt_http_record(call->x, &call->sent);
+    }
+}
+
+void rt_call_capture(rt_call *call)
+{
+    const rt_http_request *request = rt_http_request_of(call->x);
+    rt_http_record(call->x, NULL);
+    if (rt_http_status(call->x) != 200 || !call->delivered)
+        return;
+    const rt_captured what = {.id = request->id,
+                              .account = call->caller ? call->caller->account : NULL,
+                              .model = call->model ? call->model->id : call->model_name,
+                              .body = request->body,
+                              .body_size = request->body_size,
+                              .answer = call->kept ? &call->kept->body : &call->sent,
+                              .chat = strcmp(call->route->endpoint, "chat/completions") == 0,
+                              .stream = call->sent_stream,
+                              .prompt_tokens = call->prompt_tokens,
+                              .cached_tokens = call->cached_tokens,
+                              .output_tokens = call->output_tokens,
+                              .seconds = rt_clock_seconds() - request->begun_s};
+    rt_capture_add(call->serve->options.capture, &what);
+}
+
 /* ---- Idempotency-Key ---- */
 
 static void replay(rt_call *call, const rt_kept_answer *entry)

@@ -179,10 +179,7 @@ static void begin_stream(rt_call *call)
     if (call->streaming)
         return;
     call->streaming = true;
-    if (call->kept) {
-        call->kept->stream = true;
-        rt_http_record(call->x, &call->kept->body);
-    }
+    rt_call_record(call, true);
     rt_http_header(call->x, "Cache-Control", "no-cache");
     rt_http_header(call->x, "X-Accel-Buffering", "no");
     rt_call_headers(call->serve, call->x);
@@ -305,8 +302,7 @@ static void deliver(rt_call *call)
             rt_compose_score(call, &out);
         else
             rt_compose_whole(&call->reply, &out);
-        if (call->kept)
-            rt_http_record(call->x, &call->kept->body);
+        rt_call_record(call, false);
         call->delivered = !out.failed;
         rt_call_reply(call, 200, call->binary ? "application/octet-stream" : "application/json", &out);
         rt_text_deinit(&out);

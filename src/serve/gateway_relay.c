@@ -400,10 +400,7 @@ static void begin_stream(rt_relay *relay)
         return;
     relay->begun = true;
     call->ttft_s = rt_clock_seconds() - rt_http_request_of(call->x)->begun_s;
-    if (call->kept) {
-        call->kept->stream = true;
-        rt_http_record(call->x, &call->kept->body);
-    }
+    rt_call_record(call, true);
     rt_http_header(call->x, "Cache-Control", "no-cache");
     rt_http_header(call->x, "X-Accel-Buffering", "no");
     rt_call_headers(call->serve, call->x);
@@ -732,8 +729,7 @@ static void deliver_whole(rt_relay *relay)
         rt_http_header(x, "Retry-After", relay->retry_after);
     if (relay->retry_after_ms[0])
         rt_http_header(x, "retry-after-ms", relay->retry_after_ms);
-    if (call->kept)
-        rt_http_record(x, &call->kept->body);
+    rt_call_record(call, false);
     call->delivered = status == 200;
     rt_call_headers(call->serve, x);
     rt_call_limit_headers(call);

@@ -43,6 +43,12 @@ void rt_run_metrics(rt_call *call)
                                                                 .cached_tokens = m->relayed_cached};
     rt_text out = {0};
     rt_metrics_write(&serve->metrics, &out);
+    if (serve->options.capture) {
+        const rt_capture_counts kept = rt_capture_count(serve->options.capture);
+        rt_metrics_value(&out, "retort_captured_total", "counter", (double)kept.rows);
+        rt_metrics_value(&out, "retort_capture_dropped_total", "counter", (double)kept.dropped);
+        rt_metrics_value(&out, "retort_capture_skipped_total", "counter", (double)kept.skipped);
+    }
     rt_metrics_value(&out, "retort_prompt_tokens_total", "counter", (double)s.prompt_tokens);
     rt_metrics_value(&out, "retort_generation_tokens_total", "counter", (double)s.generated_tokens);
     rt_metrics_value(&out, "retort_cached_tokens_total", "counter", (double)s.cached_tokens);

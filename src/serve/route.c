@@ -266,8 +266,11 @@ void rt_service_finished(void *context, rt_http_exchange *x)
     rt_log_call(call ? call : &none);
     if (!call)
         return;
+    if (call->captures)
+        rt_call_capture(call);
     if (call->kept)
         rt_call_idempotency_end(call);
+    rt_text_deinit(&call->sent);
     if (call->chosen)
         rt_relay_forget(call);
     rt_caller_release(call->caller);

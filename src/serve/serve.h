@@ -12,6 +12,7 @@
 #include "serve/marking.h"
 #include "serve/request.h"
 #include "serve/canaries.h"
+#include "serve/capture.h"
 #include "serve/twins.h"
 #include "serve/watch.h"
 
@@ -57,6 +58,7 @@ typedef struct rt_serve_options { /* borrowed for the server's life */
     rt_watch *watch;        /* the guard; borrowed; NULL: nobody is judged */
     rt_twins *twins;        /* borrowed; NULL: every answer is drawn once */
     rt_canaries *canaries;  /* borrowed; NULL: no answer holds one */
+    rt_capture *capture;    /* borrowed; NULL: answers are not kept */
     const rt_terms *terms;  /* for an account's own view; NULL: none */
     const char *admin_host; /* where /admin/v1 listens; NULL: nowhere */
     int admin_port;

@@ -62,7 +62,10 @@ struct rt_call { /* a request from its head to its last byte */
     bool scores, binary, tail, noted, delivered, revoked; /* noted: in the ledger; delivered: whole */
     rt_fault fault;                                       /* instead of a whole answer; status 0: none */
     rt_call *next_settled;
-    rt_kept_answer *kept;    /* the entry of its Idempotency-Key */
+    rt_kept_answer *kept; /* the entry of its Idempotency-Key */
+    bool captures;        /* it becomes a row of --capture */
+    bool sent_stream;
+    rt_text sent;            /* its answer then, where `kept` does not hold it */
     rt_relay *relay;         /* gateway: on its way to an upstream, or its answer's end waits for the row */
     const char *model_name;  /* gateway: as the client says it */
     size_t choices;          /* gateway: all that are asked for */
@@ -154,6 +157,9 @@ bool rt_call_settle(rt_call *call, int http, bool wait);
 rt_call *rt_serve_take_settled(rt_serve *serve);
 /* Calls `then`, perhaps before it returns, if there is something to do; else the call is answered. */
 void rt_call_idempotency(rt_call *call, rt_call_then then);
+/* The answer begins: what is sent of it is recorded for whoever wants it. */
+void rt_call_record(rt_call *call, bool stream);
+void rt_call_capture(rt_call *call);         /* a call that has ended becomes a row */
 void rt_call_idempotency_end(rt_call *call); /* of a call that has ended, with call->kept */
 
 /* own.c */

@@ -399,14 +399,15 @@ rt_status rt_answer_read_stream(rt_answered *reply, const rt_answer_wish *wish, 
     rt_status status = find_events(&list, data, size, err);
     for (size_t i = 0; i < list.count && status == RT_OK; i++) {
         json_t *json = rt_answer_json(data + list.items[i].at, list.items[i].size, err);
-        status = json ? take_event(reply, wish, &state, json, list.items[i].twice, err) : err->status;
+        status = json ? take_event(reply, wish, &state, json, list.items[i].twice && !wish->once, err)
+                      : err->status;
         json_decref(json);
     }
     if (status == RT_OK && !list.done)
         status = rt_error_set(err, RT_CORRUPT, "the stream ended without [DONE]");
     if (status == RT_OK && !state.choice)
         status = rt_error_set(err, RT_CORRUPT, "the stream holds no choice");
-    if (status == RT_OK)
+    if (status == RT_OK && !wish->once)
         status = check_pieces(reply, &state, err);
     if (status == RT_OK)
         status = finish_reply(reply, wish, state.usage, err);

@@ -11,6 +11,7 @@
 
 typedef struct rt_answer_wish { /* what was asked */
     bool chat, logprobs, keep_raw;
+    bool once;           /* no chunk of a stream came twice: equal ones are text that repeats itself */
     const char *model;   /* borrowed */
     size_t n_vocab;      /* 0: not known */
     size_t prompt_bytes; /* for the estimate where usage is of no use */
