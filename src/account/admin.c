@@ -128,7 +128,11 @@ static rt_status run_once(call *c, call_handler handler, bool writes, rt_error *
     rt_status status = rt_db_begin(c->db, true, err);
     if (status != RT_OK)
         return status;
-    status = handler(c, err);
+    /* What operators change is changed one after the other: who decides reads what the one before decided. */
+    if (rt_db_is_shared(c->db))
+        status = rt_db_script(c->db, "SELECT pg_advisory_xact_lock(7236839)", err);
+    if (status == RT_OK)
+        status = handler(c, err);
     if (status == RT_OK)
         status = rt_db_commit(c->db, err);
     if (status != RT_OK)

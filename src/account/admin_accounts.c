@@ -273,6 +273,26 @@ static rt_status read_evidence(call *c, char **out, rt_error *err)
     return *out ? RT_OK : rt_error_set(err, RT_NO_MEMORY, "no memory for a case");
 }
 
+/* `seen`, where the body has it: the case on which the account's state rested when the operator looked, empty
+ * for none.  Another one since: somebody was faster, and it is told who. */
+static rt_status check_seen(call *c, const json_t *account, rt_error *err)
+{
+    const char *seen = json_string_value(body_get(c, "seen")), *id = member(account, "case");
+    json_t *about = NULL;
+    if (!seen || strcmp(seen, id ? id : "") == 0)
+        return RT_OK;
+    if (case_get(c, *seen ? seen : id, &about, err) != RT_OK)
+        return err->status;
+    const char *outcome = member(about, "outcome"), *by = member(about, *seen ? "decided_by" : "actor");
+    const rt_status status = rt_error_set(
+        err, RT_MISMATCH,
+        "the account was decided about since you looked: it is %.20s (%.40s by %.80s); look "
+        "again, then decide",
+        member(account, "state"), *seen && outcome ? outcome : member(about, "action"), by ? by : "somebody");
+    json_decref(about);
+    return status;
+}
+
 /* Opens a case and sets the state; an open case before it ends as replaced. */
 static rt_status act(call *c, rt_account_state state, const char *action, rt_error *err)
 {
@@ -285,7 +305,9 @@ static rt_status act(call *c, rt_account_state state, const char *action, rt_err
         body_text(c, "public_reason", PUBLIC_REASON_MAX, false, "", &public_reason, err) != RT_OK ||
         body_time(c, "until", &until, err) != RT_OK || account_get(c, c->id, &old, err) != RT_OK)
         return err->status;
-    rt_status status = read_evidence(c, &evidence, err);
+    rt_status status = check_seen(c, old, err);
+    if (status == RT_OK)
+        status = read_evidence(c, &evidence, err);
     rt_id_make(case_id, "case_", 20);
     if (status == RT_OK && member(old, "case"))
         status = case_end(c, c->id, member(old, "case"), "replaced", "", err);
@@ -331,8 +353,8 @@ rt_status accounts_reinstate(call *c, rt_error *err)
     if (body_text(c, "note", REASON_MAX, true, "", &note, err) != RT_OK ||
         account_get(c, c->id, &old, err) != RT_OK)
         return err->status;
-    rt_status status = RT_OK;
-    if (member(old, "case"))
+    rt_status status = check_seen(c, old, err);
+    if (status == RT_OK && member(old, "case"))
         status = case_end(c, c->id, member(old, "case"), "reinstate", note, err);
     if (status == RT_OK)
         status = audit(c, "account.reinstate", c->id,

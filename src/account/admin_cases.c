@@ -67,7 +67,7 @@ rt_status appeals_list(call *c, rt_error *err)
         appeal_json, err);
 }
 
-static rt_status case_get(call *c, const char *id, json_t **out, rt_error *err)
+rt_status case_get(call *c, const char *id, json_t **out, rt_error *err)
 {
     return get_one(c, "SELECT " CASE_COLUMNS " FROM cases WHERE id = $1", id, case_json, "case", out, err);
 }
@@ -168,6 +168,9 @@ rt_status cases_decide(call *c, rt_error *err)
     if (case_get(c, c->id, &about, err) != RT_OK)
         return err->status;
     rt_status status = account_get(c, member(about, "account"), &account, err);
+    const char *by = member(about, "decided_by");
+    if (status == RT_OK && by && !member(account, "case"))
+        status = check_undecided(c, about, outcome, err);
     if (status == RT_OK && (!member(account, "case") || strcmp(member(account, "case"), c->id) != 0))
         status = rt_error_set(err, RT_MISMATCH,
                               "the case is over: the account's state does not rest on it any more");

@@ -79,6 +79,8 @@ rt_status account_get(call *c, const char *id, json_t **out, rt_error *err);
 rt_status account_set_state(call *c, const char *id, rt_account_state state, const char *case_id,
                             const char *public_reason, int64_t until, rt_error *err);
 /* Ends the account's open case, if any, and the appeal against it. */
+/* The case as JSON; RT_NOT_FOUND when there is none. */
+rt_status case_get(call *c, const char *id, json_t **out, rt_error *err);
 rt_status case_end(call *c, const char *account, const char *case_id, const char *outcome, const char *note,
                    rt_error *err);
 rt_status usage_of(call *c, const char *account, rt_error *err);

@@ -2,6 +2,8 @@
  * they stopped, roles, bad input, what is kept of prompts. */
 #include "account_help.h"
 
+#include <pthread.h>
+
 #include <sys/wait.h>
 
 #include "account/gate_internal.h"
@@ -395,6 +397,96 @@ static void rows_without_their_sums_are_in_the_usage_and_are_added_once(void **s
     rt_desk_close(desk);
 }
 
+/* ---- reviewers ---- */
+
+typedef struct reviewer { /* a session on a server of its own */
+    rt_desk *desk;
+    const char *path, *outcome;
+    pthread_barrier_t *together;
+    int http;
+    char message[400];
+} reviewer;
+
+static void *decide(void *context)
+{
+    reviewer *r = context;
+    json_t *body = json_pack("{s:s, s:s, s:s, s:s}", "outcome", r->outcome, "note", "seen", "reason", "bulk",
+                             "seen", "");
+    (void)pthread_barrier_wait(r->together);
+    rt_desk_reply reply = rt_admin_call(r->desk, &full_admin, "POST", r->path, NULL, body);
+    const char *message = json_string_value(json_object_get(json_object_get(reply.body, "error"), "message"));
+    r->http = reply.http;
+    (void)snprintf(r->message, sizeof r->message, "%s", message ? message : "");
+    json_decref(reply.body);
+    json_decref(body);
+    return NULL;
+}
+
+/* Both at once; exactly one is done, and the other is told what that was. */
+static void assert_one_decides(rt_desk *desks[2], const char *path, const char *const outcomes[2],
+                               const char *const told[2])
+{
+    pthread_barrier_t together;
+    pthread_t threads[2];
+    reviewer reviewers[2];
+    assert_int_equal(pthread_barrier_init(&together, NULL, 2), 0);
+    for (int i = 0; i < 2; i++) {
+        reviewers[i] =
+            (reviewer){.desk = desks[i], .path = path, .outcome = outcomes[i], .together = &together};
+        assert_int_equal(pthread_create(&threads[i], NULL, decide, &reviewers[i]), 0);
+    }
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    const int first = reviewers[0].http < 300 ? 0 : 1, second = 1 - first;
+    assert_true(reviewers[first].http < 300);
+    assert_int_equal(reviewers[second].http, 409);
+    if (!strstr(reviewers[second].message, told[first]) ||
+        !strstr(reviewers[second].message, full_admin.name))
+        fail_msg("'%s' does not say '%s' by %s", reviewers[second].message, told[first], full_admin.name);
+    (void)pthread_barrier_destroy(&together);
+}
+
+static void two_reviewers_at_once_decide_once(backend kind)
+{
+    char where[300], path[120];
+    (void)snprintf(where, sizeof where, "%s", fresh_database(kind));
+    rt_desk *desks[2] = {open_desk(where), open_desk(where)};
+    static const char *const same[2] = {"uphold", "uphold"}, *const other[2] = {"reinstate", "uphold"},
+                             *const suspended[2] = {"account.suspend", "account.suspend"};
+    enum { TURNS = 8 };
+    for (int turn = 0; turn < TURNS; turn++) {
+        const client c = make_client(desks[0], NULL);
+        (void)snprintf(path, sizeof path, "/admin/v1/accounts/%s/suspend", c.account);
+        assert_one_decides(desks, path, same, suspended);
+        json_t *account =
+            desk_call(desks[1], 200, "GET",
+                      (snprintf(path, sizeof path, "/admin/v1/accounts/%s", c.account), path), NULL, NULL);
+        (void)snprintf(path, sizeof path, "/admin/v1/cases/%s/decide",
+                       json_string_value(json_object_get(account, "case")));
+        json_decref(account);
+        assert_one_decides(desks, path, turn % 2 ? same : other, turn % 2 ? same : other);
+    }
+    assert_int_equal(query_int(where, "SELECT COUNT(*) FROM audit WHERE action = 'account.suspend'"), TURNS);
+    assert_int_equal(query_int(where, "SELECT COUNT(*) FROM audit WHERE action = 'case.decide'"), TURNS);
+    json_t *check = desk_call(desks[0], 200, "GET", "/admin/v1/audit/verify", NULL, NULL);
+    assert_true(json_is_true(json_object_get(check, "valid")));
+    json_decref(check);
+    rt_desk_close(desks[0]);
+    rt_desk_close(desks[1]);
+}
+
+static void two_reviewers_at_once_decide_once_on_sqlite(void **state)
+{
+    (void)state;
+    two_reviewers_at_once_decide_once(ON_SQLITE);
+}
+
+static void two_reviewers_at_once_decide_once_on_postgres(void **state)
+{
+    (void)state;
+    two_reviewers_at_once_decide_once(ON_POSTGRES);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -403,6 +495,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(lists_go_on_on_sqlite),
         cmocka_unit_test(lists_go_on_on_postgres),
         cmocka_unit_test(a_role_may_do_its_part_and_wrong_paths_and_bodies_say_so),
+        cmocka_unit_test(two_reviewers_at_once_decide_once_on_sqlite),
+        cmocka_unit_test(two_reviewers_at_once_decide_once_on_postgres),
         cmocka_unit_test(prompts_are_kept_on_sqlite),
         cmocka_unit_test(prompts_are_kept_on_postgres),
         cmocka_unit_test(a_newer_schema_is_refused_on_sqlite),

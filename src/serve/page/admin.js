@@ -228,19 +228,22 @@
       $('ask').showModal()
     })
   }
+  // somebody else may have decided since this page was read
+  const seen = a => a.object === 'account' ? { seen: a.case || '' } : {}
+
   async function suspend(a) {
     const given = await ask(`Suspend ${a.name || a.id}?`, 'Suspend', [['reason', 'Reason, for the record', true],
       ['public', 'What the account is told', true]])
     if (!given) return
     const known = guarded ? await call('GET', '/guard/accounts/' + encodeURIComponent(a.id)).catch(() => null) : null
     const evidence = known && known.history ? known.history.exemplars.map(x => x.request) : []
-    await call('POST', `/accounts/${encodeURIComponent(a.id)}/suspend`, { reason: given.reason, public_reason: given.public, evidence })
+    await call('POST', `/accounts/${encodeURIComponent(a.id)}/suspend`, { reason: given.reason, public_reason: given.public, evidence, ...seen(a) })
     await showAccount(a.id)
   }
   async function reinstate(a) {
     const given = await ask(`Restore ${a.name || a.id}?`, 'Restore', [['note', 'Why, for the record', true]])
     if (!given) return
-    await call('POST', `/accounts/${encodeURIComponent(a.id)}/reinstate`, { note: given.note })
+    await call('POST', `/accounts/${encodeURIComponent(a.id)}/reinstate`, { note: given.note, ...seen(a) })
     await showAccount(a.id)
   }
   async function decide(appeal, outcome) {
