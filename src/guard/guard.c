@@ -616,7 +616,7 @@ static bool is_sound(const rt_guard_account *a, size_t index)
                  is_time(a->first_ts) && is_time(a->last_ts) && is_time(a->created) &&
                  is_time(a->block_start) && isfinite(a->score) && isfinite(a->last_score) && a->p >= 0 &&
                  a->p <= 1 && a->lift_p >= 0 && a->lift_p <= 1 && a->cluster_p >= 0 && a->cluster_p <= 1 &&
-                 a->best_p >= 0 && a->best_p <= 1 && isfinite(a->log_e) && isfinite(a->cluster_score) &&
+                 a->best_p >= 0 && a->best_p <= 1 && a->log_e < 1e30F && isfinite(a->cluster_score) &&
                  isfinite(a->best_score) && isfinite(a->path.own_sum) && isfinite(a->path.linked_sum);
     for (size_t i = 0; i < sizeof samples / sizeof *samples; i++)
         sound = sound && samples[i]->count <= RT_SAMPLE_ITEMS;
@@ -624,7 +624,7 @@ static bool is_sound(const rt_guard_account *a, size_t index)
         for (size_t f = 0; f < RT_GUARD_FRAMES; f++)
             sound = sound && sides[s]->length[f] <= RT_GUARD_FRAME_WORDS;
     for (size_t i = 0; i < RT_EVALUE_STAKES; i++)
-        sound = sound && isfinite(a->path.log_wealth[i]);
+        sound = sound && a->path.log_wealth[i] < 1e30F; /* minus infinity: all of a stake is lost */
     if (!sound)
         return false;
     rt_guard_measure(a, features);

@@ -184,6 +184,14 @@ static void a_state_with_a_checksum_but_an_impossible_account_is_refused(void **
     assert_int_equal(rt_guard_read(other, &mark, bytes.data, bytes.size, "state", &err), RT_CORRUPT);
     assert_non_null(strstr(err.text, "account 3"));
     assert_int_equal(rt_guard_count(other), 0);
+    /* an account that has lost all of a stake is a possible one */
+    rt_guard_account *account = (rt_guard_account *)(uintptr_t)rt_guard_account_at(guard, 3);
+    account->link.prompts.count = 0;
+    account->path.log_wealth[2] = account->log_e = -INFINITY;
+    bytes.size = 0;
+    assert_int_equal(rt_guard_write(guard, 1, put_bytes, &bytes, &err), RT_OK);
+    assert_int_equal(rt_guard_read(other, &mark, bytes.data, bytes.size, "state", &err), RT_OK);
+    assert_int_equal(rt_guard_count(other), 10);
     rt_text_deinit(&bytes);
     rt_guard_close(guard);
     rt_guard_close(other);
