@@ -108,6 +108,7 @@ models_are_compared_on_the_problems_that_both_answered() {
     expect_text "not told apart" "$(cat docs/results-headline.md)"
     expect_text "KL and agreement: not run." "$(cat docs/results-headline.md)"
     expect_text "| not run | 40.0" "$(cat docs/results-headline.md)"
+    expect_text "HumanEval 20 of its 164" "$(cat docs/results-headline.md)"
 }
 
 a_wrong_word_scale_or_setting_is_refused() {
