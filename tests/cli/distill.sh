@@ -337,6 +337,28 @@ adapters_are_cut_short_and_go_on_to_the_same_bytes() {
     cmp whole/adapter/adapter_model.safetensors cut/adapter/adapter_model.safetensors
 }
 
+adapters_learn_on_own_answers_and_resume_to_the_same_bytes() {
+    make_world
+    own='on_policy.share=0.6 on_policy.tokens_max=24 on_policy.answers=5 train.steps=10'
+    # shellcheck disable=SC2086
+    distill_adapters whole $own
+    expect_text '"own":true' "$(cat whole/log.jsonl)"
+    # shellcheck disable=SC2086
+    "$build_dir/retort" distill "$source_dir/recipes/lora.yaml" --run cut --quiet teacher.model=teacher/student \
+        student.model=teacher/student data.train=text.jsonl data.tokens_max=128 train.batch_tokens=256 adapters.rank=4 \
+        'output.types=[Q8_0]' train.checkpoint_minutes=0.0001 $own &
+    pid=$!
+    for _ in $(seq 400); do
+        [ -s cut/checkpoint.safetensors ] && break
+        sleep 0.02
+    done
+    kill -9 $pid 2>/dev/null || true
+    wait $pid 2>/dev/null || true
+    # shellcheck disable=SC2086
+    distill_adapters cut $own
+    cmp whole/adapter/adapter_model.safetensors cut/adapter/adapter_model.safetensors
+}
+
 settings_of_adapters_that_cannot_work_are_named() {
     make_world
     expect_status 2 retort distill recipe.yaml --run a adapters.rank=4 'adapters.targets=[q, head]'
@@ -350,7 +372,7 @@ settings_of_adapters_that_cannot_work_are_named() {
 }
 
 run_tests adapters_start_as_their_base_and_are_merged_and_kept_for_peft \
-    adapters_are_cut_short_and_go_on_to_the_same_bytes settings_of_adapters_that_cannot_work_are_named \
+    adapters_are_cut_short_and_go_on_to_the_same_bytes adapters_learn_on_own_answers_and_resume_to_the_same_bytes settings_of_adapters_that_cannot_work_are_named \
     a_recipe_becomes_a_student_that_can_be_a_teacher_again a_run_that_is_killed_goes_on_and_gives_the_same_bytes \
     a_run_on_own_answers_is_killed_and_gives_the_same_bytes contradictions_about_own_answers_are_named \
     an_interrupt_saves_and_exits_with_status_4 the_number_of_threads_changes_no_byte \

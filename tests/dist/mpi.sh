@@ -59,6 +59,26 @@ two_and_three_ranks_give_the_curve_of_one() {
     }
 }
 
+adapters_go_over_ranks_and_on_own_answers() {
+    make_world
+    words=(adapters.rank=4 adapters.alpha=8 student.n_layers=3)
+    for kind in lora dora; do
+        expect_status 0 retort distill recipe.yaml --quiet --run $kind-one "${words[@]}" adapters.kind=$kind
+        expect_status 0 ranks 2 --run $kind-two "${words[@]}" adapters.kind=$kind
+        near $kind-one/log.jsonl $kind-two/log.jsonl
+    done
+    own=(on_policy.share=0.6 on_policy.tokens_max=24 on_policy.answers=5 train.steps=10)
+    expect_status 0 retort distill recipe.yaml --quiet --run own-one "${words[@]}" "${own[@]}"
+    expect_status 0 ranks 2 --run own-two "${words[@]}" "${own[@]}"
+    near own-one/log.jsonl own-two/log.jsonl
+    expect_text '"own":true' "$(cat own-one/log.jsonl)"
+    # a cut that the teacher's activations decide is the same on every rank
+    cut=(student.n_layers=3 student.choice=influence student.n_ff=352 student.survey_tokens=500)
+    expect_status 0 retort distill recipe.yaml --quiet --run cut-one "${cut[@]}"
+    expect_status 0 ranks 2 --run cut-two "${cut[@]}"
+    near cut-one/log.jsonl cut-two/log.jsonl
+}
+
 # stop DIR STEPS ARGUMENT...: a run that is told to stop when its log has some lines; ranks in $n
 stop_after() {
     local dir=$1 lines=$2
@@ -189,6 +209,6 @@ SH
     [ "$sent" -gt 1000000 ]
 }
 
-run_tests two_and_three_ranks_give_the_curve_of_one another_number_of_ranks_goes_on two_ranks_resume_bit_for_bit \
+run_tests two_and_three_ranks_give_the_curve_of_one adapters_go_over_ranks_and_on_own_answers another_number_of_ranks_goes_on two_ranks_resume_bit_for_bit \
     a_rank_that_dies_ends_the_run_at_the_last_checkpoint ranks_that_were_started_otherwise_are_named a_damaged_part_is_named \
     without_the_module_it_says_so two_network_namespaces_train_together
