@@ -22,6 +22,7 @@ Tolerances, and why
 import argparse, json, math, os, struct, subprocess, sys
 
 FAMILIES = ["llama", "llama_untied_rope3", "llama_head_dim", "llama_yarn", "mistral_window", "qwen2", "qwen3", "gemma3", "gpt2"]
+EXPERTS = ["qwen3_moe", "deepseek_v3"]  # folder -> GGUF -> folder too, but loaded by transformers alone
 failed = 0
 
 
@@ -78,10 +79,10 @@ def check_gguf(what, path, folder):
 
 # --- transformers ---
 
-def logits_of(folder, ids, dtype):
+def logits_of(folder, ids, dtype, **more):
     import torch
     from transformers import AutoModelForCausalLM
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager").eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager", **more).eval()
     with torch.no_grad():
         return model(input_ids=torch.tensor(ids), use_cache=False).logits.double().numpy()
 
@@ -89,7 +90,8 @@ def logits_of(folder, ids, dtype):
 def check_transformers_engine(family, folder, vectors):
     import numpy as np
     import torch
-    got = logits_of(folder, vectors["ids"], torch.float64)
+    more = {"experts_implementation": "eager"} if family in EXPERTS else {}  # the others know no float64
+    got = logits_of(folder, vectors["ids"], torch.float64, **more)
     worst = float(np.abs(got - vectors["logits"]).max() / np.abs(vectors["logits"]).max())
     report(worst < 1e-5, f"transformers, {family} through GGUF", f"logits within {worst:.1e} of the largest")
 
@@ -234,6 +236,10 @@ def main():
             check_transformers_engine(family, folder, vectors)
         if "llama" in parts:
             check_llama_engine(family, path, vectors)
+    for family in EXPERTS if args.engine and "transformers" in parts else []:
+        vectors = load(os.path.join(args.engine, family, "vectors.safetensors"))
+        path = export(args, os.path.join(args.engine, family), f"{family}.gguf", "F32")
+        check_transformers_engine(family, export(args, path, family, "F32"), vectors)
     if args.smollm2 and args.model:
         folder = export(args, args.model, "smollm2", "F32")
         if "transformers" in parts:
