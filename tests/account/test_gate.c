@@ -180,6 +180,27 @@ static void a_revoked_or_expired_key_says_so_at_the_next_request(void **state)
     close_stage(&s);
 }
 
+/* A stream goes on beyond its minute, and the next request waits for it. */
+static void a_raise_passes_the_minute_and_the_next_request_waits(void **state)
+{
+    (void)state;
+    stage s = open_stage(ON_SQLITE);
+    const client who = make_client(s.desk, json_pack("{s:i}", "tpm", 100));
+    const rt_caller *caller = enter(&s, who.secret);
+    rt_ticket *running = admit(&s, caller, 50, 40);
+    assert_true(rt_gate_raise(s.gate, running, 60)); /* 150 of 100 */
+    settle(&s, running, 50, 100);
+    assert_null(admit(&s, caller, 5, 5));
+    assert_refused(s, 429, "tokens", "rate_limit_exceeded");
+    assert_true(s.refusal.retry_after_s > 30 && s.refusal.retry_after_s < 40); /* 60 tokens at 100 a minute */
+    pass_seconds(30);
+    assert_null(admit(&s, caller, 5, 5));
+    pass_seconds(7);
+    settle(&s, admit(&s, caller, 5, 5), 5, 5);
+    rt_caller_release(caller);
+    close_stage(&s);
+}
+
 static void a_rotated_key_overlaps_and_its_spending_goes_on(void **state)
 {
     (void)state;
@@ -540,6 +561,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(keys_are_told_apart_on_postgres),
         cmocka_unit_test(an_address_that_guesses_is_slowed_and_a_right_key_is_not),
         cmocka_unit_test(a_revoked_or_expired_key_says_so_at_the_next_request),
+        cmocka_unit_test(a_raise_passes_the_minute_and_the_next_request_waits),
         cmocka_unit_test(a_rotated_key_overlaps_and_its_spending_goes_on),
         cmocka_unit_test(a_suspended_account_can_appeal_on_sqlite),
         cmocka_unit_test(a_suspended_account_can_appeal_on_postgres),
