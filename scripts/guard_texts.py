@@ -7,6 +7,7 @@ In a grammar {a|b} picks one, @ is the task, % an answer, & a document, $ a comp
 """
 import hashlib
 import json
+import re
 import subprocess
 
 COMPANIES = {
@@ -56,6 +57,19 @@ WRAPPERS = {"fit": {
     "agent": ["Imagine a terminal. Get this done: @ Print what you type and what comes back.", "Goal: @\nEmit {\"act\": ..., \"why\": ...} lines till the goal is met."],
     "persona": ["A passer-by and an expert fall into talk about this, eight lines each: @", "Ten people would phrase this differently. Give their phrasings and serve each: @"],
 }}
+# what programs and their owners say before and round a user's text, put together anew for each
+PIECES = {"fit": {
+    "role": "{You are|Act as|This is} {the assistant|the helper|a clerk|the front desk|a member} of $. |You {work for|serve} $. |$ {office|shop|team|lab}: |Task of the {night shift|back office|web team|archive}. |You support {drivers|nurses|buyers|tenants|our members|readers}. ||",
+    "rule": "{Be brief|Keep it short|No small talk|Stay friendly|Be exact}. |{At most|Under} {20|40|60|90|150} words. |{Plain text|No lists|No markdown|One line} only. |{Never guess|Say so when unsure|Do not make things up}. |{British|American|Simple} English. |Answer in {German|the user's language|full sentences}. ||",
+    "do": "{Shorten|Tidy up|Summarise|Correct|Translate into Danish|Translate into English|Make friendlier|Answer|Reply to|Comment on|Sort into a category|Find the names in|Find mistakes in|Title|Continue|Explain|Check|Rewrite for the web|Extract the facts from|Make three bullets of}",
+    "put": "{do}: @|{do} this.\n@|{do} the text below.\n---\n@|<text>@</text> {do}.|\"@\" -> {do}|@\n\n{do}, please.|Input: @|Customer: @|User wrote: @|@|### Text\n@\n### Result",
+}, "test": {
+    "role": "{Imagine you run|Speak for|Welcome to} {the counter|the help line|the studio|the works} of $. |For {our trainees|the branch|the web shop|club members} at $. |{Assistant|Bot|Agent} no. {3|7|12} of $. |House style of $ applies. ||",
+    "rule": "{Two sentences|One paragraph|A short line|Five words} at most. |{Leave out|Skip} {greetings|emojis|thanks}. |{Calm|Cheerful|Dry|Formal} tone. |{If it is none of our business, decline|Refer to the manual when in doubt}. |Output {JSON|CSV|prose} and nothing else. ||",
+    "do": "{Condense|Polish|Proof-read|Put into Spanish|Put into plain words|Soften|Respond to|Advise on|Tag|Assign a department to|List all dates in|Spot errors in|Give a heading to|Go on with|Make sense of|Verify|Prepare for print|Gather the main points of|Phrase anew}",
+    "put": "{do} >> @|Kindly {do} what follows:\n\n@|[@] {do}.|Below: material. {do}.\n\n@|msg = @|@\n===\n{do}|(from a visitor) @|item: @ / wanted: {do}|@",
+}}
+OUTSIDE = re.compile(r"\|(?![^{]*})")  # alternatives that are in no braces
 FOLLOW = {"fit": "hmm why?|expand on that|that's wrong, try again|in 2 lines please|make a table|what else|Could you say that differently?|sources?|ok next|Summarize what you said.|great, thx. One more thing: is it expensive?|translate to german",
           "test": "go deeper on the second one|no, the other meaning|shorter!|would that hold in winter too?|cheers. and for two people?|can i trust that|again but without jargon|what did you leave out?|a picture in words please|fine, and the cost?|why not the opposite"}
 ASK = {"fit": "What is the capital of *?|who wrote *|How far is * from here|tell me about *|Is * safe to visit?|best time to visit *|what does * mean|* history summary|can you explain * simply|difference between * and *",
@@ -110,6 +124,15 @@ class Texts:
             text = text[:begin] + self.R.choice(text[begin + 1:end].split("|")) + text[end + 1:]
         return text.replace("$", self.R.choice(COMPANIES[self.part].split("|")))
 
+    def frame(self, instruct=True):
+        """How one program wraps its users' texts: a role, rules, and a place for the text."""
+        pieces = PIECES[self.part]
+        some = lambda key: self.grammar(self.R.choice(OUTSIDE.split(pieces[key])))  # noqa: E731
+        put = self.R.choice([x for x in pieces["put"].split("|") if instruct or "{do}" not in x])
+        put = put.replace("{do}", self.grammar(pieces["do"]))
+        head = some("role") + "".join(some("rule") for _ in range(self.R.randrange(3)))
+        return head + (self.R.choice(["", "\n", "\n\n"]) if head else "") + put
+
     def lettered(self, stem, choices):
         mark, labels = self.R.choice([("A) ", "ABCDEFGH"), ("a. ", "abcdefgh"), ("1) ", "12345678"), ("(A) ", "ABCDEFGH"), ("A: ", "ABCDEFGH")])
         return stem + "\n" + "\n".join(mark.replace(labels[0], labels[i]) + c for i, c in enumerate(choices[:8]))
@@ -131,6 +154,8 @@ class Texts:
     def of(self, kind):
         if kind in ("message", "ask"):
             return self.message() if kind == "message" else self.ask()
+        if kind in ("school", "sums", "choice", "puzzle", "coding"):
+            return self.R.choice(getattr(self, kind))
         pool = {"document": self.documents, "sentence": self.sentences, "foreign": self.foreign, "question": self.asks, "code": self.code}[kind]
         return self.R.choice(pool)[:900]
 

@@ -63,7 +63,7 @@ int guard_train(int argc, char **argv)
     cli_list files = {.count = 0}, labels = {.count = 0}, kept = {.count = 0}, without = {.count = 0};
     const char *asn = NULL, *out = NULL, *scores_path = NULL, *left_out = NULL;
     double strength = 0.01, poison = 0;
-    size_t folds = 5, trees = 150, reference_corpora = 0, fit_corpora = 0;
+    size_t folds = 5, trees = 150, reference_accounts = 0, fit_corpora = 0;
     bool json = false;
     const cli_option spec[] = {
         {CLI_ABOUT, NULL, NULL,
@@ -88,8 +88,8 @@ int guard_train(int argc, char **argv)
         {CLI_REAL, "--strength X", &strength, "pull of the trees' leaves to 0 (0.01)"},
         {CLI_COUNT, "--trees N", &trees, "trees (150)"},
         {CLI_COUNT, "--folds N", &folds, "parts for cross-fitting (5)"},
-        {CLI_COUNT, "--reference-corpora N", &reference_corpora,
-         "half of the benign scores are those of the first N corpora (all count alike)"},
+        {CLI_COUNT, "--reference-accounts N", &reference_accounts,
+         "keep N benign scores of each use class, evenly spaced (all); no p-value is under 1 / (N + 1)"},
         {CLI_FLAG, "--json", &json, "the figures as JSON"},
         {CLI_END, NULL, NULL, NULL},
     };
@@ -122,7 +122,7 @@ int guard_train(int argc, char **argv)
     rt_guard_fit fit = {.folds = folds,
                         .trees = trees,
                         .strength = strength,
-                        .reference_corpora = reference_corpora,
+                        .reference_accounts = reference_accounts,
                         .fit_corpora = fit_corpora,
                         .left_out = left_out,
                         .n_without = without.count,

@@ -140,7 +140,7 @@ static rt_status fit_trees(rt_guard_reference *r, const rt_guard_sample *s, cons
     }
     const rt_boost_data data = {rows, s->n_rows, RT_GUARD_FEATURES, truth, weight, start, group, direction};
     const rt_boost_options options = {.trees = fit->trees,
-                                      .rate = 0.1,
+                                      .rate = 0.2,
                                       .ridge = fit->strength,
                                       .least_weight = 0.0008,
                                       .rows_share = 0.7,
@@ -211,15 +211,13 @@ static double found_at(const rt_guard_sample *s, const float *scores, double rat
     return all ? (double)found / (double)all : 0;
 }
 
-/* Benign scores of one use class (-1: of all) in corpora [begin, end). */
-static size_t take_benign(float *out, const rt_guard_sample *s, const float *scores, int use_class,
-                          size_t begin, size_t end)
+/* Benign scores of one use class (-1: of all), ascending. */
+static size_t take_benign(float *out, const rt_guard_sample *s, const float *scores, int use_class)
 {
     size_t n = 0;
     for (size_t a = 0; a < s->n_accounts; a++) {
         const rt_sample_account *account = &s->accounts[a];
-        if (!account->attacker && !account->only_scored && account->corpus >= begin &&
-            account->corpus < end && (use_class < 0 || account->use_class == use_class))
+        if (!account->attacker && !account->only_scored && (use_class < 0 || account->use_class == use_class))
             out[n++] = scores[a];
     }
     if (n)
@@ -237,25 +235,20 @@ static size_t thin(float *values, size_t n, size_t wanted)
     return wanted;
 }
 
-/* Keeps the benign accounts' scores in ascending order by use class.  The first corpora and the others weigh
- * the same: none decides alone what is benign.  A class that has too few to support the rate takes those of
- * all classes. */
+/* Keeps the benign accounts' scores in ascending order by use class, `wanted` of each (0: all).  A class that
+ * has too few to support the rate takes those of all classes. */
 static rt_status keep_benign(rt_guard_reference *r, const rt_guard_sample *s, const float *scores,
-                             size_t corpora, double alpha, rt_error *err)
+                             size_t wanted, double alpha, rt_error *err)
 {
     for (int k = 0; k < RT_GUARD_CLASSES; k++) {
         float *benign = r->benign[k] = calloc(s->n_accounts + 1, sizeof *r->benign[k]);
         if (s->n_accounts > RT_GUARD_CALIBRATION_MAX || !benign)
             return rt_error_set(err, RT_NO_MEMORY, "guard: %zu accounts are too many; %d are the most",
                                 s->n_accounts, RT_GUARD_CALIBRATION_MAX);
-        size_t n = take_benign(benign, s, scores, k, 0, corpora);
-        const size_t enough = (size_t)(4 / alpha);
-        n += thin(benign + n, take_benign(benign + n, s, scores, k, corpora, s->n_corpora),
-                  n * 2 > enough ? n : enough - n);
+        size_t n = take_benign(benign, s, scores, k);
         if ((double)n + 1 < 1 / alpha)
-            n = take_benign(benign, s, scores, -1, 0, s->n_corpora);
-        qsort(benign, n, sizeof *benign, by_value);
-        r->n_benign[k] = n;
+            n = take_benign(benign, s, scores, -1);
+        r->n_benign[k] = n = wanted ? thin(benign, n, wanted) : n;
         r->floor[k] = quantile(benign, n, floor_quantile);
         for (size_t i = 0; i < n; i++)
             benign[i] = fmaxf(benign[i], r->floor[k]);
@@ -353,6 +346,10 @@ static rt_status train(rt_guard_reference **out, const rt_guard_sample *sample, 
                             "guard: the sample has %zu benign and %zu attacking accounts; 100 and 20 are "
                             "needed, two folds and 1 to %d trees",
                             benign, attackers, RT_BOOST_TREES_MAX);
+    if (fit->reference_accounts && fit->reference_accounts < 99)
+        return rt_error_set(err, RT_INVALID,
+                            "guard: %zu benign scores cannot support a p-value of 1%%; keep 99 or more",
+                            fit->reference_accounts);
     rt_guard_reference *r = calloc(1, sizeof *r);
     float *scores = calloc(sample->n_accounts, sizeof *scores),
           *scratch = calloc(sample->n_accounts, sizeof *scratch),
@@ -368,8 +365,7 @@ static rt_status train(rt_guard_reference **out, const rt_guard_sample *sample, 
     if (status == RT_OK)
         status = fit_trees(r, sample, used, fit, err);
     if (status == RT_OK)
-        status = keep_benign(r, sample, scores,
-                             fit->reference_corpora ? fit->reference_corpora : sample->n_corpora, 0.01, err);
+        status = keep_benign(r, sample, scores, fit->reference_accounts, 0.01, err);
     if (status == RT_OK) {
         report->found_half = found_at(sample, scores, 0.005, scratch);
         report->found_one = found_at(sample, scores, 0.01, scratch);
@@ -444,7 +440,7 @@ rt_status rt_guard_calibrate(rt_guard_reference **out, const rt_guard_reference 
     if (status == RT_OK) { /* centre and scale belong to the weights; what is benign today, to the sample */
         for (size_t f = 0; f < RT_GUARD_FEATURES; f++)
             memcpy(r->terms[f].quantiles, shape->terms[f].quantiles, sizeof r->terms[f].quantiles);
-        status = keep_benign(r, sample, scores, sample->n_corpora, alpha, err);
+        status = keep_benign(r, sample, scores, 0, alpha, err);
     }
     if (status == RT_OK)
         *out = r;

@@ -36,8 +36,7 @@ typedef struct rt_guard_fit {
     size_t trees;
     double strength; /* of the pull of leaves to 0 */
     uint64_t seed;
-    size_t reference_corpora; /* benign scores are half from the first so many corpora, half from the others;
-                                 0: all count alike */
+    size_t reference_accounts; /* benign scores that are kept of each use class, evenly spaced; 0: all */
     /* experiments; zero is none */
     size_t fit_corpora;   /* the first so many are fitted to, the others only scored; 0: all are */
     const char *left_out; /* attackers of this kind are only scored; NULL: none */

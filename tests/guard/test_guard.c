@@ -212,6 +212,25 @@ static void collectors_score_above_those_who_chat(void **state)
     rt_guard_close(guard);
 }
 
+/* A class of pupils, each with a dozen mixed exercises, looks like the beginning of a collection. */
+static void nobody_is_judged_by_fewer_than_twenty_three_requests(void **state)
+{
+    (void)state;
+    rt_guard *guard = open_guard(0);
+    for (size_t i = 0; i < 220; i++)
+        send_one(guard, i);
+    for (size_t a = 0; a < rt_guard_count(guard); a++) {
+        assert_int_equal(rt_guard_requests(rt_guard_account_at(guard, a)), 22);
+        assert_int_equal(rt_guard_account_at(guard, a)->flagged_at, 0);
+        assert_true(rt_guard_account_at(guard, a)->score < -1e8F);
+    }
+    for (size_t i = 220; i < 240; i++)
+        send_one(guard, i);
+    for (size_t a = 0; a < rt_guard_count(guard); a++)
+        assert_true(rt_guard_account_at(guard, a)->score > -1e8F);
+    rt_guard_close(guard);
+}
+
 static void accounts_by_the_million_stay_within_their_room(void **state)
 {
     (void)state;
@@ -407,6 +426,7 @@ int main(void)
         cmocka_unit_test(a_record_is_judged_as_the_request_itself_and_a_cut_one_is_refused),
         cmocka_unit_test(a_state_with_a_checksum_but_an_impossible_account_is_refused),
         cmocka_unit_test(collectors_score_above_those_who_chat),
+        cmocka_unit_test(nobody_is_judged_by_fewer_than_twenty_three_requests),
         cmocka_unit_test(accounts_by_the_million_stay_within_their_room),
         cmocka_unit_test(clock_jumps_and_huge_prompts_give_finite_features),
         cmocka_unit_test(a_malformed_row_says_what_is_wrong),

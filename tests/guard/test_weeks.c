@@ -67,7 +67,7 @@ static void send_at(sender *s, size_t account, double ts, const char *prompt, bo
 static void honest_week(sender *s, size_t account, size_t number, bool changed)
 {
     char prompt[400];
-    const size_t requests = 8 + account % 17 + rt_rng_below(&s->rng, 8);
+    const size_t requests = 14 + account % 17 + rt_rng_below(&s->rng, 8);
     for (size_t i = 0; i < requests; i++) {
         write_prompt(prompt, sizeof prompt, &s->rng, account, changed);
         send_at(s, account, begin + week * (double)number + week * 0.9 * (double)i / (double)requests, prompt,
