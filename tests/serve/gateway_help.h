@@ -87,6 +87,21 @@ static void send_excess(rt_http_exchange *x, const char *body)
     rt_http_end(x);
 }
 
+/* Of /v1/responses: named events that go on and on. */
+static void stream_response(rt_http_exchange *x)
+{
+    char event[300];
+    rt_http_begin(x, 200, "text/event-stream");
+    for (int i = 0; i < 200; i++) {
+        const int size = snprintf(event, sizeof event,
+                                  "event: response.output_text.delta\ndata: {\"type\":\"response.output_text."
+                                  "delta\",\"sequence_number\":%d,\"delta\":\"some words\"}\n\n",
+                                  i);
+        rt_http_write(x, event, (size_t)size);
+    }
+    rt_http_end(x);
+}
+
 static void stream(upstream_server *up, rt_http_exchange *x, const char *body)
 {
     if (strstr(body, "\"excessive\"")) {
@@ -137,6 +152,8 @@ static void up_body(void *context, rt_http_exchange *x)
         rt_http_reply(x, 429, "application/json", "{\"error\":1}", 11);
     } else if (strstr(request->body, "\"auth\"")) {
         rt_http_reply(x, 401, "application/json", "{}", 2);
+    } else if (strstr(request->head->path, "/responses") && strstr(request->body, "\"stream\":true")) {
+        stream_response(x);
     } else if (strstr(request->body, "\"stream\":true")) {
         stream(up, x, request->body);
     } else if (strstr(request->body, "\"excessive\"")) {

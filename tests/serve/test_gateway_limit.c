@@ -103,6 +103,28 @@ static void every_choice_of_a_stream_that_is_cut_has_an_end(void **state)
     close_stage(&s);
 }
 
+static void a_response_that_is_cut_is_told_to_be_incomplete(void **state)
+{
+    (void)state;
+    static stage s;
+    open_stage(&s, 1, 1, json_pack("{s:{s:i}}", "budget", "amount", 100));
+    const answer a =
+        receive(send_request(&s, "POST", "/v1/responses",
+                             "{\"model\":\"m\",\"stream\":true,\"input\":\"hi\",\"max_output_tokens\":20}"));
+    assert_int_equal(a.status, 200);
+    assert_non_null(strstr(a.body, "\"delta\":\"some words\""));
+    const char *end = strstr(a.body, "event: response.incomplete\ndata: ");
+    assert_non_null(end);
+    assert_non_null(strstr(end, "\"incomplete_details\":{\"reason\":\"max_output_tokens\"}"));
+    assert_non_null(strstr(end, "\"sequence_number\":"));
+    const char *usage = strstr(end, "\"total_tokens\":");
+    assert_non_null(usage);
+    const long long total = strtoll(usage + strlen("\"total_tokens\":"), NULL, 10);
+    assert_in_range(total, 90, 100);
+    assert_int_equal(ledger_int(&s, "SELECT input + output FROM ledger"), total);
+    close_stage(&s);
+}
+
 static void an_upstream_that_passes_its_bound_is_paid_where_there_is_room(void **state)
 {
     (void)state;
@@ -196,6 +218,7 @@ int main(void)
         cmocka_unit_test(an_upstream_may_want_another_member_or_none),
         cmocka_unit_test(a_stream_ends_where_the_budget_ends),
         cmocka_unit_test(every_choice_of_a_stream_that_is_cut_has_an_end),
+        cmocka_unit_test(a_response_that_is_cut_is_told_to_be_incomplete),
         cmocka_unit_test(an_upstream_that_passes_its_bound_is_paid_where_there_is_room),
         cmocka_unit_test(settled_and_reserved_never_pass_the_budget_whatever_upstreams_do),
     };
