@@ -2,6 +2,7 @@
  *
  * With few tokens a layer is bound by reading its weights, so each product is shared out by rows of the
  * matrix; norms and the like are done by one thread.  Also: logits, which are shared out by ids. */
+#include <math.h>
 #include <string.h>
 
 #include "base/size.h"
@@ -233,10 +234,26 @@ static void logits_task(void *context, size_t index, unsigned thread)
     (void)thread;
     const logits_job *job = context;
     const size_t vocab = job->model->config.n_vocab, begin = index * HEAD_TILE;
-    const size_t end = rt_size_min(begin + HEAD_TILE, vocab);
+    const size_t end = rt_size_min(begin + HEAD_TILE, job->model->head.rows);
     rt_proj_mul(job->model, &job->model->head, job->operand, job->ld, job->n, begin, end, job->out + begin,
                 vocab, RT_F32, false);
     finish_logits(job->model, job->out + begin, vocab, job->n, end - begin);
+}
+
+/* Logits of a short head stand at the front of their row and go to the places of their ids.  From the last one
+ * on: ids ascend, so that no place is written before what stands there has been read. */
+static void spread(const rt_model *model, float *row)
+{
+    size_t end = model->config.n_vocab;
+    for (size_t i = model->head.rows; i-- > 0;) {
+        const size_t at = model->head_ids[i];
+        row[at] = row[i];
+        for (size_t k = at + 1; k < end; k++)
+            row[k] = -INFINITY;
+        end = at;
+    }
+    for (size_t k = 0; k < end; k++)
+        row[k] = -INFINITY;
 }
 
 void rt_logits(const rt_model *model, const rt_pass *pass, const size_t *rows, size_t n_rows, float *out)
@@ -249,6 +266,8 @@ void rt_logits(const rt_model *model, const rt_pass *pass, const size_t *rows, s
             memcpy(picked + i * d, pass->hidden + rows[at + i] * d, d * sizeof *picked);
         logits_job job = {.model = model, .n = n, .out = out + at * vocab};
         job.operand = rt_proj_operand(model, &model->head, picked, d, n, pass->operand, &job.ld);
-        rt_pool_run(model->pool, rt_size_ceil_div(vocab, HEAD_TILE), logits_task, &job);
+        rt_pool_run(model->pool, rt_size_ceil_div(model->head.rows, HEAD_TILE), logits_task, &job);
+        for (size_t i = 0; i < n && model->head_ids; i++)
+            spread(model, job.out + i * vocab);
     }
 }

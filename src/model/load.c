@@ -88,6 +88,7 @@ void rt_model_close(rt_model *model)
         free(ropes[i]);
     }
     free(model->owned);
+    free(model->head_ids);
     free(model->layers);
     free(model->experts);
     rt_arena_deinit(&model->arena);
@@ -306,7 +307,7 @@ static rt_status load_vector(const float **out, const rt_loader *f, const rt_par
     return rt_params_load(to, &only, &f->model->config, f->weights, &f->model->config, NULL, NULL, err);
 }
 
-static rt_status own_packed(rt_model *model, rt_qmat *mat, rt_error *err)
+rt_status rt_model_own(rt_model *model, rt_qmat *mat, rt_error *err)
 {
     rt_qmat **grown = realloc(model->owned, (model->n_owned + 1) * sizeof *grown);
     if (!grown) {
@@ -329,7 +330,7 @@ static rt_status pack_part(rt_proj *proj, const rt_loader *f, const rt_canonical
     }
     if (rt_qmat_pack_into(&mat, room, t->data, t->dtype, t->rows, t->cols, f->model->pool, err) != RT_OK)
         return err->status;
-    if (!f->reused && own_packed(f->model, mat, err) != RT_OK)
+    if (!f->reused && rt_model_own(f->model, mat, err) != RT_OK)
         return err->status;
     proj->packed[proj->n_packed++] = mat;
     return RT_OK;

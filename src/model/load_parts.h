@@ -36,6 +36,8 @@ typedef struct rt_loader {
 
 rt_status rt_model_new(rt_model **out, const rt_model_config *config, rt_precision precision, rt_pool *pool,
                        rt_error *err);
+/* Takes the packed matrix over; it is freed with the model, or at once on failure. */
+rt_status rt_model_own(rt_model *model, rt_qmat *mat, rt_error *err);
 rt_status rt_load_group(rt_proj *proj, const rt_loader *loader, const rt_param *const *parts, size_t count,
                         rt_error *err);
 rt_status rt_load_layer_vectors(const rt_loader *loader, size_t layer, rt_error *err);
