@@ -169,13 +169,11 @@ void rt_qmat_row(const rt_qmat *mat, size_t row, float *out)
     rt_qstrip_row(out, &strip, mat->format, row % ROWS);
 }
 
-/* How many rows the tile that begins at row i has. */
+/* How many rows the tile that begins at row i has: 16, then 8, then the rest in one. */
 static size_t tile_rows(size_t i, size_t m)
 {
-    size_t rows = TILE;
-    while (rows > m - i)
-        rows /= 2;
-    return rows;
+    const size_t left = m - i;
+    return left >= TILE ? TILE : left >= TILE / 2 ? TILE / 2 : left;
 }
 
 /* The planes of m x groups activations, at the tile that begins at row i.  Codes come last: the others

@@ -5,6 +5,7 @@
  * dots against broadcast activations, one conversion and two or three float operations.  The arguments
  * that describe the type and T are constants at each call, so every type has its own straight code.
  * QMAT_TABLE names the table that the including file makes. */
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -132,31 +133,44 @@ INLINE void tile_lanes(float *y, size_t ldy, const rt_qstrip *strip, const rt_qa
         vf_store(y, add ? vf_add(vf_load(y), sums[i]) : sums[i]);
 }
 
-/* All lanes and rows of a tile, T at a time; a tile that is no larger has a constant stride. */
-INLINE void tile_by(float *y, size_t ldy, const rt_qstrip *strip, const rt_qact_tile *tile, bool add,
-                    unsigned T, const rt_qformat *f)
+/* Rows [first, first + T) of a tile that has `stride` rows, all lanes. */
+INLINE void tile_part(float *y, size_t ldy, const rt_qstrip *strip, const rt_qact_tile *tile, bool add,
+                      unsigned T, size_t stride, size_t first, const rt_qformat *f)
 {
-    const size_t rows = T < SUBTILE || SUBTILE == RT_QTILE_ROWS ? T : tile->rows;
-    for (unsigned lane = 0; lane < RT_QSTRIP_ROWS; lane += LANES) {
-        for (size_t first = 0; first < rows; first += T)
-            tile_lanes(y, ldy, strip, tile, add, T, rows, first, lane, f);
-    }
+    for (unsigned lane = 0; lane < RT_QSTRIP_ROWS; lane += LANES)
+        tile_lanes(y, ldy, strip, tile, add, T, stride, first, lane, f);
 }
 
+/* A part of each size has its own code, so that the codes are unpacked once for it: a whole tile where the
+ * registers hold the sums of all its rows (the distance between groups is a constant then), else SUBTILE rows
+ * and what is left. */
+#define PART_CASE(T)                                                                                         \
+    case T:                                                                                                  \
+        if (T <= SUBTILE)                                                                                    \
+            tile_part(y, ldy, strip, tile, add, T, SUBTILE == RT_QTILE_ROWS ? T : rows, first, f);           \
+        break;
 INLINE void tile_product(float *y, size_t ldy, const rt_qstrip *strip, const rt_qact_tile *tile, bool add,
                          const rt_qformat *f)
 {
-    if (tile->rows == 1)
-        tile_by(y, ldy, strip, tile, add, 1, f);
-    else if (tile->rows == 2)
-        tile_by(y, ldy, strip, tile, add, 2, f);
-    else if (tile->rows == 4 || SUBTILE == 4)
-        tile_by(y, ldy, strip, tile, add, 4, f);
-    else if (tile->rows == 8)
-        tile_by(y, ldy, strip, tile, add, 8, f);
-    else
-        tile_by(y, ldy, strip, tile, add, SUBTILE, f);
+    const size_t rows = tile->rows;
+    for (size_t first = 0, part; first < rows; first += part) {
+        part = rows - first < SUBTILE ? rows - first : SUBTILE;
+        switch (part) {
+            PART_CASE(1)
+            PART_CASE(2)
+            PART_CASE(3)
+            PART_CASE(4)
+            PART_CASE(5)
+            PART_CASE(6)
+            PART_CASE(7)
+            PART_CASE(8)
+            PART_CASE(16)
+        default:
+            assert(false); /* tiles have no other sizes */
+        }
+    }
 }
+#undef PART_CASE
 
 #define TILE_FUNCTION(name, bits, halves, offset, k, shift)                                                  \
     static void tile_##name(float *y, size_t ldy, const rt_qstrip *strip, const rt_qact_tile *tile,          \

@@ -14,8 +14,7 @@
  * the type has one, f16. The value of a weight is d * (code - offset) + min; a type has either an offset or a
  * min.
  *
- * Activations are tiles of 16 rows, then the rest of the rows in tiles of 8, 4, 2, 1, so that each row of
- * a tile is a constant distance away.  Planes, each [tile][group][row of the tile]: codes (32 bytes),
+ * Activations are tiles of 16 rows, then one of 8, then one of the 1 to 7 rows that are left.  Planes, each [tile][group][row of the tile]: codes (32 bytes),
  * scale da (f32), da * sum (f32), -128 * sum and -128 * sum of the first 16 codes (i32).  The sums carry
  * the weights' offset into the integer product's start value: offset o starts at (-128 * sum) / (128 / o). */
 #ifndef RT_TENSOR_CPU_QMAT_FORMAT_H
@@ -77,7 +76,7 @@ typedef struct rt_qact_tile {
     const int8_t *codes;
     const float *scales, *scaled_sums;
     const int32_t *neg_sums, *neg_half_sums;
-    size_t rows; /* 16, 8, 4, 2 or 1 */
+    size_t rows; /* 16, or 1 to 8 */
 } rt_qact_tile;
 
 /* The planes of one tile for writing, moved on by whole groups. */
