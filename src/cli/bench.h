@@ -8,13 +8,17 @@
 #include <jansson.h>
 
 #include "base/pool.h"
+#include "cli/draft.h"
 #include "model/sampler.h"
 #include "retort/error.h"
 
 typedef struct bench_options {
-    const char *model, *draft, *precision, *teacher_precision;
-    size_t runs, tokens, threads, layers, draft_max;
-    rt_sampling sampling; /* of speculate */
+    const char *model, *precision, *teacher_precision;
+    size_t runs, tokens, threads, layers;
+    cli_draft_options draft; /* of speculate, and so are the next ones */
+    const char *prompts;
+    size_t answer;
+    rt_sampling sampling;
 } bench_options;
 
 typedef struct bench_limits { /* operations and bytes a second */

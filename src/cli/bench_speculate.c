@@ -19,107 +19,168 @@ static const char *const questions[] = {
     "How can a small shop find more customers?",
     "Write a function in C that counts the words of a text.",
 };
-enum { QUESTIONS = sizeof questions / sizeof questions[0], ANSWER_TOKENS = 128 };
+enum { QUESTIONS = sizeof questions / sizeof questions[0] };
 
 typedef struct scene {
     bench *b;
-    cli_model model, draft;
+    cli_model model;
+    cli_draft draft;
     cli_prompts prompts;
-    rt_prompt asked[QUESTIONS];
-    double *times;
+    rt_prompt *asked;
+    double *alone, *with; /* [runs] seconds a token */
 } scene;
+
+static rt_status read_questions(scene *s, rt_error *err)
+{
+    const bench_options *o = &s->b->options;
+    rt_status status = o->prompts ? cli_prompts_read(&s->prompts, o->prompts, NULL, err) : RT_OK;
+    for (size_t i = 0; i < QUESTIONS && status == RT_OK && !o->prompts; i++)
+        status = cli_prompts_add(&s->prompts, questions[i], strlen(questions[i]), NULL, err);
+    if (status == RT_OK)
+        status = cli_prompts_render(&s->prompts, &s->model, s->model.model->config.n_context, err);
+    if (status != RT_OK)
+        return status;
+    s->asked = calloc(s->prompts.count, sizeof *s->asked);
+    s->alone = calloc(2 * o->runs, sizeof *s->alone);
+    if (!s->asked || !s->alone)
+        return rt_error_set(err, RT_NO_MEMORY, "no memory for %zu prompts and %zu runs", s->prompts.count,
+                            o->runs);
+    s->with = s->alone + o->runs;
+    for (size_t i = 0; i < s->prompts.count; i++) {
+        const rt_token_list *ids = &s->prompts.list[i].ids;
+        s->asked[i] = (rt_prompt){ids->ids, ids->count, o->answer, i};
+    }
+    return RT_OK;
+}
 
 static rt_status open_scene(scene *s, rt_error *err)
 {
     const bench_options *o = &s->b->options;
     const rt_precision precision = cli_precision(o->precision);
     if (cli_model_open(&s->model, o->model, precision, 0, s->b->pool, err) != RT_OK ||
-        cli_model_open(&s->draft, o->draft, precision, CLI_MODEL_NO_TEMPLATE, s->b->pool, err) != RT_OK ||
-        cli_models_match(&s->model, &s->draft, err) != RT_OK)
+        cli_draft_open(&s->draft, &o->draft, &s->model, precision, s->b->pool, err) != RT_OK)
         return err->status;
-    for (size_t i = 0; i < QUESTIONS; i++)
-        if (cli_prompts_add(&s->prompts, questions[i], strlen(questions[i]), NULL, err) != RT_OK)
-            return err->status;
-    if (cli_prompts_render(&s->prompts, &s->model, s->model.model->config.n_context, err) != RT_OK)
-        return err->status;
-    for (size_t i = 0; i < QUESTIONS; i++) {
-        const rt_token_list *ids = &s->prompts.list[i].ids;
-        s->asked[i] = (rt_prompt){ids->ids, ids->count, ANSWER_TOKENS, i};
-    }
-    s->times = calloc(2 * o->runs, sizeof *s->times);
-    return s->times ? RT_OK : rt_error_set(err, RT_NO_MEMORY, "no memory for %zu runs", o->runs);
+    return read_questions(s, err);
 }
 
-/* Seconds a token of decoding, with the draft or without it. */
-static rt_status answer(const scene *s, const rt_model *draft, rt_generate_stats *stats, double *out,
+static rt_status answer(const scene *s, const rt_prompt *prompt, bool drafted, rt_generate_stats *stats,
                         rt_error *err)
 {
-    const rt_generate_options options = {.sampling = s->b->options.sampling,
-                                         .n_slots = 1,
-                                         .n_positions = rt_size_min(1024, s->model.model->config.n_context),
-                                         .draft = draft,
-                                         .draft_max = s->b->options.draft_max};
-    if (rt_generate(s->model.model, s->model.tokenizer, s->asked, QUESTIONS, &options, stats, err) != RT_OK)
-        return err->status;
-    *out = stats->decode_s / (double)rt_size_max(stats->answer_tokens - QUESTIONS, 1);
+    const bench_options *o = &s->b->options;
+    rt_generate_options options = {
+        .sampling = o->sampling,
+        .n_slots = 1,
+        .n_positions = rt_size_min(prompt->n + o->answer + 1, s->model.model->config.n_context)};
+    if (drafted)
+        cli_draft_use(&s->draft, &o->draft, &options);
+    return rt_generate(s->model.model, s->model.tokenizer, prompt, 1, &options, stats, err);
+}
+
+static void add_stats(rt_generate_stats *sum, const rt_generate_stats *one)
+{
+    sum->answer_tokens += one->answer_tokens;
+    sum->decode_s += one->decode_s;
+    sum->draft.rounds += one->draft.rounds;
+    sum->draft.proposed += one->draft.proposed;
+    sum->draft.tested += one->draft.tested;
+    sum->draft.accepted += one->draft.accepted;
+    sum->draft.looked_up_tested += one->draft.looked_up_tested;
+    sum->draft.looked_up_accepted += one->draft.looked_up_accepted;
+    sum->draft.expected += one->draft.expected;
+    sum->draft.seconds += one->draft.seconds;
+    sum->draft.passes += one->draft.passes;
+    for (size_t i = 0; i <= RT_DRAFT_MAX; i++) {
+        sum->draft.model_s[i] += one->draft.model_s[i];
+        sum->draft.model_passes[i] += one->draft.model_passes[i];
+    }
+}
+
+/* Question by question, turn and turn about, so that a neighbour takes from both. */
+static rt_status run_both(const scene *s, rt_generate_stats *alone, rt_generate_stats *with, rt_error *err)
+{
+    for (size_t run = 0; run < s->b->options.runs; run++) {
+        rt_generate_stats sums[2] = {{0}}, one;
+        for (size_t i = 0; i < 2 * s->prompts.count; i++) {
+            if (answer(s, &s->asked[i / 2], i % 2, &one, err) != RT_OK)
+                return err->status;
+            add_stats(&sums[i % 2], &one);
+        }
+        for (size_t k = 0; k < 2; k++)
+            (k ? s->with : s->alone)[run] =
+                sums[k].decode_s / (double)rt_size_max(sums[k].answer_tokens - s->prompts.count, 1);
+        add_stats(alone, &sums[0]);
+        add_stats(with, &sums[1]);
+    }
     return RT_OK;
 }
 
-/* Turn and turn about, so that a neighbour takes from both. */
-static rt_status run_both(const scene *s, rt_generate_stats *with, rt_error *err)
+static void add_figure(const scene *s, const char *name, const char *unit, double value)
 {
-    const size_t runs = s->b->options.runs;
-    rt_generate_stats alone;
-    for (size_t run = 0; run < runs; run++)
-        if (answer(s, NULL, &alone, &s->times[run], err) != RT_OK ||
-            answer(s, s->draft.model, with, &s->times[runs + run], err) != RT_OK)
-            return err->status;
-    return RT_OK;
+    bench_add(s->b, &(bench_row){.name = name, .unit = unit, .value = value});
 }
 
-static void add_rows(const scene *s, const rt_generate_stats *with)
+static double over(double a, double b) { return b > 0 ? a / b : 0; }
+
+/* What a pass over one more token costs, in passes over one: over the passes with proposals. */
+static double row_cost(const rt_generate_stats *with, double one)
+{
+    double seconds = 0, passes = 0, rows = 0;
+    for (size_t i = 1; i <= RT_DRAFT_MAX; i++) {
+        seconds += with->draft.model_s[i];
+        passes += (double)with->draft.model_passes[i];
+        rows += (double)(i * with->draft.model_passes[i]);
+    }
+    return over(seconds - passes * one, rows * one);
+}
+
+static void add_rows(const scene *s, const rt_generate_stats *alone, const rt_generate_stats *with)
 {
     const size_t runs = s->b->options.runs;
-    const double alone = 1 / bench_median(s->times, runs), both = 1 / bench_median(s->times + runs, runs);
-    const double tested = (double)rt_size_max(with->draft.tested, 1);
-    bench_add(s->b, &(bench_row){.name = "answers by the model alone", .unit = "tokens/s", .value = alone});
+    const double rates[] = {1 / bench_median(s->alone, runs), 1 / bench_median(s->with, runs)};
+    const double one =
+        over(alone->decode_s, (double)alone->answer_tokens - (double)(runs * s->prompts.count));
+    const double tested = (double)with->draft.tested, by_lookup = (double)with->draft.looked_up_tested;
+    add_figure(s, "answers by the model alone", "tokens/s", rates[0]);
     bench_add(s->b, &(bench_row){.name = "answers with the draft",
                                  .unit = "tokens/s",
-                                 .value = both,
-                                 .limit = alone,
+                                 .value = rates[1],
+                                 .limit = rates[0],
                                  .bar = BENCH_SHARE,
                                  .must = 1.3,
                                  .aim = 2});
-    bench_add(s->b, &(bench_row){.name = "  of the draft's tokens accepted",
-                                 .unit = "%",
-                                 .value = 100 * (double)with->draft.accepted / tested});
-    bench_add(s->b, &(bench_row){.name = "  expected from both distributions",
-                                 .unit = "%",
-                                 .value = 100 * with->draft.expected / tested});
-    bench_add(s->b, &(bench_row){.name = "  tokens a pass of the model",
-                                 .unit = "",
-                                 .value = (double)(with->draft.accepted + with->draft.rounds) /
-                                          (double)rt_size_max(with->draft.rounds, 1)});
-    bench_add(s->b, &(bench_row){.name = "  share of the time in the draft",
-                                 .unit = "%",
-                                 .value = 100 * with->draft.seconds / with->decode_s});
+    add_figure(s, "  of the tested tokens accepted", "%", 100 * over((double)with->draft.accepted, tested));
+    add_figure(s, "  expected from both distributions", "%", 100 * over(with->draft.expected, tested));
+    add_figure(s, "  tokens a pass of the model", "",
+               over((double)(with->draft.accepted + with->draft.rounds), (double)with->draft.rounds));
+    if (s->draft.lookup) {
+        add_figure(s, "  of the tested tokens looked up", "%", 100 * over(by_lookup, tested));
+        add_figure(s, "  of those accepted", "%",
+                   100 * over((double)with->draft.looked_up_accepted, by_lookup));
+    }
+    add_figure(s, "  share of the time before the model", "%",
+               100 * over(with->draft.seconds, with->decode_s));
+    if (s->draft.model.model)
+        add_figure(s, "  a draft's pass over the model's", "",
+                   over(with->draft.seconds, one * (double)with->draft.passes));
+    add_figure(s, "  one more token in a pass", "", row_cost(with, one));
 }
 
 rt_status bench_speculate(bench *b, rt_error *err)
 {
-    if (!b->options.draft)
+    if (!b->options.draft.draft)
         return b->all ? RT_OK
                       : rt_error_set(err, RT_INVALID, "bench speculate: name the draft with --draft MODEL");
     scene s = {.b = b};
-    rt_generate_stats with;
+    rt_generate_stats alone = {0}, with = {0};
     rt_status status = open_scene(&s, err);
     if (status == RT_OK)
-        status = run_both(&s, &with, err);
+        status = run_both(&s, &alone, &with, err);
     if (status == RT_OK)
-        add_rows(&s, &with);
-    free(s.times);
+        add_rows(&s, &alone, &with);
+    free(s.alone);
+    free(s.asked);
     cli_prompts_deinit(&s.prompts);
-    cli_model_close(&s.draft);
+    cli_draft_close(&s.draft);
     cli_model_close(&s.model);
     return status;
 }

@@ -108,6 +108,7 @@ int cmd_bench(int argc, char **argv)
                            .runs = 5,
                            .tokens = 2048,
                            .layers = 10,
+                           .answer = 128,
                            .sampling = rt_sampling_default()}};
     const cli_option spec[] = {
         {CLI_ABOUT, NULL, NULL,
@@ -129,8 +130,10 @@ int cmd_bench(int argc, char **argv)
         {CLI_STRING, "[all|gemm|prefill|decode|train|store|outputs|start|stream|speculate|moe|guard|mark]",
          &what, "what to measure"},
         {CLI_STRING, "--model MODEL", &b.options.model, "default smollm2-135m-instruct"},
-        {CLI_STRING, "--draft MODEL", &b.options.draft, "speculate: the model that runs ahead"},
-        {CLI_COUNT, "--draft-max N", &b.options.draft_max, "speculate: tokens ahead at most (default 4)"},
+        CLI_DRAFT_ROWS(b.options.draft),
+        {CLI_STRING, "--prompts FILE", &b.options.prompts,
+         "speculate: JSONL (default: eight everyday questions)"},
+        {CLI_COUNT, "--answer N", &b.options.answer, "speculate: tokens of an answer at most (default 128)"},
         {CLI_REAL, "--temperature X", &b.options.sampling.temperature, "speculate (default 0: greedy)"},
         {CLI_STRING, "--precision " CLI_PRECISIONS, &b.options.precision,
          "prefill, decode, start, speculate, mark (default int8)"},

@@ -13,6 +13,7 @@
 #include "cli/answers.h"
 #include "cli/cli.h"
 #include "cli/commands.h"
+#include "cli/draft.h"
 #include "cli/open_model.h"
 #include "cli/progress.h"
 #include "cli/sampling.h"
@@ -23,17 +24,19 @@
 static const size_t stdin_max = (size_t)64 << 20; /* bytes of a prompt on standard input */
 
 typedef struct settings {
-    const char *model, *draft, *prompt, *prompts, *system, *precision, *out;
-    size_t tokens_max, slots, context, threads, draft_max;
+    const char *model, *prompt, *prompts, *system, *precision, *out;
+    size_t tokens_max, slots, context, threads;
     bool raw, resume, json;
     rt_sampling sampling;
+    cli_draft_options draft;
     cli_mark_options mark;
 } settings;
 
 typedef struct run {
     const settings *settings;
     rt_pool *pool;
-    cli_model model, draft; /* draft: empty without --draft */
+    cli_model model;
+    cli_draft draft; /* empty without --draft */
     cli_prompts prompts;
     rt_prompt *asked; /* those without an answer yet */
     size_t *index;    /* [asked]: where they stand in `prompts` */
@@ -173,7 +176,7 @@ static void print_stats(const run *r)
         "tokens (%.1f tokens/s); first token after %.3f s (model opened in %.3f s); %.0f MB at most\n",
         r->stats.prompt_tokens, r->stats.prompt_shared, prefill_rate(r), r->stats.answer_tokens,
         decode_rate(r), r->stats.first_token_s, r->opened_s, (double)rt_peak_memory_bytes() * 1e-6);
-    if (r->settings->draft)
+    if (r->settings->draft.draft)
         (void)fprintf(stderr,
                       "retort: draft: %zu of %zu tokens accepted (%.1f%%), %.2f tokens a pass of the model, "
                       "%.0f%% of the time in the draft\n",
@@ -190,14 +193,16 @@ static json_t *stats_json(const run *r)
                   (json_int_t)r->stats.answer_tokens, "prefill_tokens_per_s", prefill_rate(r),
                   "decode_tokens_per_s", decode_rate(r), "first_token_s", r->stats.first_token_s, "open_s",
                   r->opened_s, "peak_memory_bytes", (json_int_t)rt_peak_memory_bytes());
-    if (r->settings->draft)
+    if (r->settings->draft.draft)
         (void)json_object_set_new(
             json, "draft",
-            json_pack("{s:I,s:I,s:I,s:I,s:f,s:f,s:f,s:f}", "rounds", (json_int_t)r->stats.draft.rounds,
-                      "proposed", (json_int_t)r->stats.draft.proposed, "tested",
-                      (json_int_t)r->stats.draft.tested, "accepted", (json_int_t)r->stats.draft.accepted,
-                      "acceptance", rate(r->stats.draft.accepted, (double)r->stats.draft.tested),
-                      "expected_acceptance",
+            json_pack("{s:I,s:I,s:I,s:I,s:I,s:I,s:f,s:f,s:f,s:f}", "rounds",
+                      (json_int_t)r->stats.draft.rounds, "proposed", (json_int_t)r->stats.draft.proposed,
+                      "tested", (json_int_t)r->stats.draft.tested, "accepted",
+                      (json_int_t)r->stats.draft.accepted, "looked_up_tested",
+                      (json_int_t)r->stats.draft.looked_up_tested, "looked_up_accepted",
+                      (json_int_t)r->stats.draft.looked_up_accepted, "acceptance",
+                      rate(r->stats.draft.accepted, (double)r->stats.draft.tested), "expected_acceptance",
                       r->stats.draft.tested ? r->stats.draft.expected / (double)r->stats.draft.tested : 0.0,
                       "tokens_a_round", tokens_a_round(r), "seconds", r->stats.draft.seconds));
     return json;
@@ -234,8 +239,7 @@ static rt_status generate(run *r, rt_generate_options *options, rt_error *err)
     options->sampling = r->settings->sampling;
     options->sampling.marker = r->mark ? rt_mark_marker(r->mark) : NULL;
     options->n_slots = r->settings->slots;
-    options->draft = r->draft.model;
-    options->draft_max = r->settings->draft_max;
+    cli_draft_use(&r->draft, &r->settings->draft, options);
     options->context = r;
     r->begun = rt_clock_seconds();
     return rt_generate(r->model.model, r->model.tokenizer, r->asked, r->n_asked, options, &r->stats, err);
@@ -311,8 +315,6 @@ static int work(run *r, rt_error *err)
     const settings *s = r->settings;
     if (rt_sampling_check(&s->sampling, err) != RT_OK || read_prompts(r, err) != RT_OK)
         return cli_fail(err);
-    if (s->draft_max > RT_DRAFT_MAX)
-        return cli_fail(&(rt_error){RT_INVALID, "generate: --draft-max is 16 at most"});
     if (!s->prompts && (s->out || s->resume))
         return cli_fail(&(rt_error){RT_INVALID, "generate: --out and --resume belong to --prompts FILE"});
     const double from = rt_clock_seconds();
@@ -322,9 +324,7 @@ static int work(run *r, rt_error *err)
         cli_mark_open(&r->mark, &r->mark_key, &r->mark_json, &s->mark, r->model.model->config.n_vocab,
                       r->model.tokenizer, err) != RT_OK)
         return cli_fail(err);
-    if (s->draft && (cli_model_open(&r->draft, s->draft, cli_precision(s->precision), CLI_MODEL_NO_TEMPLATE,
-                                    r->pool, err) != RT_OK ||
-                     cli_models_match(&r->model, &r->draft, err) != RT_OK))
+    if (cli_draft_open(&r->draft, &s->draft, &r->model, cli_precision(s->precision), r->pool, err) != RT_OK)
         return cli_fail(err);
     r->opened_s = rt_clock_seconds() - from;
     cli_interrupts_watch();
@@ -342,7 +342,7 @@ int cmd_generate(int argc, char **argv)
          "messages is left out) the answers are rows {index, prompt, completion, finish_reason,\n"
          "prompt_tokens, completion_tokens}, written as they end. Stopped or killed, the same command with\n"
          "--resume answers the prompts that have no row yet. The model's chat template is used unless "
-         "--raw.\n\n"
+         "--raw.\nWith --draft prompts are answered one after another.\n\n"
          "Examples:\n  retort generate smollm2-135m-instruct --prompt 'Why is the sky blue?'\n"
          "  retort generate student/ --prompts prompts.jsonl --out answers.jsonl --resume\n"
          "  retort generate smollm2-135m-instruct --draft run/student --prompt 'Why is the sky blue?'"},
@@ -359,10 +359,7 @@ int cmd_generate(int argc, char **argv)
         {CLI_STRING, "--watermark-account NAME", &s.mark.account,
          "a second key, derived for this account, for a share of the tokens"},
         {CLI_COUNT, "--slots N", &s.slots, "answers side by side (default 16)"},
-        {CLI_STRING, "--draft MODEL", &s.draft,
-         "a small model that runs ahead: the same answers sooner; one prompt after another"},
-        {CLI_COUNT, "--draft-max N", &s.draft_max,
-         "tokens that it runs ahead at most (default 4, 16 at most)"},
+        CLI_DRAFT_ROWS(s.draft),
         {CLI_COUNT, "--context N", &s.context, "tokens of prompt and answer (default: the model's)"},
         {CLI_STRING, "--precision " CLI_PRECISIONS, &s.precision, "of the computation (default int8)"},
         {CLI_COUNT, "--threads N", &s.threads, "default: one a processor"},
@@ -381,7 +378,7 @@ int cmd_generate(int argc, char **argv)
     cli_prompts_deinit(&r.prompts);
     json_decref(r.mark_json);
     rt_mark_close(r.mark);
-    cli_model_close(&r.draft);
+    cli_draft_close(&r.draft);
     cli_model_close(&r.model);
     rt_pool_close(r.pool);
     return status;

@@ -15,6 +15,7 @@
     X(generate, "an answer to a prompt, or answers to a file of them")                                       \
     X(chat, "a conversation with a model")                                                                   \
     X(serve, "models behind an OpenAI-compatible HTTP API")                                                  \
+    X(shortlist, "the ids that a draft may say, so that it runs ahead sooner")                               \
     X(export, "between Hugging Face folders and GGUF, with quantisation")                                    \
     X(watermark, "keys of watermarks, and marks in text")                                                    \
     X(evidence, "was this model trained on that one's outputs? plan, run, calibrate, report")                \

@@ -232,7 +232,7 @@ rt_status rt_generate(const rt_model *model, const rt_tokenizer *tokenizer, cons
     *stats = (rt_generate_stats){0};
     if (n_prompts == 0)
         return RT_OK;
-    if (options->draft)
+    if (options->draft || options->draft_lookup)
         return rt_speculate(model, tokenizer, prompts, n_prompts, options, stats, err);
     const size_t slots = options->n_slots ? options->n_slots : SLOTS_DEFAULT;
     generation g = {.model = model,

@@ -24,14 +24,19 @@ typedef struct rt_answer {
     rt_finish finish;
 } rt_answer;
 
+enum { RT_DRAFT_DEFAULT = 7, RT_DRAFT_MAX = 15 }; /* tokens ahead: a pass over 8, and over 16 */
+
 typedef struct rt_generate_options {
     rt_sampling sampling;
     size_t n_slots;     /* sequences side by side; 0: 16, or as many as there are prompts */
     size_t n_positions; /* context of a slot; 0: the model's */
-    /* Speculative decoding (model/speculate.h); NULL: none.  One prompt after another, n_slots is not used.
-     */
-    const rt_model *draft; /* borrowed; reads the same ids, and has the same pool */
-    size_t draft_max;      /* tokens that it runs ahead at most; 0: RT_DRAFT_DEFAULT */
+    /* Speculative decoding (model/speculate.h), with a draft, by looking up what was said before, or both.
+     * One prompt after another, n_slots is not used. */
+    const rt_model *draft; /* borrowed; reads the same ids, and has the same pool; NULL: none */
+    bool draft_lookup;
+    bool draft_fixed;  /* as many proposals as can be, whether they pay or not */
+    size_t draft_max;  /* tokens that it runs ahead at most; 0: RT_DRAFT_DEFAULT */
+    double draft_cost; /* of a token of the draft, in tokens of the model; 0: by what their passes read */
     /* token: each new id as it comes (may be NULL).  answer: when one is finished (may be NULL). false from
      * either stops the whole call with RT_STOPPED. */
     bool (*token)(void *context, size_t index, int32_t id);
@@ -45,12 +50,14 @@ typedef struct rt_generate_stats {
     double prefill_s, decode_s, first_token_s;
     struct {
         size_t rounds, proposed, tested, accepted; /* tokens of the draft; tested: up to the first refused */
+        size_t looked_up, looked_up_tested, looked_up_accepted; /* those of them that no model proposed */
         double expected; /* sum over the tested of the chance to be accepted, given what came before */
         double seconds;  /* of decode_s: the draft's */
+        size_t passes;   /* of the draft's model */
+        double model_s[RT_DRAFT_MAX + 1]; /* of decode_s: passes of the model over 1 + i tokens */
+        size_t model_passes[RT_DRAFT_MAX + 1];
     } draft;
 } rt_generate_stats;
-enum { RT_DRAFT_DEFAULT = 4, RT_DRAFT_MAX = 16 };
-
 rt_status rt_generate(const rt_model *model, const rt_tokenizer *tokenizer, const rt_prompt *prompts,
                       size_t n_prompts, const rt_generate_options *options, rt_generate_stats *stats,
                       rt_error *err);

@@ -11,6 +11,7 @@
 #include "base/size.h"
 #include "base/text.h"
 #include "model/load_parts.h"
+#include "model/pass.h"
 
 enum { SHORTLIST_BYTES_MAX = 16 << 20 };
 
@@ -40,17 +41,19 @@ rt_status rt_shortlist_count(rt_shortlist *out, const int32_t *ids, const uint8_
 {
     *out = (rt_shortlist){0};
     if (most == 0 || most > n_vocab)
-        return rt_error_set(err, RT_INVALID, "a shortlist of %zu ids is not within 1 and the %zu that there are",
-                            most, n_vocab);
+        return rt_error_set(err, RT_INVALID,
+                            "a shortlist of %zu ids is not within 1 and the %zu that there are", most,
+                            n_vocab);
     counted *all = calloc(n_vocab, sizeof *all);
     uint32_t *kept = calloc(most, sizeof *kept);
-    rt_status status = all && kept ? RT_OK
-                                   : rt_error_set(err, RT_NO_MEMORY, "no memory for a shortlist of %zu ids", most);
+    rt_status status =
+        all && kept ? RT_OK : rt_error_set(err, RT_NO_MEMORY, "no memory for a shortlist of %zu ids", most);
     for (size_t i = 0; i < n_vocab && status == RT_OK; i++)
         all[i].id = (uint32_t)i;
     for (size_t i = 0; i < n && status == RT_OK; i++) {
         if (ids[i] < 0 || (size_t)ids[i] >= n_vocab)
-            status = rt_error_set(err, RT_INVALID, "token %zu is id %d, and there are %zu", i, (int)ids[i], n_vocab);
+            status = rt_error_set(err, RT_INVALID, "token %zu is id %d, and there are %zu", i, (int)ids[i],
+                                  n_vocab);
         else if (!mask || mask[i])
             all[ids[i]].count++;
     }
@@ -78,7 +81,8 @@ void rt_shortlist_deinit(rt_shortlist *list)
 rt_status rt_shortlist_write(const rt_shortlist *list, const char *path, rt_error *err)
 {
     rt_text text = {0};
-    rt_text_printf(&text, "{\"format\": \"retort-shortlist\", \"version\": 1, \"vocabulary\": %zu, \"ids\": [",
+    rt_text_printf(&text,
+                   "{\"format\": \"retort-shortlist\", \"version\": 1, \"vocabulary\": %zu, \"ids\": [",
                    list->n_vocab);
     for (size_t i = 0; i < list->n; i++)
         rt_text_printf(&text, i ? ", %u" : "%u", (unsigned)list->ids[i]);
@@ -98,8 +102,8 @@ static rt_status take(rt_shortlist *out, const json_t *root, const char *path, r
     const size_t n = json_array_size(ids);
     if (!format || strcmp(format, "retort-shortlist") != 0 ||
         json_integer_value(json_object_get(root, "version")) != 1)
-        return rt_error_set(err, RT_CORRUPT, "%.200s: not a shortlist of version 1 ('retort outputs shortlist')",
-                            path);
+        return rt_error_set(err, RT_CORRUPT,
+                            "%.200s: not a shortlist of version 1 ('retort outputs shortlist')", path);
     if (n == 0 || vocabulary <= 0 || vocabulary > INT32_MAX || n > (size_t)vocabulary)
         return rt_error_set(err, RT_CORRUPT, "%.200s: %zu ids of a vocabulary of %lld", path, n,
                             (long long)vocabulary);
@@ -112,8 +116,9 @@ static rt_status take(rt_shortlist *out, const json_t *root, const char *path, r
     {
         const json_int_t value = json_is_integer(id) ? json_integer_value(id) : -1;
         if (value <= before || value >= vocabulary)
-            return rt_error_set(err, RT_CORRUPT, "%.200s: ids[%zu] is not an id above the one before it and below %lld",
-                                path, i, (long long)vocabulary);
+            return rt_error_set(err, RT_CORRUPT,
+                                "%.200s: ids[%zu] is not an id above the one before it and below %lld", path,
+                                i, (long long)vocabulary);
         out->ids[i] = (uint32_t)value;
         before = value;
     }
@@ -175,10 +180,11 @@ rt_status rt_model_shorten_head(rt_model *model, const rt_weights *weights, cons
     assert(!model->head_ids && !model->stream);
     const size_t n_vocab = model->config.n_vocab;
     if (list->n_vocab != n_vocab)
-        return rt_error_set(err, RT_MISMATCH,
-                            "the shortlist is of a vocabulary of %zu ids and the draft has %zu: make it for this "
-                            "draft",
-                            list->n_vocab, n_vocab);
+        return rt_error_set(
+            err, RT_MISMATCH,
+            "the shortlist is of a vocabulary of %zu ids and the draft has %zu: make it for this "
+            "draft",
+            list->n_vocab, n_vocab);
     rt_proj head = {.rows = list->n, .cols = model->head.cols};
     rt_canonical from = {0};
     rt_status status;

@@ -17,9 +17,9 @@ typedef struct rt_shortlist {
     size_t n, n_vocab;
 } rt_shortlist;
 
-/* The `most` ids that occur most often among those with a mask of 1 (mask NULL: all), the lower id first where
- * counts are equal: what has not occurred follows in the order of ids, which is that of byte-level merges, the
- * common ones first.  RT_INVALID: an id is out of range, or most is 0 or above n_vocab. */
+/* The `most` ids that occur most often among those with a mask of 1 (mask NULL: all), the lower id first
+ * where counts are equal: what has not occurred follows in the order of ids, which is that of byte-level
+ * merges, the common ones first.  RT_INVALID: an id is out of range, or most is 0 or above n_vocab. */
 rt_status rt_shortlist_count(rt_shortlist *out, const int32_t *ids, const uint8_t *mask, size_t n,
                              size_t n_vocab, size_t most, rt_error *err);
 void rt_shortlist_deinit(rt_shortlist *list);

@@ -7,15 +7,16 @@
  * is kept when it is the id that the model alone chooses at that position, so that the answer is the very
  * same; the draft then marks as well.
  *
- * How far the draft runs ahead follows from what was accepted before (one more after a round without a
- * refusal, one less after one that began with it), never from a clock: the same seed gives the same answer.
+ * Proposals come from a draft model, from what followed the last words when they were said before
+ * (model/lookup.h; q is then all at one id), or from whichever promises more at each place.  How far they run
+ * ahead is decided by model/pace.h, never by a clock: the same seed gives the same answer.
  */
 #ifndef RT_MODEL_SPECULATE_H
 #define RT_MODEL_SPECULATE_H
 
 #include "model/generate.h"
 
-/* rt_generate with options->draft. */
+/* rt_generate with options->draft or draft_lookup. */
 rt_status rt_speculate(const rt_model *model, const rt_tokenizer *tokenizer, const rt_prompt *prompts,
                        size_t n_prompts, const rt_generate_options *options, rt_generate_stats *stats,
                        rt_error *err);

@@ -8,14 +8,18 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
+#include "base/file.h"
 #include "base/rng.h"
 #include "base/size.h"
 #include "evidence/marker.h"
 #include "model/generate.h"
+#include "model/lookup.h"
 #include "model/session.h"
+#include "model/shortlist.h"
 #include "model/weights.h"
 
 #define GOLDEN RT_TEST_SOURCE_DIR "/tests/golden/engine/"
@@ -24,6 +28,8 @@ enum { PROMPT = 6, ANSWER = 40, PROMPTS = 12 };
 
 static rt_pool *pool;
 static rt_model *model, *other, *third; /* of one vocabulary; different families and weights */
+static rt_model *shortened;             /* other, with a head of some ids */
+enum { SHORT_EVERY = 3 };               /* every third id */
 
 static rt_model *open_family(const char *family, rt_precision precision)
 {
@@ -39,6 +45,35 @@ static rt_model *open_family(const char *family, rt_precision precision)
     return out;
 }
 
+/* The list, as it goes through a file. */
+static void shorten(rt_model *out, const char *family)
+{
+    rt_error err = {0};
+    const size_t vocab = out->config.n_vocab;
+    int32_t said[512];
+    size_t n = 0;
+    for (size_t v = 0; v < vocab; v += SHORT_EVERY)
+        said[n++] = (int32_t)v;
+    rt_shortlist list, read;
+    rt_weights *weights;
+    char path[512], name[] = "/tmp/retort-shortlist-XXXXXX";
+    (void)snprintf(path, sizeof path, GOLDEN "%s", family);
+    const int fd = mkstemp(name);
+    if (fd < 0 || rt_shortlist_count(&list, said, NULL, n, vocab, n, &err) != RT_OK ||
+        rt_shortlist_write(&list, name, &err) != RT_OK || rt_shortlist_read(&read, name, &err) != RT_OK ||
+        rt_weights_open(&weights, path, &err) != RT_OK)
+        fail_msg("%s", err.text);
+    (void)close(fd);
+    (void)remove(name);
+    assert_int_equal(read.n, n);
+    assert_memory_equal(read.ids, list.ids, n * sizeof *read.ids);
+    if (rt_model_shorten_head(out, weights, &read, &err) != RT_OK)
+        fail_msg("%s", err.text);
+    rt_weights_close(weights);
+    rt_shortlist_deinit(&list);
+    rt_shortlist_deinit(&read);
+}
+
 static int open_models(void **state)
 {
     (void)state;
@@ -48,6 +83,8 @@ static int open_models(void **state)
     model = open_family("llama", RT_PRECISION_F32);
     other = open_family("qwen3", RT_PRECISION_F32);
     third = open_family("llama", RT_PRECISION_BF16);
+    shortened = open_family("qwen3", RT_PRECISION_F32);
+    shorten(shortened, "qwen3");
     return 0;
 }
 
@@ -57,6 +94,7 @@ static int close_models(void **state)
     rt_model_close(model);
     rt_model_close(other);
     rt_model_close(third);
+    rt_model_close(shortened);
     rt_pool_close(pool);
     return 0;
 }
@@ -94,22 +132,45 @@ static bool keep(void *context, const rt_answer *answer)
     return true;
 }
 
-static rt_generate_stats answer_all(answers *out, const rt_prompt *prompts, size_t n, const rt_model *draft,
-                                    size_t ahead, const rt_sampling *sampling)
+/* What runs ahead.  By their sizes none of these drafts would pay, so their cost is given. */
+typedef struct ahead {
+    const rt_model *draft;
+    size_t most;
+    bool lookup, fixed;
+    double cost;
+} ahead;
+
+static rt_generate_options options_of(const ahead *how, const rt_sampling *sampling)
+{
+    return (rt_generate_options){.sampling = *sampling,
+                                 .n_slots = 1,
+                                 .draft = how->draft,
+                                 .draft_lookup = how->lookup,
+                                 .draft_fixed = how->fixed,
+                                 .draft_max = how->most,
+                                 .draft_cost = how->cost};
+}
+
+static rt_generate_stats answer_how(answers *out, const rt_prompt *prompts, size_t n, const ahead *how,
+                                    const rt_sampling *sampling)
 {
     memset(out, 0, sizeof *out);
     rt_error err = {0};
     rt_generate_stats stats;
-    const rt_generate_options options = {.sampling = *sampling,
-                                         .n_slots = 1,
-                                         .draft = draft,
-                                         .draft_max = ahead,
-                                         .token = hear,
-                                         .answer = keep,
-                                         .context = out};
+    rt_generate_options options = options_of(how, sampling);
+    options.token = hear;
+    options.answer = keep;
+    options.context = out;
     if (rt_generate(model, NULL, prompts, n, &options, &stats, &err) != RT_OK)
         fail_msg("%s", err.text);
     return stats;
+}
+
+static rt_generate_stats answer_all(answers *out, const rt_prompt *prompts, size_t n, const rt_model *draft,
+                                    size_t most, const rt_sampling *sampling)
+{
+    const ahead how = {.draft = draft, .most = most, .fixed = true};
+    return answer_how(out, prompts, n, &how, sampling);
 }
 
 static void check_same(const answers *got, const answers *want, size_t n)
@@ -128,10 +189,10 @@ static void greedy_answers_are_the_models_own(void **state)
     const rt_sampling greedy = rt_sampling_default();
     static answers want, got;
     (void)answer_all(&want, prompts, PROMPTS, NULL, 0, &greedy);
-    const rt_model *drafts[] = {other, third, model};
-    for (size_t d = 0; d < 3; d++)
-        for (size_t ahead = 1; ahead <= RT_DRAFT_MAX; ahead = ahead * 2 + (ahead == 1)) {
-            const rt_generate_stats stats = answer_all(&got, prompts, PROMPTS, drafts[d], ahead, &greedy);
+    const rt_model *drafts[] = {other, third, model, shortened};
+    for (size_t d = 0; d < 4; d++)
+        for (size_t most = 1; most <= RT_DRAFT_MAX; most = most * 2 + (most == 1)) {
+            const rt_generate_stats stats = answer_all(&got, prompts, PROMPTS, drafts[d], most, &greedy);
             check_same(&got, &want, PROMPTS);
             assert_true(stats.draft.accepted <= stats.draft.tested);
             assert_true(stats.draft.tested <= stats.draft.proposed);
@@ -235,7 +296,7 @@ static void grow_tree(tree *out, const rt_prompt *prompt, const rt_sampling *how
 }
 
 /* chi-square of TIMES answers of three tokens against the tree; *stats: of all of them together */
-static double chi_square(const tree *want, const rt_prompt *prompt, const rt_model *draft, size_t ahead,
+static double chi_square(const tree *want, const rt_prompt *prompt, const ahead *runs_ahead,
                          const rt_sampling *how, rt_generate_stats *stats)
 {
     static rt_prompt prompts[TIMES];
@@ -244,8 +305,9 @@ static double chi_square(const tree *want, const rt_prompt *prompt, const rt_mod
     size_t counts[CELLS] = {0};
     *stats = (rt_generate_stats){0};
     static answers one;
-    const rt_generate_options options = {
-        .sampling = *how, .draft = draft, .draft_max = ahead, .token = hear, .context = &one};
+    rt_generate_options options = options_of(runs_ahead, how);
+    options.token = hear;
+    options.context = &one;
     rt_error err = {0};
     for (size_t i = 0; i < TIMES; i += PROMPTS) { /* so many answers have room in `one` */
         memset(&one, 0, sizeof one);
@@ -255,6 +317,8 @@ static double chi_square(const tree *want, const rt_prompt *prompt, const rt_mod
         stats->draft.tested += part.draft.tested;
         stats->draft.accepted += part.draft.accepted;
         stats->draft.expected += part.draft.expected;
+        stats->draft.rounds += part.draft.rounds;
+        stats->draft.looked_up_tested += part.draft.looked_up_tested;
         for (size_t j = 0; j < PROMPTS; j++) {
             size_t cell = 0;
             while (cell < CELLS && memcmp(want->ids[cell], one.ids[j], sizeof want->ids[cell]) != 0)
@@ -272,6 +336,42 @@ static double chi_square(const tree *want, const rt_prompt *prompt, const rt_mod
     return sum;
 }
 
+static bool among(int32_t id, const int32_t *ids, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (ids[i] == id)
+            return true;
+    return false;
+}
+
+/* A prompt x t u .. x after which t is one of the likely ids, and u after that: when t was drawn, u is looked
+ * up, and it is kept now and then. */
+static void find_echo(rt_prompt *prompt, const rt_sampling *how)
+{
+    static int32_t ids[PROMPT + 1];
+    rt_error err = {0};
+    rt_session *session;
+    rt_sampler *sampler;
+    assert_int_equal(rt_session_open(&session, model, 1, 0, &err), RT_OK);
+    assert_int_equal(rt_sampler_open(&sampler, model->config.n_vocab, &err), RT_OK);
+    rt_rng rng = rt_rng_make(8, 1);
+    int32_t likely[TOP];
+    float p[TOP];
+    bool found = false;
+    for (size_t tries = 0; tries < 100000 && !found; tries++) {
+        for (size_t i = 0; i < PROMPT - 1; i++)
+            ids[i] = (int32_t)rt_rng_below(&rng, model->config.n_vocab);
+        ids[PROMPT - 1] = ids[0];
+        ids[PROMPT] = ids[1];
+        found = among(ids[1], likely, choices(session, sampler, how, ids, PROMPT, likely, p)) &&
+                among(ids[2], likely, choices(session, sampler, how, ids, PROMPT + 1, likely, p));
+    }
+    assert_true(found);
+    rt_session_close(session);
+    rt_sampler_close(sampler);
+    prompt->ids = ids;
+}
+
 static void draws_have_the_models_distribution(void **state)
 {
     (void)state;
@@ -281,6 +381,7 @@ static void draws_have_the_models_distribution(void **state)
     how.temperature = 1.2;
     how.top_k = TOP;
     how.seed = 11;
+    find_echo(prompt, &how);
     tree want;
     grow_tree(&want, prompt, &how);
     double least = 1;
@@ -288,21 +389,169 @@ static void draws_have_the_models_distribution(void **state)
         least = fmin(least, want.p[i]);
     assert_true(least * TIMES >= 5); /* what chi-square asks for */
     /* 26 degrees of freedom: the 99.99% quantile is 60.1; seeds are fixed */
-    const rt_model *drafts[] = {other, third};
-    for (size_t d = 0; d < 2; d++)
-        for (size_t ahead = 1; ahead <= 3; ahead++) {
-            rt_generate_stats stats;
-            const double sum = chi_square(&want, prompt, drafts[d], ahead, &how, &stats);
-            if (!(sum < 60.1))
-                fail_msg("draft %zu, %zu ahead: chi-square %g", d, ahead, sum);
-            /* accepted - expected is a martingale whose steps have a variance of 1/4 at most */
-            const double off = (double)stats.draft.accepted - stats.draft.expected;
-            if (!(fabs(off) < 4 * 0.5 * sqrt((double)stats.draft.tested)))
-                fail_msg("draft %zu, %zu ahead: %zu accepted, expected %g", d, ahead, stats.draft.accepted,
-                         stats.draft.expected);
-            if (d == 0)
-                assert_true(stats.draft.accepted < stats.draft.tested);
-        }
+    const ahead ways[] = {{.draft = other, .most = 1, .fixed = true},
+                          {.draft = other, .most = 2, .fixed = true},
+                          {.draft = other, .most = 3, .fixed = true},
+                          {.draft = third, .most = 3, .fixed = true},
+                          {.draft = shortened, .most = 3, .fixed = true},
+                          {.draft = third, .most = 3, .cost = 0.01},
+                          {.draft = shortened, .most = 3, .cost = 0.01},
+                          {.lookup = true, .most = 3, .fixed = true},
+                          {.draft = third, .most = 3, .lookup = true, .fixed = true},
+                          {.draft = other, .most = 3, .lookup = true, .cost = 0.01}};
+    for (size_t w = 0; w < sizeof ways / sizeof ways[0]; w++) {
+        rt_generate_stats stats;
+        const double sum = chi_square(&want, prompt, &ways[w], &how, &stats);
+        if (!(sum < 60.1))
+            fail_msg("way %zu: chi-square %g", w, sum);
+        if (stats.draft.tested < TIMES / 20) /* something has to be proposed */
+            fail_msg("way %zu: %zu of %d tested", w, stats.draft.tested, TIMES);
+        if (ways[w].lookup && ways[w].fixed)
+            assert_true(stats.draft.looked_up_tested > TIMES / 20);
+        /* accepted - expected is a martingale whose steps have a variance of 1/4 at most */
+        const double off = (double)stats.draft.accepted - stats.draft.expected;
+        if (!(fabs(off) < 4 * 0.5 * sqrt((double)stats.draft.tested)))
+            fail_msg("way %zu: %zu accepted, expected %g", w, stats.draft.accepted, stats.draft.expected);
+        if (ways[w].draft == other)
+            assert_true(stats.draft.accepted < stats.draft.tested);
+    }
+}
+
+static void what_does_not_pay_is_not_proposed(void **state)
+{
+    (void)state;
+    rt_prompt prompts[PROMPTS];
+    make_prompts(prompts, PROMPTS, ANSWER);
+    const rt_sampling greedy = rt_sampling_default();
+    static answers want, got;
+    (void)answer_all(&want, prompts, PROMPTS, NULL, 0, &greedy);
+    /* a draft that is as large as the model: it is asked now and then, and not listened to */
+    const ahead dear = {.draft = model}, cheap = {.draft = model, .cost = 0.05},
+                wrong = {.draft = other, .cost = 0.05};
+    const rt_generate_stats a = answer_how(&got, prompts, PROMPTS, &dear, &greedy);
+    check_same(&got, &want, PROMPTS);
+    const rt_generate_stats b = answer_how(&got, prompts, PROMPTS, &cheap, &greedy);
+    check_same(&got, &want, PROMPTS);
+    const rt_generate_stats c = answer_how(&got, prompts, PROMPTS, &wrong, &greedy);
+    check_same(&got, &want, PROMPTS);
+    assert_true(a.draft.proposed * 5 < b.draft.proposed);
+    assert_true(c.draft.proposed * 2 < b.draft.proposed); /* nothing that it says is kept */
+    assert_true(b.draft.rounds * 2 < a.draft.rounds);
+}
+
+static void what_was_said_before_is_looked_up(void **state)
+{
+    (void)state;
+    rt_error err = {0};
+    rt_lookup *lookup;
+    assert_int_equal(rt_lookup_open(&lookup, 64, &err), RT_OK);
+    /*                    0  1  2  3  4  5  6  7  8  9 10 */
+    const int32_t ids[] = {5, 6, 7, 8, 9, 6, 7, 1, 5, 6, 7};
+    int32_t next = -1;
+    for (size_t learnt = 0; learnt <= 11; learnt++) { /* in pieces, and the same piece again */
+        rt_lookup_learn(lookup, ids, learnt);
+        rt_lookup_learn(lookup, ids, learnt);
+    }
+    assert_int_equal(rt_lookup_find(lookup, ids, 11, &next), 3); /* 5 6 7 before 6 7, though that was later */
+    assert_int_equal(next, 8);
+    const int32_t more[] = {5, 6, 7, 8, 9, 6, 7, 1, 5, 6, 7, 8, 9};
+    assert_int_equal(rt_lookup_find(lookup, more, 13, &next), 5); /* proposals after what was learnt count */
+    assert_int_equal(next, 6);
+    const int32_t other_end[] = {5, 6, 7, 8, 9, 6, 7, 1, 5, 2, 6, 7};
+    assert_int_equal(rt_lookup_find(lookup, other_end, 12, &next), 2); /* of equal ones the latest */
+    assert_int_equal(next, 1);
+    assert_int_equal(rt_lookup_find(lookup, ids, 1, &next), 0);
+    const int32_t unknown[] = {7, 6};
+    assert_int_equal(rt_lookup_find(lookup, unknown, 2, &next), 0);
+    rt_lookup_reset(lookup);
+    assert_int_equal(rt_lookup_find(lookup, ids, 11, &next), 0);
+    rt_lookup_close(lookup);
+}
+
+static void looked_up_answers_are_the_models_own(void **state)
+{
+    (void)state;
+    rt_prompt prompts[PROMPTS];
+    make_prompts(prompts, PROMPTS, 100); /* long enough that greedy answers of a small model go round */
+    const rt_sampling greedy = rt_sampling_default();
+    static answers want, got;
+    (void)answer_all(&want, prompts, PROMPTS, NULL, 0, &greedy);
+    const ahead ways[] = {{.lookup = true},
+                          {.lookup = true, .fixed = true, .most = 15},
+                          {.lookup = true, .draft = shortened, .cost = 0.05},
+                          {.lookup = true, .draft = third, .fixed = true}};
+    for (size_t w = 0; w < sizeof ways / sizeof ways[0]; w++) {
+        const rt_generate_stats stats = answer_how(&got, prompts, PROMPTS, &ways[w], &greedy);
+        check_same(&got, &want, PROMPTS);
+        assert_true(stats.draft.looked_up_tested > 0);
+        assert_true(stats.draft.looked_up_accepted <= stats.draft.looked_up_tested);
+        assert_true(stats.draft.looked_up_tested <= stats.draft.looked_up);
+    }
+}
+
+static void a_short_head_says_what_the_whole_one_does(void **state)
+{
+    (void)state;
+    rt_error err = {0};
+    rt_session *a, *b;
+    const size_t vocab = other->config.n_vocab;
+    float *whole = malloc(4 * vocab * sizeof *whole), *part = malloc(4 * vocab * sizeof *part);
+    const int32_t ids[] = {1, 2, 3, 4};
+    assert_int_equal(rt_session_open(&a, other, 1, 0, &err), RT_OK);
+    assert_int_equal(rt_session_open(&b, shortened, 1, 0, &err), RT_OK);
+    assert_int_equal(rt_session_score(a, 0, ids, 4, whole, &err), RT_OK);
+    assert_int_equal(rt_session_score(b, 0, ids, 4, part, &err), RT_OK);
+    for (size_t i = 0; i < 4 * vocab; i++) {
+        if (i % vocab % SHORT_EVERY == 0)
+            assert_true(fabsf(part[i] - whole[i]) <= 1e-5f * (1 + fabsf(whole[i])));
+        else
+            assert_true(part[i] == -INFINITY);
+    }
+    rt_session_close(a);
+    rt_session_close(b);
+    free(whole);
+    free(part);
+}
+
+static void a_shortlist_that_does_not_fit_is_refused(void **state)
+{
+    (void)state;
+    rt_error err = {0};
+    rt_shortlist list;
+    const int32_t said[] = {3, 1, 3, 7, 1, 3};
+    const uint8_t mask[] = {1, 1, 1, 0, 1, 1};
+    assert_int_equal(rt_shortlist_count(&list, said, mask, 6, 8, 3, &err), RT_OK);
+    const uint32_t want[] = {0, 1, 3}; /* 7 was not counted; the lowest of those that never occur */
+    assert_memory_equal(list.ids, want, sizeof want);
+    assert_int_equal(rt_model_shorten_head(third, NULL, &list, &err), RT_MISMATCH);
+    rt_shortlist_deinit(&list);
+    assert_int_equal(rt_shortlist_count(&list, said, NULL, 6, 7, 3, &err), RT_INVALID);
+    assert_int_equal(rt_shortlist_count(&list, said, NULL, 6, 8, 9, &err), RT_INVALID);
+    assert_int_equal(rt_shortlist_count(&list, said, NULL, 6, 8, 0, &err), RT_INVALID);
+    static const char *const bad[] = {
+        "[]",
+        "{}",
+        "{\"format\": \"retort-shortlist\", \"version\": 2, \"vocabulary\": 8, \"ids\": [1]}",
+        "{\"format\": \"retort-shortlist\", \"version\": 1, \"vocabulary\": 8, \"ids\": []}",
+        "{\"format\": \"retort-shortlist\", \"version\": 1, \"vocabulary\": 8, \"ids\": [2, 1]}",
+        "{\"format\": \"retort-shortlist\", \"version\": 1, \"vocabulary\": 8, \"ids\": [1, 1]}",
+        "{\"format\": \"retort-shortlist\", \"version\": 1, \"vocabulary\": 8, \"ids\": [8]}",
+        "{\"format\": \"retort-shortlist\", \"version\": 1, \"vocabulary\": 8, \"ids\": [-1]}",
+        "{\"format\": \"retort-shortlist\", \"version\": 1, \"vocabulary\": 8, \"ids\": [1.5]}",
+        "{\"format\": \"retort-shortlist\", \"version\": 1, \"vocabulary\": -8, \"ids\": [1]}",
+        "{\"format\": \"retort-shortlist\", \"version\": 1, \"vocabulary\": 99999999999, \"ids\": [1]}"};
+    char name[] = "/tmp/retort-shortlist-XXXXXX";
+    const int fd = mkstemp(name);
+    assert_true(fd >= 0);
+    (void)close(fd);
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        assert_int_equal(rt_file_write(name, bad[i], strlen(bad[i]), &err), RT_OK);
+        if (rt_shortlist_read(&list, name, &err) != RT_CORRUPT)
+            fail_msg("taken: %s", bad[i]);
+        assert_non_null(strstr(err.text, name));
+    }
+    (void)remove(name);
+    assert_int_equal(rt_shortlist_read(&list, name, &err), RT_NOT_FOUND);
 }
 
 static void the_same_seed_gives_the_same_answers(void **state)
@@ -384,6 +633,11 @@ int main(void)
         cmocka_unit_test(penalties_count_what_was_accepted),
         cmocka_unit_test(marked_answers_are_the_models_own),
         cmocka_unit_test(draws_have_the_models_distribution),
+        cmocka_unit_test(what_does_not_pay_is_not_proposed),
+        cmocka_unit_test(what_was_said_before_is_looked_up),
+        cmocka_unit_test(looked_up_answers_are_the_models_own),
+        cmocka_unit_test(a_short_head_says_what_the_whole_one_does),
+        cmocka_unit_test(a_shortlist_that_does_not_fit_is_refused),
         cmocka_unit_test(the_same_seed_gives_the_same_answers),
         cmocka_unit_test(an_answer_ends_where_it_must),
         cmocka_unit_test(it_stops_when_asked),
