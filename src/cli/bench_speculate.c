@@ -7,6 +7,7 @@
 #include "cli/open_model.h"
 #include "cli/prompts.h"
 #include "model/generate.h"
+#include "model/pace.h"
 
 /* Everyday questions: what a draft is good for depends on what is said. */
 static const char *const questions[] = {
@@ -89,6 +90,8 @@ static void add_stats(rt_generate_stats *sum, const rt_generate_stats *one)
     sum->draft.expected += one->draft.expected;
     sum->draft.seconds += one->draft.seconds;
     sum->draft.passes += one->draft.passes;
+    sum->draft.single_passes += one->draft.single_passes;
+    sum->draft.single_s += one->draft.single_s;
     for (size_t i = 0; i <= RT_DRAFT_MAX; i++) {
         sum->draft.model_s[i] += one->draft.model_s[i];
         sum->draft.model_passes[i] += one->draft.model_passes[i];
@@ -159,9 +162,11 @@ static void add_rows(const scene *s, const rt_generate_stats *alone, const rt_ge
     }
     add_figure(s, "  share of the time before the model", "%",
                100 * over(with->draft.seconds, with->decode_s));
-    if (s->draft.model.model)
+    if (s->draft.model.model) {
         add_figure(s, "  a draft's pass over the model's", "",
-                   over(with->draft.seconds, one * (double)with->draft.passes));
+                   over(with->draft.single_s, one * (double)with->draft.single_passes));
+        add_figure(s, "  the same by their sizes", "", rt_pace_cost(s->draft.model.model, s->model.model));
+    }
     add_figure(s, "  one more token in a pass", "", row_cost(with, one));
 }
 

@@ -240,8 +240,8 @@ static void logits_task(void *context, size_t index, unsigned thread)
     finish_logits(job->model, job->out + begin, vocab, job->n, end - begin);
 }
 
-/* Logits of a short head stand at the front of their row and go to the places of their ids.  From the last one
- * on: ids ascend, so that no place is written before what stands there has been read. */
+/* Logits of a short head stand at the front of their row and go to the places of their ids.  From the last
+ * one on: ids ascend, so that no place is written before what stands there has been read. */
 static void spread(const rt_model *model, float *row)
 {
     size_t end = model->config.n_vocab;

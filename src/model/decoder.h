@@ -54,7 +54,8 @@ typedef struct rt_model {
     const float *positions;             /* [n_context, n_embd], learned positions only */
     const float *norm, *norm_bias;
     rt_proj head;
-    uint32_t *head_ids; /* [head.rows] the ids of its rows, ascending (model/shortlist.h); NULL: row i is id i */
+    uint32_t
+        *head_ids; /* [head.rows] the ids of its rows, ascending (model/shortlist.h); NULL: row i is id i */
     rt_rope *rope, *rope_local; /* NULL: learned positions; no local base */
     rt_pool *pool;              /* borrowed */
     const rt_ops *ops;

@@ -53,7 +53,8 @@ typedef struct rt_generate_stats {
         size_t looked_up, looked_up_tested, looked_up_accepted; /* those of them that no model proposed */
         double expected; /* sum over the tested of the chance to be accepted, given what came before */
         double seconds;  /* of decode_s: the draft's */
-        size_t passes;   /* of the draft's model */
+        size_t passes, single_passes;     /* of the draft's model; those over one token, */
+        double single_s;                  /* and the time that they took */
         double model_s[RT_DRAFT_MAX + 1]; /* of decode_s: passes of the model over 1 + i tokens */
         size_t model_passes[RT_DRAFT_MAX + 1];
     } draft;

@@ -102,8 +102,8 @@ static rt_status take(rt_shortlist *out, const json_t *root, const char *path, r
     const size_t n = json_array_size(ids);
     if (!format || strcmp(format, "retort-shortlist") != 0 ||
         json_integer_value(json_object_get(root, "version")) != 1)
-        return rt_error_set(err, RT_CORRUPT,
-                            "%.200s: not a shortlist of version 1 ('retort outputs shortlist')", path);
+        return rt_error_set(err, RT_CORRUPT, "%.200s: not a shortlist of version 1 ('retort shortlist')",
+                            path);
     if (n == 0 || vocabulary <= 0 || vocabulary > INT32_MAX || n > (size_t)vocabulary)
         return rt_error_set(err, RT_CORRUPT, "%.200s: %zu ids of a vocabulary of %lld", path, n,
                             (long long)vocabulary);
@@ -125,16 +125,23 @@ static rt_status take(rt_shortlist *out, const json_t *root, const char *path, r
     return RT_OK;
 }
 
+rt_status rt_shortlist_parse(rt_shortlist *out, const json_t *json, const char *path, rt_error *err)
+{
+    *out = (rt_shortlist){0};
+    const rt_status status = take(out, json, path, err);
+    if (status != RT_OK)
+        rt_shortlist_deinit(out);
+    return status;
+}
+
 rt_status rt_shortlist_read(rt_shortlist *out, const char *path, rt_error *err)
 {
     *out = (rt_shortlist){0};
     json_t *root;
     if (rt_json_read(&root, path, SHORTLIST_BYTES_MAX, err) != RT_OK)
         return err->status;
-    const rt_status status = take(out, root, path, err);
+    const rt_status status = rt_shortlist_parse(out, root, path, err);
     json_decref(root);
-    if (status != RT_OK)
-        rt_shortlist_deinit(out);
     return status;
 }
 

@@ -8,6 +8,8 @@
 #ifndef RT_MODEL_SHORTLIST_H
 #define RT_MODEL_SHORTLIST_H
 
+#include <jansson.h>
+
 #include "model/decoder.h"
 
 #define RT_SHORTLIST_FILE "shortlist.json" /* in a model's folder */
@@ -24,6 +26,8 @@ rt_status rt_shortlist_count(rt_shortlist *out, const int32_t *ids, const uint8_
                              size_t n_vocab, size_t most, rt_error *err);
 void rt_shortlist_deinit(rt_shortlist *list);
 rt_status rt_shortlist_write(const rt_shortlist *list, const char *path, rt_error *err);
+/* RT_CORRUPT names `path` and what is wrong. */
+rt_status rt_shortlist_parse(rt_shortlist *out, const json_t *json, const char *path, rt_error *err);
 rt_status rt_shortlist_read(rt_shortlist *out, const char *path, rt_error *err);
 
 /* The model's logits then come from these rows of the head alone; only sessions may run it (no training, no

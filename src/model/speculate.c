@@ -86,9 +86,14 @@ static double largest_of(const float *q, size_t n)
 static rt_status ask_draft(speculation *s, size_t i, size_t *bin, rt_error *err)
 {
     const size_t known = rt_session_length(s->draft_session, 0), to = s->n + i;
+    const double from = rt_clock_seconds();
     if (rt_session_prefill(s->draft_session, 0, s->ids + known, to - known, s->draft_logits, err) != RT_OK)
         return err->status;
     s->stats->draft.passes++;
+    if (to - known == 1) {
+        s->stats->draft.single_passes++;
+        s->stats->draft.single_s += rt_clock_seconds() - from;
+    }
     s->unasked = 0;
     if (exact(s)) {
         *bin = rt_pace_draft_bin(largest_of_logits(s));
@@ -111,7 +116,19 @@ static int32_t draw_proposal(const speculation *s, const rt_prompt *prompt, size
     return rt_sampler_pick(s->q + i * s->n_vocab, s->n_vocab, uniform(s, prompt, at, DRAW_PROPOSAL));
 }
 
-enum { DRAFT_AGAIN = 16 }; /* after so many rounds without it the draft is asked whatever is expected */
+enum {
+    DRAFT_AGAIN = 16
+}; /* after so many rounds without it the draft is asked, if nothing else is proposed */
+
+/* What asking the draft for proposal i is expected to bring; it also reads what it has not read of the answer
+ * (the prompt it has to read in any case, sooner or later). */
+static double draft_gain(const speculation *s, size_t i, double reach)
+{
+    const size_t known = rt_size_max(rt_session_length(s->draft_session, 0), s->n_prompt);
+    const double behind = (double)(rt_size_max(s->n + i, known + 1) - known - 1);
+    return rt_pace_gain(&s->pace, reach, rt_pace_draft_chance(&s->pace),
+                        RT_PACE_ROW + s->draft_cost * (1 + behind * RT_PACE_ROW));
+}
 
 /* Makes proposal i if it is expected to pay; *reach: the chance that all before it are kept. */
 static rt_status propose(speculation *s, const rt_prompt *prompt, size_t i, double *reach, bool *made,
@@ -127,11 +144,12 @@ static rt_status propose(speculation *s, const rt_prompt *prompt, size_t i, doub
         by_lookup =
             fixed ? 1 : rt_pace_gain(&s->pace, *reach, rt_pace_chance(&s->pace, from->bin), RT_PACE_ROW);
     }
-    if (s->draft)
-        by_draft =
-            fixed || (i == 0 && s->unasked >= DRAFT_AGAIN)
-                ? 1
-                : rt_pace_gain(&s->pace, *reach, rt_pace_draft_chance(&s->pace), RT_PACE_ROW + s->draft_cost);
+    if (s->draft && fixed)
+        by_draft = agreement ? 0 : 1;
+    else if (s->draft)
+        by_draft = draft_gain(s, i, *reach);
+    if (s->draft && by_lookup <= 0 && i == 0 && s->unasked >= DRAFT_AGAIN)
+        by_draft = 1;
     *made = false;
     if (by_lookup <= 0 && by_draft <= 0)
         return RT_OK;

@@ -14,9 +14,10 @@
  * the type has one, f16. The value of a weight is d * (code - offset) + min; a type has either an offset or a
  * min.
  *
- * Activations are tiles of 16 rows, then one of 8, then one of the 1 to 7 rows that are left.  Planes, each [tile][group][row of the tile]: codes (32 bytes),
- * scale da (f32), da * sum (f32), -128 * sum and -128 * sum of the first 16 codes (i32).  The sums carry
- * the weights' offset into the integer product's start value: offset o starts at (-128 * sum) / (128 / o). */
+ * Activations are tiles of 16 rows, then one of 8, then one of the 1 to 7 rows that are left.  Planes, each
+ * [tile][group][row of the tile]: codes (32 bytes), scale da (f32), da * sum (f32), -128 * sum and -128 * sum
+ * of the first 16 codes (i32).  The sums carry the weights' offset into the integer product's start value:
+ * offset o starts at (-128 * sum) / (128 / o). */
 #ifndef RT_TENSOR_CPU_QMAT_FORMAT_H
 #define RT_TENSOR_CPU_QMAT_FORMAT_H
 

@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# `retort shortlist` and `generate --draft`: the answers stay the same whatever runs ahead.
+# shellcheck source=testlib.sh
+. "$(dirname "$0")/../testlib.sh"
+
+small=$source_dir/data/teacher-small.gguf
+
+said() { # rows that a shortlist is counted on
+    for i in $(seq 30); do
+        printf '{"prompt": "Tell me about %s.", "completion": "The cat sat on the mat and the dog sat on cat %s.", "finish_reason": "stop"}\n' "$i" "$i"
+    done
+}
+
+a_shortlist_lies_beside_the_draft_and_is_found_there() {
+    cp "$small" draft.gguf
+    said >said.jsonl
+    expect_status 0 retort shortlist draft.gguf --data said.jsonl --size 200 --json
+    expect_equal draft.gguf.shortlist.json "$(jq -r .out <<<"$out")"
+    expect_equal 200 "$(jq .ids <<<"$out")"
+    expect_equal true "$(jq '.coverage > 0.99 and .tokens > 300' <<<"$out")"
+    expect_equal 200 "$(jq '.ids | length' draft.gguf.shortlist.json)"
+    expect_status 0 retort shortlist draft.gguf --data said.jsonl --size 200 --all --out all.json
+    expect_text "200 of" "$out"
+    expect_status 0 retort generate "$small" --prompt "Tell me about cats." --tokens-max 40 --json
+    want=$(jq .completion <<<"$out")
+    for list in draft.gguf.shortlist.json all.json none; do
+        expect_status 0 retort generate "$small" --prompt "Tell me about cats." --tokens-max 40 --json \
+            --draft draft.gguf --draft-fixed --draft-shortlist $list
+        expect_equal "$want" "$(jq .completion <<<"$out")"
+    done
+    # the model as its own draft is never refused
+    expect_equal true "$(jq '.stats.draft | .tested > 0 and .tested == .accepted' <<<"$out")"
+    expect_status 0 retort generate "$small" --prompt "Tell me about cats." --tokens-max 40 --json --draft draft.gguf --draft-fixed
+    expect_equal "$want" "$(jq .completion <<<"$out")"
+}
+
+answers_are_the_same_with_whatever_runs_ahead() {
+    cp "$small" draft.gguf
+    for i in 1 2 3; do printf '{"prompt": "Number %s, number %s, number"}\n' "$i" "$i"; done >p.jsonl
+    expect_status 0 retort generate "$small" --prompts p.jsonl --tokens-max 60 --out alone.jsonl
+    for draft in lookup draft.gguf lookup+draft.gguf; do
+        expect_status 0 retort generate "$small" --prompts p.jsonl --tokens-max 60 --draft "$draft" --draft-cost 0.1 --json --out "$draft.jsonl"
+        expect_equal "$(sort alone.jsonl)" "$(sort "$draft.jsonl")"
+        expect_equal true "$(jq '.stats.draft.tested > 0' <<<"$out")"
+    done
+}
+
+a_bench_measures_what_a_draft_costs() {
+    printf '{"prompt": "Number 1, number 1, number"}\n' >p.jsonl
+    expect_status 0 retort bench speculate --model "$small" --draft lookup+"$small" --draft-fixed --runs 2 --prompts p.jsonl --answer 30 --json
+    for name in "answers with the draft" "  of the tested tokens looked up" "  a draft's pass over the model's" "  one more token in a pass"; do
+        expect_equal true "$(jq --arg name "$name" '.results | map(select(.name == $name)) | length == 1' <<<"$out")"
+    done
+}
+
+what_does_not_fit_is_named() {
+    cp "$small" draft.gguf
+    said >said.jsonl
+    expect_status 1 retort generate "$small" --prompt a --draft draft.gguf --draft-shortlist nowhere.json
+    expect_text "nowhere.json" "$err"
+    printf '{"format": "retort-shortlist", "version": 1, "vocabulary": 7, "ids": [1]}\n' >other.json
+    expect_status 1 retort generate "$small" --prompt a --draft draft.gguf --draft-shortlist other.json
+    expect_text "other.json" "$err"
+    expect_text "vocabulary of 7" "$err"
+    printf '{"format": "retort-shortlist", "version": 1, "vocabulary": 7, "ids": [7]}\n' >draft.gguf.shortlist.json
+    expect_status 1 retort generate "$small" --prompt a --draft draft.gguf
+    expect_text "draft.gguf.shortlist.json" "$err"
+    expect_status 2 retort generate "$small" --prompt a --draft-fixed
+    expect_text "name it with --draft" "$err"
+    expect_status 2 retort generate "$small" --prompt a --draft lookup --draft-max 16
+    expect_text "15 at most" "$err"
+    expect_status 2 retort generate "$small" --prompt a --draft lookup --draft-shortlist other.json
+    expect_status 1 retort generate "$small" --prompt a --draft lookup+nowhere.gguf
+    expect_text "nowhere.gguf" "$err"
+    expect_status 2 retort shortlist draft.gguf --data said.jsonl --size 1G
+    expect_text "more than" "$err"
+    expect_status 2 retort shortlist draft.gguf --data said.jsonl --size 0
+    expect_status 1 retort shortlist draft.gguf --data nowhere.jsonl
+    expect_status 2 retort bench speculate
+    expect_text "--draft" "$err"
+}
+
+run_tests a_shortlist_lies_beside_the_draft_and_is_found_there \
+    answers_are_the_same_with_whatever_runs_ahead \
+    a_bench_measures_what_a_draft_costs \
+    what_does_not_fit_is_named
