@@ -9,6 +9,7 @@
 #include "base/size.h"
 #include "cli/cli.h"
 #include "cli/commands.h"
+#include "cli/eval_bits.h"
 #include "cli/eval_table.h"
 #include "cli/open_model.h"
 #include "cli/progress.h"
@@ -22,7 +23,7 @@ typedef struct arguments {
     const char *teacher, *data, *precision, *out;
     cli_list students;
     size_t tokens, tokens_max, seed, resamples, own_answers;
-    bool loss_on_all, no_speed, json;
+    bool loss_on_all, no_speed, bits, json;
 } arguments;
 
 typedef struct session { /* all that the command owns */
@@ -260,6 +261,10 @@ int cmd_eval(int argc, char **argv)
          "judges what it said"},
         {CLI_FLAG, "--loss-on-all", &a.loss_on_all, "judge prompts too, not only answers"},
         {CLI_STRING, "--precision " CLI_PRECISIONS, &a.precision, "how all models compute (default bf16)"},
+        {CLI_FLAG, "--bits", &a.bits,
+         "only what the text costs each model, in bits a byte: for models\nof different tokenizers; each "
+         "reads it "
+         "in its own"},
         {CLI_COUNT, "--seed N", &a.seed, "of the draws of documents (default 0)"},
         {CLI_COUNT, "--resamples N", &a.resamples, "draws of documents (default 1000)"},
         {CLI_FLAG, "--no-speed", &a.no_speed, "do not time decoding"},
@@ -270,6 +275,19 @@ int cmd_eval(int argc, char **argv)
     rt_error err = {0};
     if (cli_parse(spec, argc, argv, &err) != RT_OK)
         return cli_fail(&err);
+    if (a.bits) {
+        const cli_eval_bits bits = {.teacher = a.teacher,
+                                    .data = a.data,
+                                    .precision = a.precision,
+                                    .out = a.out,
+                                    .students = &a.students,
+                                    .tokens_max = a.tokens_max,
+                                    .resamples = a.resamples,
+                                    .seed = a.seed,
+                                    .loss_on_all = a.loss_on_all,
+                                    .json = a.json};
+        return cli_eval_bits_run(&bits);
+    }
     session s = {0};
     const int exit_status = run(&s, &a, &err) == RT_OK ? show(&s, &a, &err) : cli_fail(&err);
     session_close(&s);

@@ -69,7 +69,7 @@ rt_status cli_models_match(const cli_model *teacher, const cli_model *student, r
         err, RT_MISMATCH,
         "the teacher and the student do not have the same tokenizer: %.80s has %s with %zu ids "
         "(%.12s), %.80s has %s with %zu ids (%.12s); take a student made from this teacher, "
-        "or one with the same tokenizer",
+        "or one with the same tokenizer; eval --bits judges models of any tokens",
         teacher->path, rt_tokenizer_kind(t), rt_tokenizer_size(t), rt_tokenizer_hash(t), student->path,
         rt_tokenizer_kind(s), rt_tokenizer_size(s), rt_tokenizer_hash(s));
 }

@@ -98,6 +98,24 @@ what_cannot_be_is_one_sentence() {
     expect_status 1 across a student.tokenizer=nowhere
 }
 
+# Of one tokenizer bits a byte follow from the perplexity; a model of other tokens is judged on the same bytes.
+models_of_any_tokens_are_judged_in_bits_a_byte() {
+    make_text
+    across run train.steps=2
+    expect_status 0 retort eval --teacher "$teacher" --student same="$teacher" --student own=run/student --data text.jsonl --bits --json \
+        --out bits.json
+    jq -e '.documents == 24 and .left_out == 0 and .models.same.above_teacher.value == 0 and .models.own.above_teacher.value > 0 and
+        .models.own.above_teacher.low > 0 and .models.own.bytes_per_token > .models.same.bytes_per_token' bits.json
+    expect_status 0 retort eval --teacher "$teacher" --student "$teacher" --data text.jsonl --no-speed --json
+    jq -e --slurpfile bits bits.json '((.models.teacher.perplexity.value | log2) / $bits[0].models.same.bytes_per_token) as $expected |
+        ($bits[0].models.same.bits_per_byte.value - $expected | fabs) < 1e-3 * $expected' <<<"$out"
+    expect_status 1 retort eval --teacher "$teacher" --student run/student --data text.jsonl --no-speed
+    expect_text "do not have the same tokenizer" "$err"
+    expect_text "--bits" "$err"
+    expect_status 2 retort eval --teacher "$teacher" --student run/student --data text.jsonl --bits --tokens-max 4
+    expect_text "no document is at most 4 tokens long" "$err"
+}
+
 run_tests every_way_lowers_its_loss_and_writes_a_student the_student_is_a_model_of_its_own \
     stopped_or_shared_out_it_gives_the_same_bytes random_weights_and_text_alone_need_no_layers_of_the_teacher \
-    what_cannot_be_is_one_sentence
+    what_cannot_be_is_one_sentence models_of_any_tokens_are_judged_in_bits_a_byte
