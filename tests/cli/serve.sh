@@ -112,16 +112,23 @@ accounts_are_asked_for_limited_and_billed() {
 a_stop_waits_for_what_runs_and_a_reload_opens_the_log_again() {
     need_model
     serve --db none
-    post /v1/completions '{"prompt":"Once","max_tokens":60,"ignore_eos":true}' >answer.json &
+    post /v1/completions '{"prompt":"Once","max_tokens":800,"ignore_eos":true,"stream":true,"stream_options":{"include_usage":true}}' \
+        -N >answer.txt &
     local client=$!
-    sleep 0.3
+    for _ in $(seq 600); do # it streams
+        [ -s answer.txt ] && break
+        sleep 0.05
+    done
     mv log.jsonl old.jsonl
     kill -HUP "$server"
-    sleep 0.3
+    for _ in $(seq 600); do # the log is a new one
+        [ -s log.jsonl ] && break
+        sleep 0.05
+    done
     stop
     wait "$client"
-    expect_text '"completion_tokens":60' "$(cat answer.json)"
-    expect_text '"output_tokens":60' "$(cat log.jsonl)"
+    expect_text '"completion_tokens":800' "$(cat answer.txt)"
+    expect_text '"output_tokens":800' "$(cat log.jsonl)"
 }
 
 run_tests wrong_use_is_told_before_a_model_is_opened chat_completions_and_streams_answer \

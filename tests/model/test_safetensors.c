@@ -126,7 +126,7 @@ static const header_case header_cases[] = {
     {ENTRY("F32", "4611686018427387904", "0,8"), 8, RT_CORRUPT, "overflow"},
     {ENTRY("F32", "4611686018427387904,0,9", "0,0"), 0, RT_CORRUPT, "overflow"},
     {ENTRY("F32", "99999999999999999999", "0,8"), 8, RT_CORRUPT, "JSON"},
-    {ENTRY("F8_E4M3", "2", "0,2"), 2, RT_UNSUPPORTED, "F8_E4M3"},
+    {ENTRY("F8_E5M2", "2", "0,2"), 2, RT_UNSUPPORTED, "F8_E5M2"},
     {ENTRY("Q4_0", "32", "0,18"), 18, RT_UNSUPPORTED, "Q4_0"},
     {ENTRY("f32", "2", "0,8"), 8, RT_UNSUPPORTED, "f32"},
     {"{\"w\":{}}", 0, RT_CORRUPT, "no dtype"},
