@@ -140,12 +140,23 @@ static void logits_task(void *context, size_t index, unsigned thread)
 }
 
 /* The chain rule of z = cap tanh(x / cap): dx = dz (1 - (z / cap)²). */
-void rt_head_uncap(float *dz, const float *z, float cap, size_t n)
+static void uncap(float *dz, const float *z, float cap, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
         const float t = z[i] / cap;
         dz[i] *= 1 - t * t;
     }
+}
+
+void rt_head_take_gradient(const rt_model *model, float *z, float *dz)
+{
+    const size_t vocab = model->config.n_vocab;
+    if (model->config.logit_softcap > 0)
+        uncap(dz, z, (float)model->config.logit_softcap, vocab);
+    if (model->act == RT_BF16)
+        model->ops->to_bf16((rt_bf16 *)(void *)z, dz, vocab);
+    else
+        memcpy(z, dz, vocab * sizeof *z);
 }
 
 /* A row whose teacher is a kept row: the gradient over the logits, in the activation type. */
@@ -166,13 +177,8 @@ static void kept_row(const chunk *c, size_t index, float *z, float *dz, unsigned
                               head->kept_work + thread * head->kept_bytes);
     const size_t size = bf16 && !capped ? sizeof(rt_bf16) : sizeof(float);
     memset((unsigned char *)at + head->shared * size, 0, (vocab - head->shared) * size);
-    if (!capped)
-        return;
-    rt_head_uncap(dz, z, (float)model->config.logit_softcap, vocab);
-    if (bf16)
-        model->ops->to_bf16((rt_bf16 *)(void *)z, dz, vocab);
-    else
-        memcpy(z, dz, vocab * sizeof *z);
+    if (capped)
+        rt_head_take_gradient(model, z, dz);
 }
 
 /* A row of the student's own samples: the sampled token alone; the gradient over the logits, in the
@@ -191,12 +197,7 @@ static void policy_row(const chunk *c, size_t index, float *z, const float *zt, 
     memset(dz + head->shared, 0, (vocab - head->shared) * sizeof *dz);
     stats->nll_teacher = -logq;
     stats->kl_reverse = old - logq;
-    if (model->config.logit_softcap > 0)
-        rt_head_uncap(dz, z, (float)model->config.logit_softcap, vocab);
-    if (model->act == RT_BF16)
-        model->ops->to_bf16((rt_bf16 *)(void *)z, dz, vocab);
-    else
-        memcpy(z, dz, vocab * sizeof *z);
+    rt_head_take_gradient(model, z, dz);
 }
 
 static void loss_task(void *context, size_t index, unsigned thread)
@@ -240,12 +241,10 @@ static void loss_task(void *context, size_t index, unsigned thread)
         c->row_fn(c->row_context, row, &c->stats[row], z, zt);
     if (!head->with_gradient)
         return;
-    if (capped)
-        rt_head_uncap(dz, z, (float)head->student->config.logit_softcap, vocab);
-    if (capped && bf16)
-        head->student->ops->to_bf16((rt_bf16 *)(void *)z, dz, vocab);
+    if (narrow) /* it is in the activation type already */
+        memcpy(z, dz, vocab * sizeof(rt_bf16));
     else
-        memcpy(z, dz, vocab * (bf16 ? sizeof(rt_bf16) : sizeof(float)));
+        rt_head_take_gradient(head->student, z, dz);
 }
 
 static void gradient_task(void *context, size_t index, unsigned thread)

@@ -131,13 +131,8 @@ static void finish_row(const rt_head_chunk *c, size_t index, const rt_loss_mix *
                          bf16 && !capped, &c->stats[row], work);
     const size_t size = bf16 && !capped ? sizeof(rt_bf16) : sizeof(float);
     memset((unsigned char *)at + head->shared * size, 0, (vocab - head->shared) * size);
-    if (!capped)
-        return;
-    rt_head_uncap(dz, z, (float)model->config.logit_softcap, vocab);
-    if (bf16)
-        model->ops->to_bf16((rt_bf16 *)(void *)z, dz, vocab);
-    else
-        memcpy(z, dz, vocab * sizeof *z);
+    if (capped)
+        rt_head_take_gradient(model, z, dz);
 }
 
 /* ce times cross-entropy. */
@@ -199,12 +194,7 @@ static void uld_task(void *context, size_t index, unsigned thread)
         for (size_t i = 0; i < head->shared; i++)
             dz[i] += (float)(scale * head->across.weight * grad[i]);
     }
-    if (model->config.logit_softcap > 0)
-        rt_head_uncap(dz, z, (float)model->config.logit_softcap, vocab);
-    if (model->act == RT_BF16)
-        model->ops->to_bf16((rt_bf16 *)(void *)z, dz, vocab);
-    else
-        memcpy(z, dz, vocab * sizeof *z);
+    rt_head_take_gradient(model, z, dz);
 }
 
 static void nll_task(void *context, size_t index, unsigned thread)

@@ -49,8 +49,9 @@ const void *rt_head_pick(const rt_model *model, const rt_pass *pass, const uint3
 void rt_head_logits_tile(const rt_model *model, const void *operand, size_t ld, size_t rows, size_t tile,
                          float *logits);
 size_t rt_head_tiles(const rt_model *model);
-/* The gradient of logits, given that of capped ones: z capped, dz in place. */
-void rt_head_uncap(float *dz, const float *z, float cap, size_t n);
+/* What the backward pass reads of a row: dz [n_vocab], the gradient over its (capped) logits z, takes their
+ * place as the gradient over the uncapped ones, in the activation type.  dz is overwritten. */
+void rt_head_take_gradient(const rt_model *model, float *z, float *dz);
 
 /* head_across.c: the teacher's log-probabilities of a batch; the rows' losses and gradients of a chunk, whose
  * logits of the student are there; how many rows from c->first on belong in one chunk. */

@@ -433,6 +433,21 @@ static answer receive(int fd)
     return out;
 }
 
+/* Reads on until the words came; the test fails when the connection ends before. */
+__attribute__((unused)) static void read_until(int fd, const char *wanted)
+{
+    char text[8000];
+    size_t size = 0;
+    for (ssize_t n; size + 1 < sizeof text; size += (size_t)n) {
+        n = recv(fd, text + size, sizeof text - 1 - size, 0);
+        assert_true(n > 0);
+        text[size + (size_t)n] = '\0';
+        if (strstr(text, wanted))
+            return;
+    }
+    fail_msg("'%s' never came", wanted);
+}
+
 __attribute__((unused)) static answer post(const stage *s, const char *body)
 {
     return receive(send_request(s, "POST", "/v1/chat/completions", body));

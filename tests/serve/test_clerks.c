@@ -28,20 +28,6 @@ static bool has_answered(int fd)
     return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
 }
 
-static void read_until(int fd, const char *wanted)
-{
-    char text[4000];
-    size_t size = 0;
-    for (ssize_t n; size + 1 < sizeof text; size += (size_t)n) {
-        n = recv(fd, text + size, sizeof text - 1 - size, 0);
-        assert_true(n > 0);
-        text[size + (size_t)n] = '\0';
-        if (strstr(text, wanted))
-            return;
-    }
-    fail_msg("'%s' never came", wanted);
-}
-
 static void a_change_that_waits_delays_no_stream_and_no_reader(void **state)
 {
     (void)state;

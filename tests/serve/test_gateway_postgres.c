@@ -24,20 +24,6 @@ static void signal_postgres(const char *name)
     run_command(command);
 }
 
-static void read_until(int fd, const char *wanted)
-{
-    char text[8000];
-    size_t size = 0;
-    for (ssize_t n; size + 1 < sizeof text; size += (size_t)n) {
-        n = recv(fd, text + size, sizeof text - 1 - size, 0);
-        assert_true(n > 0);
-        text[size + (size_t)n] = '\0';
-        if (strstr(text, wanted))
-            return;
-    }
-    fail_msg("'%s' never came", wanted);
-}
-
 static void a_stream_reserves_more_and_ends_where_the_budget_ends(void **state)
 {
     (void)state;
