@@ -13,6 +13,7 @@
 #   make results     the objectives beside each other, three seeds: docs/results.md; about 35 minutes
 #   make results-headline  Qwen2.5-Coder-1.5B teaches the 0.5B on code: docs/results-headline.md; some 90 minutes, goes on where it stopped
 #   make results-evidence  students trained on marked text: docs/results-evidence.md; hours, may be stopped and goes on
+#   make results-quality   does marking cost quality? students of marked and unmarked answers: docs/results-quality.md; some 35 minutes
 #   make results-onpolicy   a student's own text against its teacher's: docs/results-onpolicy.md; about 25 minutes
 #   make results-reasoning  REASONER=model: a teacher's right answers to word problems: docs/results-reasoning.md; about an hour
 #   make story       harvest, guard, student, evidence: the whole story on one page; STORY=short for minutes
@@ -30,7 +31,7 @@ JOBS ?= $(shell nproc)
 FOLDER := $(if $(filter release,$(PRESET)),build,build-$(PRESET))
 VERSION = $(shell sed -n 's/.*RT_VERSION "\(.*\)"/\1/p' include/retort/version.h)
 
-.PHONY: all check check-tsan demo bench lint fmt fuzz peers results results-onpolicy results-reasoning story results-evidence results-headline install uninstall dist clean deps deps-check
+.PHONY: all check check-tsan demo bench lint fmt fuzz peers results results-onpolicy results-reasoning story results-evidence results-quality results-headline install uninstall dist clean deps deps-check
 .DEFAULT_GOAL := all
 
 deps:
@@ -82,6 +83,9 @@ results-reasoning: all
 
 results-evidence: all
 	@scripts/results-evidence
+
+results-quality: all
+	@scripts/results-quality
 
 results-headline: all
 	@scripts/results-headline
