@@ -23,6 +23,10 @@ typedef struct rt_desk_reply {
     json_t *body; /* the caller owns it; never NULL */
 } rt_desk_reply;
 
+/* {account: the case that its state rests on} of all accounts that have one, for a page to say later what it
+ * showed (`seen` of a decision).  The caller owns it; NULL when the database failed. */
+json_t *rt_desk_cases(rt_desk *desk);
+
 /* path: "/admin/v1/accounts/acc_..."; query: the raw text after '?', NULL when absent; body: NULL when
  * absent. actor: the name that the audit trail keeps. */
 rt_desk_reply rt_admin_call(rt_desk *desk, const rt_admin *admin, const char *method, const char *path,

@@ -403,3 +403,28 @@ rt_status rt_desk_lift_expired(rt_desk *desk, rt_error *err)
     return reply.http == 200 ? RT_OK
                              : rt_error_set(err, RT_IO, "suspensions that are over could not be lifted");
 }
+
+static rt_status take_case(void *context, const rt_sql_row *row, rt_error *err)
+{
+    return json_object_set_new(context, rt_sql_row_text(row, 0), json_string(rt_sql_row_text(row, 1))) == 0
+               ? RT_OK
+               : rt_error_set(err, RT_NO_MEMORY, "no memory for the cases");
+}
+
+static rt_status accounts_cases(call *c, rt_error *err)
+{
+    c->out = json_object();
+    return rt_db_run(c->db, "SELECT id, case_id FROM accounts WHERE case_id IS NOT NULL", NULL, 0, take_case,
+                     c->out, NULL, err);
+}
+
+json_t *rt_desk_cases(rt_desk *desk)
+{
+    call c;
+    call_begin(&c, desk, "system", NULL);
+    const rt_desk_reply reply = call_run(&c, accounts_cases, false);
+    if (reply.http == 200)
+        return reply.body;
+    json_decref(reply.body);
+    return NULL;
+}

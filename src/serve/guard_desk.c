@@ -80,6 +80,27 @@ static rt_desk_reply what_if(rt_watch *watch, ask *a, const json_t *body)
     return reply;
 }
 
+static void tell_rows(json_t *rows, const json_t *cases)
+{
+    size_t i;
+    json_t *row;
+    json_array_foreach(rows, i, row)
+    {
+        const char *name = json_string_value(json_object_get(row, "account"));
+        json_t *about = name ? json_object_get(cases, name) : NULL;
+        (void)json_object_set_new(row, "case", about ? json_incref(about) : json_null());
+    }
+}
+
+void rt_guard_desk_tell_cases(json_t *body, const json_t *cases)
+{
+    size_t i;
+    json_t *item;
+    tell_rows(json_object_get(body, "members"), cases);
+    json_array_foreach(json_object_get(body, "items"), i, item)
+        tell_rows(json_object_get(item, "accounts"), cases);
+}
+
 bool rt_guard_desk_is(const char *path) { return strncmp(path, prefix, sizeof prefix - 1) == 0; }
 
 rt_desk_reply rt_guard_desk_call(rt_watch *watch, const char *method, const char *path, const char *query,

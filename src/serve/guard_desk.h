@@ -11,5 +11,7 @@ bool rt_guard_desk_is(const char *path); /* is the path one of these? */
  */
 rt_desk_reply rt_guard_desk_call(rt_watch *watch, const char *method, const char *path, const char *query,
                                  const json_t *body);
+/* Gives each account's row in `body` the case that its state rests on (rt_desk_cases), or null. */
+void rt_guard_desk_tell_cases(json_t *body, const json_t *cases);
 
 #endif

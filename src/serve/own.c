@@ -239,9 +239,16 @@ static rt_desk_reply admin_work(rt_errand *errand, rt_desk *desk)
     const rt_http_head *head = rt_http_request_of(call->x)->head;
     if (strcmp(call->method, "GET") == 0 && strcmp(head->path, "/admin/v1/guard") == 0)
         return guard_view(call->serve); /* the guard may be judging, and write while it does */
-    if (rt_guard_desk_is(head->path))
-        return rt_guard_desk_call(call->serve->options.watch, call->method, head->path, head->query,
-                                  call->body);
+    if (rt_guard_desk_is(head->path)) {
+        /* the cases first: what is decided meanwhile is then another case than the page shows */
+        json_t *cases = rt_desk_cases(desk);
+        const rt_desk_reply reply =
+            rt_guard_desk_call(call->serve->options.watch, call->method, head->path, head->query, call->body);
+        if (cases && reply.http == 200)
+            rt_guard_desk_tell_cases(reply.body, cases);
+        json_decref(cases);
+        return reply;
+    }
     return rt_admin_call(desk, rt_http_user(call->x), call->method, head->path, head->query, call->body);
 }
 

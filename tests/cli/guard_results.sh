@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# scripts/results-guard --quick: the whole way from made-up traffic to figures, small.
+# scripts/results-guard and results-guard-poison with --quick: the whole way from made-up traffic to figures, small.
 # shellcheck source=testlib.sh
 . "$(dirname "$0")/../testlib.sh"
 
@@ -13,4 +13,14 @@ the_guard_is_measured_from_end_to_end() {
     expect_equal 0 "$(jq '."with links"."data/guard"."honest clusters accused"' measured/results-guard.json)"
 }
 
-run_tests the_guard_is_measured_from_end_to_end
+collectors_hidden_in_a_calibration_are_set_aside() {
+    [ -f "$source_dir/../shared/data/guard/asn.json" ] || skip "the shared folder data/guard is not there"
+    DIR="$PWD/poisoned" python3 "$source_dir/scripts/results-guard-poison" --quick "$build_dir" >figures.json
+    expect_equal '[0,0.1]' "$(jq -c '[.[].share]' figures.json)"
+    expect_equal true "$(jq '.[1].hidden > 10 and .[1]."collectors set aside" >= 0.8 * .[1].hidden' figures.json)"
+    # without the screen those hidden hide all others; with it hardly anybody is lost
+    expect_equal true "$(jq '.[1]."no screen".found < 0.5 * .[0]."no screen".found' figures.json)"
+    expect_equal true "$(jq '.[1].screen.found > 0.7 * .[0].screen.found and .[0].screen.found > 0.5' figures.json)"
+}
+
+run_tests collectors_hidden_in_a_calibration_are_set_aside the_guard_is_measured_from_end_to_end

@@ -5,6 +5,7 @@ usage: browser_guard.py URL ADMIN_KEY CLUSTER_MEMBER LONE_COLLECTOR OUT_DIR
 """
 import json
 import sys
+import urllib.request
 
 import chromium
 from chromium import login
@@ -30,6 +31,16 @@ def phone(page, name, section):
     page.picture(name, 390, 844)
     page.until(f"{section}: nothing is wider than a phone", FITS)
     page.send("Emulation.setDeviceMetricsOverride", width=1280, height=900, deviceScaleFactor=1, mobile=False)
+
+
+def somebody_else_suspends():
+    """Another reviewer, meanwhile: one member of the cluster that is shown."""
+    headers = {"Authorization": "Bearer " + key, "Content-Type": "application/json"}
+    with urllib.request.urlopen(urllib.request.Request(url + "/v1/guard/review", headers=headers)) as answer:
+        last = json.load(answer)["items"][0]["accounts"][-1]["account"]
+    body = json.dumps({"reason": "seen by another", "seen": ""}).encode()
+    urllib.request.urlopen(urllib.request.Request(f"{url}/v1/accounts/{last}/suspend", body, headers)).close()
+    return last
 
 
 def main(page):
@@ -80,10 +91,14 @@ def main(page):
 
     view(page, "review")
     page.until("back to the review", "/^Cluster/.test(document.querySelector('#review article')?.innerText || '')")
+    other = somebody_else_suspends()
     page.run("document.querySelector('#review article button.danger').click()")
     page.until("a reason is asked for", "document.getElementById('ask').open")
     page.run("document.getElementById('ask-reason').value = '<b>One</b> operator, sixteen accounts';"
              "document.getElementById('ask-public').value = 'Bulk collection.'; document.getElementById('ask-ok').click()")
+    page.until("the second of two reviewers is told what the first decided",
+               f"document.getElementById('message').textContent.includes('1 of 16 were not changed: {other}: the account was decided about')")
+    page.complaints[:] = [text for text in page.complaints if "409" not in text]
     page.until("each decision is in the trail, as text",
                "document.querySelector('nav button[data-view=trail]').click() || "
                "document.getElementById('trail').innerText.split('account.suspend').length - 1 === 16 && "

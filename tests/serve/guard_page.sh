@@ -50,6 +50,29 @@ what_a_page_asks_for_is_checked() {
     expect_text '"rung":"suspension proposed"' "$(jq -c .rungs answer.json)"
 }
 
+two_reviewers_of_one_cluster_do_not_decide_twice() {
+    make_state
+    start_small_server --guard --guard-state guard.state
+    get() { curl -sS -H "Authorization: Bearer $operator" "$admin/v1/guard/$1"; }
+    local number id said
+    get review >first.json
+    number=$(jq '.items[0].id' first.json)
+    get "clusters/$number" >second.json
+    expect_equal '[null]' "$(jq -c '[.items[0].accounts[].case] | unique' first.json)"
+    expect_equal '[null]' "$(jq -c '[.members[].case] | unique' second.json)"
+    decide() { jq -c --arg id "$3" '[.. | objects | select(.account? == $id)][0] | {reason: "bulk", note: "a mistake", seen: (.case // "")}' "$2" >body.json; post "$admin/v1/accounts/$3/$1" @body.json; }
+    for id in $(jq -r '.items[0].accounts[].account' first.json); do
+        expect_equal 200 "$(decide suspend first.json "$id")"
+        expect_equal 409 "$(decide suspend second.json "$id")"
+        expect_text "was decided about since you looked: it is suspended" "$(cat answer.json)"
+    done
+    # who looks again sees the cases, and may decide on
+    get "clusters/$number" >again.json
+    said=$(jq -r '.members[0].case' again.json)
+    expect_text 'case_' "$said"
+    expect_equal 200 "$(decide reinstate again.json "$(jq -r '.members[0].account' again.json)")"
+}
+
 # usage: post PATH JSON [KEY]: the status; the answer is in answer.json
 post() {
     curl -sS -o answer.json -w '%{http_code}' -X POST -H "Authorization: Bearer ${3:-$operator}" -H 'Content-Type: application/json' \
@@ -99,4 +122,4 @@ from_suspicion_to_suspension_to_appeal_to_reinstatement() {
     expect_text "The audit trail is whole" "$(cat guard.html)"
 }
 
-run_tests from_suspicion_to_suspension_to_appeal_to_reinstatement a_reviewer_finds_the_cluster_sees_why_and_decides what_a_page_asks_for_is_checked
+run_tests from_suspicion_to_suspension_to_appeal_to_reinstatement a_reviewer_finds_the_cluster_sees_why_and_decides two_reviewers_of_one_cluster_do_not_decide_twice what_a_page_asks_for_is_checked

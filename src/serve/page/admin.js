@@ -229,7 +229,7 @@
     })
   }
   // somebody else may have decided since this page was read
-  const seen = a => a.object === 'account' ? { seen: a.case || '' } : {}
+  const seen = a => a.case === undefined ? {} : { seen: a.case || '' }
 
   async function suspend(a) {
     const given = await ask(`Suspend ${a.name || a.id}?`, 'Suspend', [['reason', 'Reason, for the record', true],
@@ -274,7 +274,7 @@
   }
 
   // ---- the guard's pages ----
-  const pages = window.retortGuardPages({ make, fill, table, facts, number, when, call, act, ask, accountLink, suspend, reinstate, select, show, showAccount, section: $ })
+  const pages = window.retortGuardPages({ make, fill, table, facts, number, when, call, act, ask, accountLink, suspend, reinstate, seen, select, show, showAccount, section: $ })
   // ---- views ----
   function select(name) {
     view = name

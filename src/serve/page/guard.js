@@ -2,7 +2,7 @@
 // `desk` is what admin.js gives: elements, the call to the server, decisions.  The key stays there.
 'use strict'
 window.retortGuardPages = function (desk) {
-  const { make, fill, table, facts, number, when, call, act, ask, accountLink, suspend, reinstate, section } = desk
+  const { make, fill, table, facts, number, when, call, act, ask, accountLink, suspend, reinstate, seen, section } = desk
   const draw = window.retortDrawing
   const figure = v => v === null || v === undefined ? '–' : v >= 1e6 || v > 0 && v < 1e-3 ? v.toExponential(1) : v >= 100 ? Math.round(v).toLocaleString('en') : Number(v.toPrecision(2)).toString()
   const inWords = e => e > 1 ? `${figure(e)}: at most 1 benign account in ${figure(e)} ever gets so far` : `${figure(e)}: nothing speaks against it`
@@ -18,27 +18,26 @@ window.retortGuardPages = function (desk) {
 
   // ---- decisions on several accounts: one reason, one row in the trail for each ----
   async function decideAll(rows, what) {
-    const names = rows.map(a => a.account)
-    const given = await ask(`${what === 'suspend' ? 'Suspend' : 'Restore'} ${names.length} accounts?`, what === 'suspend' ? 'Suspend all' : 'Restore all',
+    const given = await ask(`${what === 'suspend' ? 'Suspend' : 'Restore'} ${rows.length} accounts?`, what === 'suspend' ? 'Suspend all' : 'Restore all',
       what === 'suspend' ? [['reason', 'Reason, for the record', true], ['public', 'What the accounts are told', true]] : [['note', 'Why, for the record', true]])
     if (!given) return false
     const failed = []
-    for (const name of names) {
-      const path = `/accounts/${encodeURIComponent(name)}/${what}`
-      const evidence = rows.find(a => a.account === name).exemplars || []
+    for (const a of rows) {
+      const path = `/accounts/${encodeURIComponent(a.account)}/${what}`
+      const said = what === 'suspend' ? { reason: given.reason, public_reason: given.public, evidence: a.exemplars || [] } : { note: given.note }
       try {
-        await call('POST', path, what === 'suspend' ? { reason: given.reason, public_reason: given.public, evidence } : { note: given.note })
+        await call('POST', path, { ...said, ...seen(a) })
       } catch (error) {
-        failed.push(`${name}: ${error.message}`)
+        failed.push(`${a.account}: ${error.message}`)
       }
     }
-    if (failed.length) throw new Error(`${failed.length} of ${names.length} were not changed: ${failed.slice(0, 3).join('; ')}`)
+    if (failed.length) throw new Error(`${failed.length} of ${rows.length} were not changed: ${failed.slice(0, 3).join('; ')}`)
     return true
   }
   function decisions(rows, again) {
     if (rows.length === 1) return make('div', { class: 'row' },
-      make('button', { type: 'button', class: 'danger', text: 'Suspend …', click: act(() => suspend({ id: rows[0].account })) }),
-      make('button', { type: 'button', text: 'Restore …', click: act(() => reinstate({ id: rows[0].account })) }))
+      make('button', { type: 'button', class: 'danger', text: 'Suspend …', click: act(() => suspend({ id: rows[0].account, case: rows[0].case })) }),
+      make('button', { type: 'button', text: 'Restore …', click: act(() => reinstate({ id: rows[0].account, case: rows[0].case })) }))
     const all = what => act(async () => { if (await decideAll(rows, what)) await again() })
     return make('div', { class: 'row' },
       make('button', { type: 'button', class: 'danger', text: `Suspend all ${rows.length} …`, click: all('suspend') }),
