@@ -134,6 +134,8 @@ static rt_status make_identity(distill_run *d, rt_error *err)
                        r->adapters.alpha, (unsigned long long)rt_adapters_base_hash(d->adapters));
     for (size_t i = 0; d->adapters && i < rt_adapters_count(d->adapters); i++)
         rt_text_printf(&text, " %zu", rt_adapters_at(d->adapters, i)->a);
+    if (r->student.embd_rank)
+        rt_text_printf(&text, " factors %zu", r->student.embd_rank);
     if (d->on_policy)
         own_identity(&text, &d->own.options);
     const rt_across_options across = rt_recipe_across(r);
@@ -272,6 +274,9 @@ void distill_run_say(const distill_run *d, FILE *out)
         (void)fprintf(out, "adapters %s of rank %zu on %zu matrices, %.2f M values are trained\n",
                       d->recipe.adapters.kind ? "DoRA" : "LoRA", d->recipe.adapters.rank,
                       rt_adapters_count(d->adapters), (double)rt_adapters_total(d->adapters) / 1e6);
+    if (d->trainer->factors.count)
+        (void)fprintf(out, "factors  the embedding as two of rank %zu, %.1f M values are trained\n",
+                      d->trainer->factors.rank, (double)d->trainer->trained / 1e6);
     (void)fprintf(out, "text     %zu documents, %zu tokens, %zu of them with a loss", d->docs.n_docs,
                   d->docs.n_tokens, d->docs.n_targets);
     if (d->docs.n_cut)
@@ -462,6 +467,7 @@ rt_status distill_run_facts(const distill_run *d, json_t **out, rt_error *err)
     json_t *student = model_facts(d->recipe.output.name, &d->student_config,
                                   rt_model_config_parameters(&d->student_config) * 2);
     (void)json_object_set_new(student, "init", json_string(start));
+    (void)json_object_set_new(student, "trained", json_integer((json_int_t)d->trainer->trained));
     json_t *run = json_pack(
         "{s:o, s:o, s:o, s:o, s:{s:s}, s:I, s:I, s:f, s:I, s:I, s:s, s:[s, s]}", "recipe", recipe_facts(d),
         "teacher", teacher, "student", student, "machine", machine_facts(), "versions", "retort", RT_VERSION,

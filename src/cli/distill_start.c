@@ -66,6 +66,7 @@ static rt_status open_trainer(distill_run *d, const rt_weights *from, const rt_m
         .teacher_always = d->on_policy,
         .ranks = rt_dist_ranks(&d->dist),
         .adapters = d->adapters,
+        .embd_rank = r->student.embd_rank,
         .adamw = {r->train.lr, r->train.beta1, r->train.beta2, r->train.eps, r->train.weight_decay},
         .schedule = rt_recipe_schedule(r),
         .clip = r->train.clip,
@@ -102,9 +103,7 @@ static rt_status fill_student(distill_run *d, const rt_weights *from, const rt_m
         return rt_adapters_start(d->adapters, d->trainer->values, err);
     const rt_status status = rt_params_load(d->trainer->values, &d->trainer->layout, &d->student_config, from,
                                             from_config, layers, d->pool, err);
-    if (status == RT_OK)
-        rt_trainer_sync(d->trainer);
-    return status;
+    return status == RT_OK ? rt_trainer_start(d->trainer, err) : status;
 }
 
 /* ---- from the teacher ---- */
@@ -118,8 +117,7 @@ static rt_status fill_across(distill_run *d, rt_error *err)
         rt_vocab_start(t->values, &t->layout, d->tokenizer, d->weights, &d->teacher_config,
                        d->teacher_tokenizer, err) != RT_OK)
         return err->status;
-    rt_trainer_sync(d->trainer);
-    return RT_OK;
+    return rt_trainer_start(d->trainer, err);
 }
 
 /* Looking into a model takes one that is not packed: where the teacher at hand will not do, another is opened
@@ -180,7 +178,7 @@ static rt_status start_from_layers(distill_run *d, rt_error *err)
         status = rt_params_load_slice(d->trainer->values, &d->trainer->layout, &d->student_config, d->weights,
                                       &d->teacher_config, &cut.map, d->pool, err);
     if (status == RT_OK)
-        rt_trainer_sync(d->trainer);
+        status = rt_trainer_start(d->trainer, err);
     rt_cut_deinit(&cut);
     return status;
 }
@@ -243,6 +241,5 @@ rt_status distill_start(distill_run *d, rt_error *err)
     if (random_config(d, err) != RT_OK || open_trainer(d, NULL, NULL, NULL, err) != RT_OK)
         return err->status;
     rt_params_init(d->trainer->values, &d->trainer->layout, &d->student_config, d->recipe.train.seed);
-    rt_trainer_sync(d->trainer);
-    return RT_OK;
+    return rt_trainer_start(d->trainer, err);
 }

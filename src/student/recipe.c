@@ -43,6 +43,10 @@ const rt_field rt_recipe_fields[] = {
      4096},
     {"student.n_embd", RT_FIELD_COUNT, AT(student.n_embd), "0",
      "channels of the residual stream to keep; 0: all", NULL, 0, 1 << 20},
+    {"student.embd_rank", RT_FIELD_COUNT, AT(student.embd_rank), "0",
+     "train the embedding (and head) as the product of two factors of this rank, started by a truncated SVD; "
+     "the student's files hold it whole; 0: train it whole",
+     NULL, 0, 1 << 16},
     {"student.survey_tokens", RT_FIELD_COUNT, AT(student.survey_tokens), "16K",
      "of the training text, on which the teacher's activations decide what is kept", NULL, 1, 1e12},
     {"student.model", RT_FIELD_STRING, AT(student.model), "''",
@@ -267,6 +271,10 @@ static rt_status check_adapters(const rt_recipe *recipe, rt_error *err)
         return rt_error_set(err, RT_INVALID,
                             "adapters.base file: sampling would make every layer again for each token; use "
                             "adapters.base memory with on_policy.share");
+    if (recipe->student.embd_rank)
+        return rt_error_set(err, RT_INVALID,
+                            "student.embd_rank: adapters leave the embedding as it is, so it cannot be "
+                            "trained as two factors; leave one of them out");
     if (recipe->adapters.targets.count == 0)
         return rt_error_set(err, RT_INVALID,
                             "adapters.targets is empty; name some of q, k, v, o, gate, up, down");

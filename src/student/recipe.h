@@ -30,7 +30,7 @@ typedef struct rt_recipe {
         rt_counts layers;
         size_t n_layers;
         int choice;
-        size_t n_embd, n_ff, n_heads, n_heads_kv, survey_tokens;
+        size_t n_embd, n_ff, n_heads, n_heads_kv, survey_tokens, embd_rank;
         const char *model, *tokenizer;
         int precision;
     } student;

@@ -33,6 +33,16 @@ static void list_adapters(rt_trainer *t)
     }
 }
 
+static void list_factors(rt_trainer *t)
+{
+    for (size_t i = 0; i < t->factors.count; i++) {
+        const rt_factor *f = &t->factors.list[i];
+        const rt_param *p = &t->layout.list[f->param];
+        add_ranges(t, f->a, f->a + p->rows * t->factors.rank, true);
+        add_ranges(t, f->b, f->b + p->cols * t->factors.rank, true);
+    }
+}
+
 static rt_status list_ranges(rt_trainer *t, rt_error *err)
 {
     const rt_adapters *a = t->options.adapters;
@@ -41,14 +51,16 @@ static rt_status list_ranges(rt_trainer *t, rt_error *err)
         count += rt_size_ceil_div(t->layout.list[i].count, UPDATE_RANGE);
     count += rt_size_ceil_div(t->total - t->trained, UPDATE_RANGE);
     count += a ? 2 * rt_adapters_count(a) + rt_size_ceil_div(t->trained, UPDATE_RANGE) : 0;
+    count += 2 * RT_FACTORS_MAX; /* fewer values than the matrices that are counted above */
     t->ranges = calloc(count, sizeof *t->ranges);
     t->norm_chunks = calloc(rt_norm_chunks(t->total), sizeof *t->norm_chunks);
     if (!t->ranges || !t->norm_chunks)
         return rt_error_set(err, RT_NO_MEMORY, "no memory for the optimiser's table");
-    for (size_t i = 0; !a && i < t->layout.count; i++) {
+    for (size_t i = 0; !a && i < t->layout.count - t->factors.count; i++) { /* factored ones are the last */
         const rt_param *p = &t->layout.list[i];
         add_ranges(t, p->offset, p->offset + p->count, p->cols > 0);
     }
+    list_factors(t);
     if (a)
         list_adapters(t);
     add_ranges(t, t->trained, t->total, true);
@@ -59,9 +71,10 @@ static rt_status take_arrays(rt_trainer *t, rt_error *err)
 {
     const size_t total = t->total, tokens = t->options.tokens_max, d = t->config.n_embd;
     const bool apart = t->options.adapters != NULL;
-    const size_t halves = apart ? t->layout.total : total;
+    const size_t room = t->factors.count ? t->layout.total : total; /* with the merged matrix */
+    const size_t halves = apart ? t->layout.total : room;
     size_t bytes = 0, part;
-    if (!rt_size_mul(total, 4 * sizeof(float), &part) || !rt_size_add(bytes, part, &bytes) ||
+    if (!rt_size_mul(room, 4 * sizeof(float), &part) || !rt_size_add(bytes, part, &bytes) ||
         !rt_size_mul(halves, (apart ? sizeof(float) : 0) + sizeof(rt_bf16), &part) ||
         !rt_size_add(bytes, part, &bytes) ||
         !rt_size_mul(tokens, d * sizeof(float) + sizeof(rt_loss_stats), &part) ||
@@ -69,10 +82,10 @@ static rt_status take_arrays(rt_trainer *t, rt_error *err)
         return rt_error_set(err, RT_NO_MEMORY, "the student is too large");
     if (rt_arena_init(&t->arena, bytes, err) != RT_OK)
         return err->status;
-    t->values = rt_arena_push_raw(&t->arena, total, sizeof(float));
+    t->values = rt_arena_push_raw(&t->arena, room, sizeof(float));
     t->m = rt_arena_push_raw(&t->arena, total, sizeof(float));
     t->v = rt_arena_push_raw(&t->arena, total, sizeof(float));
-    t->grads = rt_arena_push_raw(&t->arena, total, sizeof(float));
+    t->grads = rt_arena_push_raw(&t->arena, room, sizeof(float));
     t->base = apart ? rt_arena_push_raw(&t->arena, t->layout.total, sizeof(float)) : t->values;
     if (t->options.precision == RT_PRECISION_BF16)
         t->half = rt_arena_push_raw(&t->arena, halves, sizeof(rt_bf16));
@@ -135,6 +148,11 @@ static rt_status count_values(rt_trainer *t, const rt_model *teacher, rt_error *
                             ? rt_features_parameters(&t->options.features, &t->config, &teacher->config)
                             : 0;
     t->trained = t->options.adapters ? rt_adapters_total(t->options.adapters) : t->layout.total;
+    if (t->options.embd_rank) {
+        if (rt_factors_place(&t->factors, &t->layout, t->options.embd_rank, more, err) != RT_OK)
+            return err->status;
+        t->trained = t->factors.trained;
+    }
     if (!rt_size_add(t->trained, more, &t->total))
         return rt_error_set(err, RT_NO_MEMORY, "the student and its projections are too large");
     return RT_OK;
@@ -146,6 +164,8 @@ rt_status rt_trainer_open(rt_trainer **out, const rt_model_config *config, const
     *out = NULL;
     if (options->precision == RT_PRECISION_INT8)
         return rt_error_set(err, RT_INVALID, "a student trains in bf16 or f32; int8 is for teachers");
+    if (options->embd_rank && options->adapters)
+        return rt_error_set(err, RT_INVALID, "adapters leave the embedding as it is: it has no factors then");
     if (check_objective(options, teacher, err) != RT_OK)
         return err->status;
     const bool kept = is_kept(options), features = rt_features_any(&options->features);
@@ -215,6 +235,11 @@ size_t rt_trainer_bytes_of(const rt_model *student, const rt_model *teacher, siz
         bytes += rt_adapters_bytes(options->adapters);
     else if (options->precision == RT_PRECISION_BF16)
         bytes += parameters * sizeof(rt_bf16);
+    if (options->embd_rank) { /* the merged matrices and their gradients */
+        const size_t one = student->config.n_vocab * student->config.n_embd;
+        bytes += (student->config.tied ? 1 : 2) * one *
+                 (2 * sizeof(float) + (options->precision == RT_PRECISION_BF16 ? sizeof(rt_bf16) : 0));
+    }
     return bytes + (teacher ? rt_pass_bytes(teacher, tokens, false) : 0);
 }
 
@@ -232,8 +257,17 @@ static void sync_task(void *context, size_t index, unsigned thread)
     t->student->ops->to_bf16(t->half + r->begin, t->values + r->begin, r->end - r->begin);
 }
 
+rt_status rt_trainer_start(rt_trainer *t, rt_error *err)
+{
+    const rt_status status = rt_factors_start(&t->factors, &t->layout, t->values, t->pool, err);
+    if (status == RT_OK)
+        rt_trainer_sync(t);
+    return status;
+}
+
 void rt_trainer_sync(rt_trainer *t)
 {
+    rt_factors_merge(&t->factors, &t->layout, t->values, t->half, t->pool);
     if (t->options.adapters)
         rt_adapters_sync(t->options.adapters, false);
     else if (t->half)
@@ -455,6 +489,16 @@ static rt_status name_bad_tensor(const rt_trainer *t, rt_error *err)
                                 (unsigned long long)t->step + 1, name);
         }
     }
+    for (size_t i = 0; i < t->factors.count; i++) {
+        const rt_factor *f = &t->factors.list[i];
+        const rt_param *p = &t->layout.list[f->param];
+        for (size_t k = f->a; k < f->b + p->cols * t->factors.rank; k++)
+            if (!isfinite(t->grads[k]))
+                return rt_error_set(err, RT_NOT_FINITE,
+                                    "step %llu: the gradient of the embedding's factors is not finite; lower "
+                                    "the learning rate",
+                                    (unsigned long long)t->step + 1);
+    }
     return rt_error_set(err, RT_NOT_FINITE,
                         "step %llu: the gradient's norm overflows; lower the learning rate",
                         (unsigned long long)t->step + 1);
@@ -464,6 +508,7 @@ rt_status rt_trainer_update(rt_trainer *t, rt_step_report *report, rt_error *err
 {
     const size_t chunks = rt_norm_chunks(t->total);
     const rt_ranks *ranks = t->options.ranks;
+    rt_factors_gradient(&t->factors, &t->layout, t->values, t->grads, t->pool);
     if (join_gradients(t, err) != RT_OK)
         return err->status;
     rt_pool_run(t->pool, chunks, norm_task, t);
@@ -481,6 +526,8 @@ rt_status rt_trainer_update(rt_trainer *t, rt_step_report *report, rt_error *err
         return err->status;
     if (ranks || t->options.adapters)
         rt_trainer_sync(t); /* the others' parts; the merged matrices */
+    else
+        rt_factors_merge(&t->factors, &t->layout, t->values, t->half, t->pool);
     t->step++;
     const bool adaptive = t->options.course.adaptive;
     const double compared = (double)t->sum.compared, taid = adaptive ? t->taid.t : (double)NAN;

@@ -10,6 +10,7 @@
 #include "model/decoder.h"
 #include "student/adapter.h"
 #include "student/course.h"
+#include "student/factor.h"
 #include "student/feature_train.h"
 #include "student/head.h"
 #include "student/loss.h"
@@ -37,15 +38,17 @@ typedef struct rt_trainer_options {
     bool teacher_always;         /* some batches bring an objective of their own that needs the teacher */
     const rt_ranks *ranks;       /* borrowed; NULL: one process */
     rt_adapters *adapters;       /* borrowed; they alone are trained.  NULL: all parameters are */
+    size_t embd_rank;            /* the embedding is trained as factors of it; 0: whole.  Not with adapters */
 } rt_trainer_options;
 
 typedef struct rt_trainer {
     rt_trainer_options options;
     rt_model_config config;
     rt_layout layout;
-    size_t trained;                /* layout.total, or of the adapters */
+    rt_factors factors;            /* of the embedding; count 0: none */
+    size_t trained;                /* layout.total, or of the adapters, or what the factors leave */
     size_t total;                  /* trained, and the projections behind it */
-    float *values, *m, *v, *grads; /* [total] each */
+    float *values, *m, *v, *grads; /* [total] each; with factors values and grads [layout.total] */
     float *base;             /* [layout.total] what the student reads: values, or merged with adapters */
     rt_bf16 *half;           /* [layout.total and projections] of base; NULL in F32 */
     uint64_t step;           /* optimiser steps done */
@@ -85,16 +88,19 @@ typedef struct rt_step_report {
     double lr;
 } rt_step_report;
 
-/* teacher must have been opened with the same pool.  The parameters are zero: fill values, then call sync. */
+/* teacher must have been opened with the same pool.  The parameters are zero: fill values, then call start. */
 rt_status rt_trainer_open(rt_trainer **out, const rt_model_config *config, const rt_model *teacher,
                           const rt_trainer_options *options, rt_pool *pool, rt_error *err);
 void rt_trainer_close(rt_trainer *trainer);
 size_t rt_trainer_bytes(const rt_trainer *trainer); /* memory that it owns */
 /* The same before there is one, from shapes (rt_model_shape) and the number of parameters of the student's
- * layout (of the adapters, where options has them); teacher NULL: the objective needs none. */
+ * layout (of the adapters, where options has them; trained, with factors); teacher NULL: the objective needs
+ * none. */
 size_t rt_trainer_bytes_of(const rt_model *student, const rt_model *teacher, size_t parameters,
                            const rt_trainer_options *options);
-/* After values were written: makes the bf16 copy. */
+/* After the student's start was written: takes the embedding apart, where it is trained so; then syncs. */
+rt_status rt_trainer_start(rt_trainer *trainer, rt_error *err);
+/* After values were written: puts a factored embedding together, makes the bf16 copy. */
 void rt_trainer_sync(rt_trainer *trainer);
 /* The elements [*begin, *end) of the parameters that this process updates and whose moments it holds. */
 void rt_trainer_part(const rt_trainer *trainer, size_t *begin, size_t *end);
