@@ -138,6 +138,13 @@ static json_t *results_json(plan_inputs *p, const extras *x)
                                   json_pack("{s:f, s:f, s:f, s:f, s:f}", "bytes_sent", e.time.network_bytes,
                                             "reduce_s", e.time.reduce_s, "gather_s", e.time.gather_s,
                                             "waiting_s", e.time.waiting_s, "efficiency", e.time.efficiency));
+    if (text->teacher_tokens > 0)
+        (void)json_object_set_new(json_object_get(out, "text"), "teacher_tokens",
+                                  json_real(text->teacher_tokens));
+    if (p->in.factors.trained > 0)
+        (void)json_object_set_new(
+            out, "factors",
+            json_pack("{s:f, s:f}", "rank", p->in.factors.rank, "trained", p->in.factors.trained));
     if (p->in.adapters.trained > 0)
         (void)json_object_set_new(out, "adapters",
                                   json_pack("{s:f, s:f, s:f}", "rank", p->in.adapters.rank, "trained",
@@ -268,6 +275,9 @@ static void print_table(const json_t *json)
     char a[24], b[24], c[24], d[24], e[24];
     print_model(json, "teacher");
     print_model(json, "student");
+    if (json_object_get(json, "factors"))
+        (void)printf("%-12sof the embedding, rank %.0f: %s values are trained\n", "factors",
+                     real(json, "factors", "rank"), plan_short_number(a, real(json, "factors", "trained")));
     if (json_object_get(json, "adapters"))
         (void)printf("%-12srank %.0f, %s values are trained\n", "adapters", real(json, "adapters", "rank"),
                      plan_short_number(a, real(json, "adapters", "trained")));
@@ -277,6 +287,8 @@ static void print_table(const json_t *json)
         (void)printf("; the text: %s documents, %s tokens",
                      plan_short_number(a, real(json, "text", "documents")),
                      plan_short_number(c, real(json, "text", "tokens")));
+    if (json_object_get(json_object_get(json, "text"), "teacher_tokens"))
+        (void)printf("; %.3g of the teacher's for each", real(json, "text", "teacher_tokens"));
     (void)printf(
         "\n%-12s%s FLOP a token (%.1f%% of it attention), %s in all; by the rule 6 N D: %s\n", "arithmetic",
         plan_short_number(a, real(json, "flops", "student_token") + real(json, "flops", "teacher_token")),

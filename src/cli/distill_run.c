@@ -419,19 +419,57 @@ static json_t *machine_facts(void)
                      (json_int_t)sysconf(_SC_PHYS_PAGES) * (json_int_t)sysconf(_SC_PAGESIZE));
 }
 
+static json_t *strings_facts(const rt_strings *strings)
+{
+    json_t *out = json_array();
+    for (size_t i = 0; i < strings->count; i++)
+        (void)json_array_append_new(out, json_string(strings->items[i]));
+    return out;
+}
+
+/* What is learnt from the text: the recipe's terms, but for the ways across tokenizers that have their own.
+ */
+static json_t *text_loss_facts(const distill_run *d)
+{
+    const rt_across_options across = rt_recipe_across(&d->recipe);
+    const bool other = d->recipe.student.tokenizer[0] != '\0';
+    char way[48], ce[48];
+    if (!other || d->recipe.across.way == RT_RECIPE_MAP)
+        return strings_facts(&d->recipe.loss);
+    (void)snprintf(way, sizeof way, "%g %s", across.weight, across.way == RT_ACROSS_ULD ? "uld" : "chunks");
+    (void)snprintf(ce, sizeof ce, "%g ce", across.ce);
+    return across.way == RT_ACROSS_NONE ? json_pack("[s]", "ce") : json_pack("[s, s]", way, ce);
+}
+
+/* And from the student's own answers: those terms, or the sampled tokens alone. */
+static json_t *own_loss_facts(const distill_run *d)
+{
+    static const char *const sampled[] = {"", "importance", "clip", "truncated"}; /* on_policy.objective */
+    char text[64];
+    if (!d->own.options.sampled)
+        return strings_facts(&d->recipe.on_policy.loss);
+    (void)snprintf(text, sizeof text, "rkl of the sampled tokens (%s)",
+                   sampled[d->recipe.on_policy.objective]);
+    return json_pack("[s]", text);
+}
+
 static json_t *recipe_facts(const distill_run *d)
 {
-    json_t *loss = json_array();
-    for (size_t i = 0; i < d->recipe.loss.count; i++)
-        (void)json_array_append_new(loss, json_string(d->recipe.loss.items[i]));
+    const double share = d->on_policy ? d->own.options.share : 0;
     json_t *layers = json_array();
     for (size_t i = 0; i < d->n_layers; i++)
         (void)json_array_append_new(layers, json_integer((json_int_t)d->layers[i]));
-    return json_pack("{s:o, s:f, s:I, s:f, s:I, s:o}", "loss", loss, "learning rate", d->recipe.train.lr,
-                     "tokens a step",
-                     (json_int_t)(d->recipe.train.batch_tokens * d->recipe.train.micro_batches),
-                     "weight decay", d->recipe.train.weight_decay, "longest document",
-                     (json_int_t)d->recipe.data.tokens_max, "layers", layers);
+    json_t *out =
+        json_pack("{s:o, s:f, s:I, s:f, s:I, s:o}", "loss",
+                  share < 1 ? text_loss_facts(d) : own_loss_facts(d), "learning rate", d->recipe.train.lr,
+                  "tokens a step", (json_int_t)(d->recipe.train.batch_tokens * d->recipe.train.micro_batches),
+                  "weight decay", d->recipe.train.weight_decay, "longest document",
+                  (json_int_t)d->recipe.data.tokens_max, "layers", layers);
+    if (share > 0)
+        (void)json_object_set_new(out, "share of own answers", json_real(share));
+    if (share > 0 && share < 1)
+        (void)json_object_set_new(out, "loss on own answers", own_loss_facts(d));
+    return out;
 }
 
 static json_t *model_facts(const char *name, const rt_model_config *config, size_t bytes)

@@ -198,29 +198,56 @@ static bool text_is_small(const rt_recipe *recipe)
     return bytes <= TEXT_BYTES_MAX && packed <= PACKED_TEXT_BYTES_MAX;
 }
 
-static rt_status count_text(plan_inputs *p, const char *tokenizer_path, rt_error *err)
+typedef struct plan_reader { /* what turns text into documents */
+    rt_tokenizer *tokenizer;
+    rt_chat_template *chat_template;
+    rt_documents docs;
+} plan_reader;
+
+static rt_status reader_open(plan_reader *reader, const char *path, rt_error *err)
+{
+    if (rt_tokenizer_open(&reader->tokenizer, path, err) != RT_OK)
+        return err->status;
+    const char *source = rt_tokenizer_chat_template(reader->tokenizer);
+    return source ? rt_chat_template_parse(&reader->chat_template, source, err) : RT_OK;
+}
+
+static void reader_close(plan_reader *reader)
+{
+    rt_documents_deinit(&reader->docs);
+    rt_chat_template_free(reader->chat_template);
+    rt_tokenizer_close(reader->tokenizer);
+}
+
+/* teacher_path NULL: it has the student's tokenizer, or does not read. */
+static rt_status count_text(plan_inputs *p, const char *tokenizer_path, const char *teacher_path,
+                            rt_error *err)
 {
     const rt_recipe *r = &p->recipe;
-    rt_tokenizer *tokenizer = NULL;
-    rt_chat_template *template = NULL;
-    rt_documents docs = {0};
+    plan_reader student = {0}, teacher = {0};
     const rt_document_options options = {r->data.tokens_max, r->data.loss_on == RT_LOSS_ON_ALL};
-    rt_status status = rt_tokenizer_open(&tokenizer, tokenizer_path, err);
-    const char *source = status == RT_OK ? rt_tokenizer_chat_template(tokenizer) : NULL;
-    if (source)
-        status = rt_chat_template_parse(&template, source, err);
-    for (size_t i = 0; status == RT_OK && i < r->data.train.count; i++)
-        status = rt_documents_read(&docs, r->data.train.items[i], tokenizer, template, &options, err);
+    rt_status status = reader_open(&student, tokenizer_path, err);
+    if (status == RT_OK && teacher_path)
+        status = reader_open(&teacher, teacher_path, err);
+    const rt_documents_side sides[] = {{&student.docs, student.tokenizer, student.chat_template},
+                                       {&teacher.docs, teacher.tokenizer, teacher.chat_template}};
+    for (size_t i = 0; status == RT_OK && i < r->data.train.count; i++) {
+        const char *path = r->data.train.items[i];
+        status = teacher_path ? rt_documents_read_both(&sides[0], &sides[1], path, &options, err)
+                              : rt_documents_read(&student.docs, path, student.tokenizer,
+                                                  student.chat_template, &options, err);
+    }
     if (status == RT_OK)
-        status = rt_estimate_text_of(&p->in.text, &docs, r->train.seed, r->train.batch_tokens,
+        status = rt_estimate_text_of(&p->in.text, &student.docs, r->train.seed, r->train.batch_tokens,
                                      p->in.steps * p->in.micro_batches, err);
-    rt_documents_deinit(&docs);
-    rt_chat_template_free(template);
-    rt_tokenizer_close(tokenizer);
+    if (status == RT_OK && teacher_path)
+        p->in.text.teacher_tokens = (double)teacher.docs.n_tokens / (double)student.docs.n_tokens;
+    reader_close(&student);
+    reader_close(&teacher);
     return status;
 }
 
-static void know_text(plan_inputs *p, const char *tokenizer_path, bool wanted)
+static void know_text(plan_inputs *p, const char *tokenizer_path, const char *teacher_path, bool wanted)
 {
     const rt_recipe *r = &p->recipe;
     const double full = (double)r->train.batch_tokens;
@@ -231,7 +258,7 @@ static void know_text(plan_inputs *p, const char *tokenizer_path, bool wanted)
         plan_note(p, "the text was not read: full batches are assumed, and a loss on every token");
     else if (!text_is_small(r))
         plan_note(p, "the text is not here or is large: full batches are assumed, and a loss on every token");
-    else if (count_text(p, tokenizer_path, &why) != RT_OK)
+    else if (count_text(p, tokenizer_path, teacher_path, &why) != RT_OK)
         plan_note(p, "the text could not be counted (%.90s): full batches are assumed", why.text);
 }
 
@@ -254,9 +281,32 @@ static rt_status read_recipe(plan_inputs *p, const char *path, char **words, siz
     return status;
 }
 
+/* Where the student's tokenizer is; NULL: it has none of its own. */
+static rt_status own_tokenizer(char **out, const rt_recipe *r, rt_error *err)
+{
+    const bool own = strcmp(r->student.tokenizer, "own") == 0;
+    *out = NULL;
+    if (r->student.tokenizer[0] == '\0')
+        return RT_OK;
+    return cli_model_path(out, own ? r->student.model : r->student.tokenizer, err);
+}
+
+/* The vocabulary that a run would give the student. */
+static rt_status take_vocabulary(rt_model_config *config, const char *tokenizer_path, rt_error *err)
+{
+    rt_tokenizer *tokenizer = NULL;
+    if (!tokenizer_path)
+        return RT_OK;
+    if (rt_tokenizer_open(&tokenizer, tokenizer_path, err) != RT_OK)
+        return err->status;
+    config->n_vocab = rt_tokenizer_size(tokenizer);
+    rt_tokenizer_close(tokenizer);
+    return RT_OK;
+}
+
 /* The student's configuration: some of the teacher's layers, or the model that is named. */
 static rt_status student_config(plan_model *student, const plan_inputs *p, const plan_model *teacher,
-                                rt_error *err)
+                                const char *tokenizer_path, rt_error *err)
 {
     size_t map[RT_LAYERS_MAX], n;
     if (p->recipe.student.init != RT_INIT_LAYERS)
@@ -270,7 +320,8 @@ static rt_status student_config(plan_model *student, const plan_inputs *p, const
     if (rt_recipe_layers(map, &n, &p->recipe, teacher->config.n_layers, NULL, err) != RT_OK)
         return err->status;
     rt_model_config_take_layers(&student->config, &teacher->config, map, n);
-    if (rt_cut_config(&student->config, &sizes, err) != RT_OK)
+    if (rt_cut_config(&student->config, &sizes, err) != RT_OK ||
+        take_vocabulary(&student->config, tokenizer_path, err) != RT_OK)
         return err->status;
     student->runs = true;
     rt_cost_shape_of(&student->shape, &student->config);
@@ -294,15 +345,27 @@ static rt_status count_arenas(plan_inputs *p, const plan_model *student, const p
                   student->shape.family);
         return RT_OK;
     }
-    const rt_trainer_options options = {
-        .mix = p->mix, .precision = p->in.student_precision, .tokens_max = p->recipe.train.batch_tokens};
+    const rt_trainer_options options = {.mix = p->mix,
+                                        .precision = p->in.student_precision,
+                                        .tokens_max = p->recipe.train.batch_tokens,
+                                        .across = rt_recipe_across(&p->recipe),
+                                        .embd_rank = p->recipe.student.embd_rank};
     rt_status status = rt_layout_build(&layout, &student->config, err);
     if (status == RT_OK)
         status = rt_model_shape(&s, &student->config, NULL, p->in.student_precision, pool, &unused, err);
     if (status == RT_OK && live)
         status = rt_model_shape(&t, &teacher->config, teacher->weights, p->in.teacher_precision, pool,
                                 &p->in.teacher_bytes, err);
+    rt_factors factors;
+    if (status == RT_OK && options.embd_rank)
+        status = rt_factors_place(&factors, &layout, options.embd_rank, 0, err);
     size_t trained = layout.total, more = 0;
+    if (status == RT_OK && options.embd_rank) {
+        trained = factors.trained;
+        p->in.factors.rank = (double)factors.rank;
+        p->in.factors.trained = (double)factors.trained;
+        p->in.factors.merged = (double)factors.merged;
+    }
     rt_adapter_options adapters;
     if (status == RT_OK && p->recipe.adapters.rank)
         status = rt_recipe_adapters(&adapters, &p->recipe, err);
@@ -400,17 +463,19 @@ static rt_status plan_stream(plan_inputs *p, const plan_model *teacher, const pl
     return RT_OK;
 }
 
-static rt_status read_all(plan_inputs *p, plan_model *student, plan_model *teacher,
-                          const plan_options *options, rt_pool *pool, rt_error *err)
+static rt_status read_models(plan_inputs *p, plan_model *student, plan_model *teacher,
+                             const char *tokenizer_path, const plan_options *options, rt_pool *pool,
+                             rt_error *err)
 {
     const rt_recipe *r = &p->recipe;
     const bool named = r->teacher.model[0] != '\0';
     if ((named && model_read(teacher, r->teacher.model, err) != RT_OK) ||
-        student_config(student, p, teacher, err) != RT_OK)
+        student_config(student, p, teacher, tokenizer_path, err) != RT_OK)
         return err->status;
     const rt_precision precision = rt_recipe_precision(r->teacher.precision);
-    p->needs_teacher = (rt_loss_mix_needs_teacher(&p->mix) && p->recipe.teacher.store[0] == '\0') ||
-                       rt_recipe_has_features(&p->recipe);
+    const bool across = rt_recipe_across(r).way != RT_ACROSS_NONE;
+    p->needs_teacher = ((rt_loss_mix_needs_teacher(&p->mix) || across) && r->teacher.store[0] == '\0') ||
+                       rt_recipe_has_features(r);
     p->in = (rt_estimate_input){.student = student->shape,
                                 .teacher = teacher->shape,
                                 .has_teacher = named && p->needs_teacher,
@@ -427,8 +492,22 @@ static rt_status read_all(plan_inputs *p, plan_model *student, plan_model *teach
                        err) != RT_OK ||
         count_arenas(p, student, teacher, pool, err) != RT_OK)
         return err->status;
-    know_text(p, named ? teacher->path : student->path, !options->no_text);
+    const char *shared = named ? teacher->path : student->path;
+    know_text(p, tokenizer_path ? tokenizer_path : shared, across ? teacher->path : NULL, !options->no_text);
+    if (across && p->in.text.teacher_tokens <= 0)
+        plan_note(p, "the teacher is taken to make as many tokens of the text as the student");
     return plan_stream(p, teacher, options, err);
+}
+
+static rt_status read_all(plan_inputs *p, plan_model *student, plan_model *teacher,
+                          const plan_options *options, rt_pool *pool, rt_error *err)
+{
+    char *tokenizer_path = NULL;
+    rt_status status = own_tokenizer(&tokenizer_path, &p->recipe, err);
+    if (status == RT_OK)
+        status = read_models(p, student, teacher, tokenizer_path, options, pool, err);
+    free(tokenizer_path);
+    return status;
 }
 
 rt_status plan_teacher_config(rt_model_config *out, plan_inputs *p, const char *recipe_path, char **words,

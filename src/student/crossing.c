@@ -10,38 +10,99 @@ typedef struct ranked {
     uint32_t id;
 } ranked;
 
+typedef struct keyed { /* key: falling logits in rising order */
+    uint32_t key, id;
+} keyed;
+
+enum { DIGIT_BITS = 11, DIGITS = 3, DIGIT_VALUES = 1 << DIGIT_BITS };
+
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
 size_t rt_uld_work_bytes(size_t n_student, size_t n_teacher)
 {
-    return (n_student + n_teacher) * sizeof(ranked) + 64;
+    return (n_student + n_teacher) * sizeof(ranked) +
+           larger(n_student, n_teacher) * (2 * sizeof(keyed) + sizeof(double)) + 64;
 }
 
-static int descending(const void *a, const void *b)
+static uint32_t falling_key(float z)
+{
+    uint32_t bits;
+    memcpy(&bits, &z, sizeof bits);
+    return bits >> 31 ? bits : ~bits & 0x7FFFFFFFU;
+}
+
+static uint32_t digit(uint32_t key, size_t pass)
+{
+    return key >> (pass * DIGIT_BITS) & (uint32_t)(DIGIT_VALUES - 1);
+}
+
+/* Stable, by key: least digit first.  Returns the array of the two that holds the result. */
+static const keyed *sort_keys(keyed *from, keyed *to, size_t n)
+{
+    uint32_t starts[DIGITS][DIGIT_VALUES] = {0};
+    for (size_t i = 0; i < n; i++)
+        for (size_t pass = 0; pass < DIGITS; pass++)
+            starts[pass][digit(from[i].key, pass)]++;
+    for (size_t pass = 0; pass < DIGITS; pass++) {
+        uint32_t *start = starts[pass], at = 0;
+        for (size_t d = 0; d < DIGIT_VALUES; d++) {
+            const uint32_t count = start[d];
+            start[d] = at;
+            at += count;
+        }
+        for (size_t i = 0; i < n; i++)
+            to[start[digit(from[i].key, pass)]++] = from[i];
+        keyed *swap = from;
+        from = to;
+        to = swap;
+    }
+    return from;
+}
+
+static int by_id(const void *a, const void *b)
 {
     const ranked *x = a, *y = b;
-    if (x->p != y->p)
-        return x->p > y->p ? -1 : 1;
     return x->id < y->id ? -1 : x->id > y->id;
 }
 
-static void rank(ranked *out, const float *z, size_t n)
+/* Logits that differ may give the same probability: such go by id too.  Where it is 0 nothing depends on it.
+ */
+static void order_ties(ranked *list, size_t n)
+{
+    for (size_t i = 0, end; i < n && list[i].p > 0; i = end) {
+        bool sorted = true;
+        for (end = i + 1; end < n && list[end].p >= list[i].p; end++)
+            sorted = sorted && list[end].id > list[end - 1].id;
+        if (!sorted)
+            qsort(list + i, end - i, sizeof *list, by_id);
+    }
+}
+
+static void rank(ranked *out, const float *z, size_t n, double *e, keyed *keys)
 {
     double max = -HUGE_VAL, sum = 0;
-    for (size_t i = 0; i < n; i++)
+    for (size_t i = 0; i < n; i++) {
         max = fmax(max, (double)z[i]);
+        keys[i] = (keyed){falling_key(z[i]), (uint32_t)i};
+    }
+    for (size_t i = 0; i < n; i++) {
+        e[i] = exp((double)z[i] - max);
+        sum += e[i];
+    }
+    const keyed *sorted = sort_keys(keys, keys + n, n);
     for (size_t i = 0; i < n; i++)
-        sum += exp((double)z[i] - max);
-    for (size_t i = 0; i < n; i++)
-        out[i] = (ranked){exp((double)z[i] - max) / sum, (uint32_t)i};
-    qsort(out, n, sizeof *out, descending);
+        out[i] = (ranked){e[sorted[i].id] / sum, sorted[i].id};
+    order_ties(out, n);
 }
 
 double rt_uld_row(const float *z, size_t n_student, const float *zt, size_t n_teacher, double *grad,
                   void *work)
 {
     ranked *p = work, *q = p + n_student;
-    double loss = 0, mean = 0; /* mean: sum p g */
-    rank(p, z, n_student);
-    rank(q, zt, n_teacher);
+    double *e = (double *)(void *)(q + n_teacher), loss = 0, mean = 0; /* mean: sum p g */
+    keyed *keys = (keyed *)(void *)(e + larger(n_student, n_teacher));
+    rank(p, z, n_student, e, keys);
+    rank(q, zt, n_teacher, e, keys);
     for (size_t i = 0; i < n_student; i++) {
         const double d = p[i].p - (i < n_teacher ? q[i].p : 0);
         loss += fabs(d);

@@ -54,7 +54,8 @@ static double layers_forward(const rt_cost_shape *shape, double length)
 /* Values that the optimiser moves. */
 static double trained_of(const rt_estimate_input *in)
 {
-    return in->adapters.trained > 0 ? in->adapters.trained : in->student.parameters;
+    const double whole = in->factors.trained > 0 ? in->factors.trained : in->student.parameters;
+    return in->adapters.trained > 0 ? in->adapters.trained : whole;
 }
 
 /* Passes over a layer that training counts: forward, the gradient of what came in, and the weights'; frozen
@@ -65,15 +66,21 @@ static double passes_of(const rt_estimate_input *in)
 }
 
 /* A token's operations through A and B, and a step's that put W + B A together: once, or for each layer on
- * its way forward and back. */
+ * its way forward and back.  A factored embedding is put together once, and its gradient taken apart. */
 static double adapter_token(const rt_estimate_input *in) { return 4 * in->adapters.trained; }
 
 static double merges_of_step(const rt_estimate_input *in)
 {
     if (in->adapters.trained <= 0)
-        return 0;
+        return 6 * in->factors.rank * in->factors.merged;
     const double times = in->adapters.from_file ? 2 * (double)in->micro_batches : 1;
     return times * 2 * in->adapters.rank * (in->student.matmul - in->student.head);
+}
+
+/* The teacher reads the same text in tokens of its own; where both have a border its head is used. */
+static double teacher_tokens(const rt_estimate_input *in)
+{
+    return in->text.teacher_tokens > 0 ? in->text.teacher_tokens : 1;
 }
 
 static void count_flops(rt_estimate *out, const rt_estimate_input *in)
@@ -87,7 +94,8 @@ static void count_flops(rt_estimate *out, const rt_estimate_input *in)
                                adapter_token(in) + merges / step_tokens;
     double attention = passes * rt_cost_attention(s, length);
     if (in->has_teacher) {
-        out->flops.teacher_token = layers_forward(t, length) + 2 * t->head * rows;
+        out->flops.teacher_token =
+            layers_forward(t, length) * teacher_tokens(in) + 2 * t->head * rows * fmin(teacher_tokens(in), 1);
         attention += rt_cost_attention(t, length);
     }
     const double token = out->flops.student_token + out->flops.teacher_token;
@@ -109,7 +117,8 @@ static void time_measured(rt_estimate *out, const rt_estimate_input *in)
         rows * (in->adapters.trained > 0 ? 4 : 6) * s->head / r->head_train[in->student_precision];
     if (in->has_teacher) {
         const double rate = r->forward[in->teacher_precision];
-        out->time.teacher_s = n * layers_forward(t, length) / rate + rows * 2 * t->head / rate;
+        out->time.teacher_s = n * teacher_tokens(in) * layers_forward(t, length) / rate +
+                              rows * fmin(teacher_tokens(in), 1) * 2 * t->head / rate;
         out->time.head_s += rows * (double)t->n_vocab * r->head_loss[in->teacher_precision];
     }
     out->time.update_s = trained_of(in) / r->update;
@@ -157,7 +166,7 @@ static void count_memory(rt_estimate *out, const rt_estimate_input *in)
     out->memory.arenas = in->arena_bytes ? (double)in->arena_bytes : in->student.parameters * 18;
     out->memory.teacher = (double)in->teacher_bytes;
     out->memory.mapped = (double)in->mapped_bytes;
-    out->memory.text = in->text.tokens * 5;
+    out->memory.text = in->text.tokens * (1 + in->text.teacher_tokens) * 5; /* both, where there are two */
     out->memory.program = program_bytes;
     const double models =
         in->network > 0 /* each device holds all but the others' moments */

@@ -15,7 +15,8 @@ typedef struct rt_estimate_text {
     double documents, tokens, targets; /* of the text; 0 when it was not read */
     double batch_tokens;               /* of a micro-batch, as documents fill it */
     double batch_rows;                 /* of them with a loss */
-    double length;                     /* of texts whose tokens see as many keys on average as these do */
+    double teacher_tokens; /* that the teacher makes of each of these; 0: it has the same tokenizer */
+    double length;         /* of texts whose tokens see as many keys on average as these do */
 } rt_estimate_text;
 
 /* Deals micro-batches as the run would and counts. */
@@ -40,6 +41,9 @@ typedef struct rt_estimate_input {
         double trained, rank;
         bool dora, from_file;
     } adapters;
+    struct {                          /* of the embedding; trained 0: none */
+        double rank, trained, merged; /* values that are trained, of all; elements of the embedding */
+    } factors;
 } rt_estimate_input;
 
 typedef struct rt_estimate {

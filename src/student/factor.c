@@ -211,9 +211,10 @@ static rt_status start_one(factor_job *job, rt_pool *pool, rt_error *err)
     double *gram = calloc(cols, cols * sizeof *gram), *left = calloc(cols, rank * sizeof *left);
     double *right = calloc(rank, cols * sizeof *right), *singular = calloc(cols, sizeof *singular);
     float *wide = calloc(cols, rank * sizeof *wide);
-    rt_status status = gram && left && right && singular && wide
-                           ? RT_OK
-                           : rt_error_set(err, RT_NO_MEMORY, "no memory to factor an embedding %zu wide", cols);
+    rt_status status =
+        gram && left && right && singular && wide
+            ? RT_OK
+            : rt_error_set(err, RT_NO_MEMORY, "no memory to factor an embedding %zu wide", cols);
     if (status == RT_OK) {
         job->gram = gram;
         rt_pool_run(pool, rt_size_ceil_div(cols, COLS), gram_task, job);

@@ -26,6 +26,8 @@ rt_status rt_head_reserve_kept(rt_head *head, size_t n_max, size_t n_vocab, rt_e
  * student's real ids.  tokens_max: of the teacher's side of a batch.  Only with a gradient. */
 rt_status rt_head_reserve_across(rt_head *head, const rt_across_options *options, size_t n_shared,
                                  size_t tokens_max, rt_error *err);
+size_t rt_head_across_bytes(const rt_model *student, const rt_model *teacher, rt_across_way way,
+                            size_t tokens_max);
 size_t rt_head_bytes(const rt_model *student, const rt_model *teacher, bool with_gradient);
 
 typedef struct rt_head_rows { /* the rows of a pass that carry a loss, in order */

@@ -17,14 +17,21 @@
 /* What an id of the student weighs that no token of the teacher begins with. */
 static const float floor_mass = 1e-9F;
 
-/* [n_vocab] float for a mapped row, or gradient and scratch of a sorted one. */
-size_t rt_head_across_work_bytes(const rt_head *head)
+/* Of a thread: [n_vocab] float for a mapped row, or gradient and scratch of a sorted one. */
+static size_t work_bytes_of(rt_across_way way, size_t vocab, size_t teacher_vocab)
 {
-    const size_t vocab = head->student->config.n_vocab;
-    if (head->across.way == RT_ACROSS_ULD)
+    if (way == RT_ACROSS_ULD)
         return rt_size_round_up(vocab * sizeof(double), 64) +
-               rt_size_round_up(rt_uld_work_bytes(vocab, head->teacher->config.n_vocab), 64);
+               rt_size_round_up(rt_uld_work_bytes(vocab, teacher_vocab), 64);
     return rt_size_round_up(vocab * sizeof(float), 64);
+}
+
+size_t rt_head_across_bytes(const rt_model *student, const rt_model *teacher, rt_across_way way,
+                            size_t tokens_max)
+{
+    return rt_pool_threads(student->pool) *
+               work_bytes_of(way, student->config.n_vocab, teacher->config.n_vocab) +
+           tokens_max * sizeof(double);
 }
 
 rt_status rt_head_reserve_across(rt_head *head, const rt_across_options *options, size_t n_shared,
@@ -34,9 +41,10 @@ rt_status rt_head_reserve_across(rt_head *head, const rt_across_options *options
     const size_t threads = rt_pool_threads(head->student->pool);
     head->across = *options;
     head->shared = rt_size_min(head->student->config.n_vocab, n_shared);
-    head->across_bytes = rt_head_across_work_bytes(head);
+    head->across_bytes =
+        work_bytes_of(options->way, head->student->config.n_vocab, head->teacher->config.n_vocab);
     if (rt_arena_init(&head->across_arena,
-                      threads * head->across_bytes + tokens_max * sizeof *head->teacher_logp + 256,
+                      rt_head_across_bytes(head->student, head->teacher, options->way, tokens_max) + 256,
                       err) != RT_OK)
         return err->status;
     head->across_work = rt_arena_push_raw(&head->across_arena, threads, head->across_bytes);

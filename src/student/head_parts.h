@@ -58,7 +58,6 @@ void rt_head_take_gradient(const rt_model *model, float *z, float *dz);
 void rt_head_across_begin(rt_head_chunk *c, const rt_pass *teacher);
 void rt_head_across_run(rt_head_chunk *c, const rt_pass *teacher);
 size_t rt_head_across_count(const rt_head_chunk *c);
-size_t rt_head_across_work_bytes(const rt_head *head);
 
 enum { RT_HEAD_ROW_STEP = 32 };
 

@@ -240,6 +240,8 @@ size_t rt_trainer_bytes_of(const rt_model *student, const rt_model *teacher, siz
         bytes += (student->config.tied ? 1 : 2) * one *
                  (2 * sizeof(float) + (options->precision == RT_PRECISION_BF16 ? sizeof(rt_bf16) : 0));
     }
+    if (options->across.way != RT_ACROSS_NONE && teacher)
+        bytes += rt_head_across_bytes(student, teacher, options->across.way, tokens);
     return bytes + (teacher ? rt_pass_bytes(teacher, tokens, false) : 0);
 }
 

@@ -88,7 +88,8 @@ typedef struct rt_step_report {
     double lr;
 } rt_step_report;
 
-/* teacher must have been opened with the same pool.  The parameters are zero: fill values, then call start. */
+/* teacher must have been opened with the same pool.  The parameters are zero: fill values, then call start.
+ */
 rt_status rt_trainer_open(rt_trainer **out, const rt_model_config *config, const rt_model *teacher,
                           const rt_trainer_options *options, rt_pool *pool, rt_error *err);
 void rt_trainer_close(rt_trainer *trainer);

@@ -29,6 +29,7 @@ every_way_lowers_its_loss_and_writes_a_student() {
     for way in map chunks uld text; do
         expect_status 0 across "$way" across.way=$way train.lr=3e-3
         awk -v a="$(first_loss "$way")" -v b="$(last_loss "$way")" 'BEGIN { exit !(b < a) }'
+        expect_text "$([ "$way" = map ] && echo fkl || ([ "$way" = text ] && echo ce || echo "1 $way"))" "$(jq -c .recipe.loss "$way/run.json")"
     done
 }
 

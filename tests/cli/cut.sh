@@ -111,6 +111,44 @@ cuts_that_cannot_be_made_are_one_sentence() {
     expect_text "student.n_ff" "$err"
 }
 
+an_embedding_in_two_factors_is_whole_in_the_students_files() {
+    make_text
+    prune run student.n_layers=4 student.n_ff=480 student.embd_rank=24 train.checkpoint_minutes=0.0001
+    # 272 x 256 give way to 24 x (272 + 256)
+    local all trained
+    all=$(jq .student.parameters run/run.json) trained=$(jq .student.trained run/run.json)
+    awk -v d=$((all - trained)) 'BEGIN { w = 272 * 256 - 24 * 528; exit !(d > w - 64 && d < w + 64) }'
+    jq -se 'last.kl < first.kl' run/log.jsonl
+    retort inspect run/student --json | jq -e '.shape | .n_vocab == 272 and .n_embd == 256 and .tied'
+    for model in run/student run/student.Q8_0.gguf; do expect_status 0 retort generate $model --prompt "question 3" --tokens-max 4; done
+    # folder and GGUF hold the same product
+    retort generate run/student --prompt "question 3" --temperature 0 --tokens-max 12 >folder.txt
+    retort generate run/student.BF16.gguf --prompt "question 3" --temperature 0 --tokens-max 12 >gguf.txt
+    cmp folder.txt gguf.txt
+    # stopped after a checkpoint, with other threads: the same bytes
+    "$build_dir/retort" distill "$source_dir/recipes/prune.yaml" --run stopped --quiet "${small[@]}" student.n_layers=4 \
+        student.n_ff=480 student.embd_rank=24 train.checkpoint_minutes=0.0001 train.threads=1 &
+    pid=$!
+    for _ in $(seq 400); do
+        [ -s stopped/checkpoint.safetensors ] && break
+        sleep 0.02
+    done
+    kill -9 "$pid" 2>/dev/null || true
+    wait "$pid" 2>/dev/null || true
+    prune stopped student.n_layers=4 student.n_ff=480 student.embd_rank=24 train.checkpoint_minutes=0.0001
+    cmp run/student/model.safetensors stopped/student/model.safetensors
+    # with a narrower student, and with drawn weights
+    prune narrow "${narrow[@]}" student.embd_rank=24
+    printf '%s\n' "teacher: {model: $teacher}" "student: {init: random, model: run/student, embd_rank: 24}" \
+        'data: {train: [text.jsonl], tokens_max: 96}' 'train: {batch_tokens: 256, steps: 2}' 'output: {types: []}' >random.yaml
+    expect_status 0 retort distill random.yaml --run random --quiet
+    expect_status 2 prune no student.n_layers=4 student.n_ff=480 student.embd_rank=132
+    expect_text "only below rank 132" "$err"
+    expect_status 2 prune no student.n_layers=4 student.n_ff=0 student.embd_rank=24 adapters.rank=4
+    expect_text "adapters leave the embedding as it is" "$err"
+}
+
 run_tests the_recipe_cuts_trains_and_writes_what_others_read a_cut_is_a_better_start_than_random_weights \
     stopped_or_shared_out_it_gives_the_same_bytes a_store_and_a_streamed_teacher_give_text_to_look_at \
-    adapters_stand_on_layers_that_were_chosen cuts_that_cannot_be_made_are_one_sentence
+    adapters_stand_on_layers_that_were_chosen cuts_that_cannot_be_made_are_one_sentence \
+    an_embedding_in_two_factors_is_whole_in_the_students_files

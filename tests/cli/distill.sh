@@ -118,6 +118,21 @@ a_run_on_own_answers_is_killed_and_gives_the_same_bytes() {
     cmp whole/student/model.safetensors cut/student/model.safetensors
     expect_text '"own":true' "$(cat cut/log.jsonl)"
     expect_text '"own":false' "$(cat cut/log.jsonl)"
+    jq -e '.recipe | .loss == ["fkl"] and ."loss on own answers" == ["rkl"] and ."share of own answers" == 0.6' whole/run.json
+}
+
+the_facts_name_the_loss_that_is_used() {
+    make_world
+    # shellcheck disable=SC2086
+    {
+        expect_status 0 retort distill recipe.yaml --run all --quiet --no-export train.steps=2 $own on_policy.share=1 \
+            'on_policy.loss=[0.5 rkl, 0.5 jsd beta=0.3]'
+        jq -e '.recipe | .loss == ["0.5 rkl", "0.5 jsd beta=0.3"] and (has("loss on own answers") | not)' all/run.json
+        expect_status 0 retort distill recipe.yaml --run part --quiet --no-export train.steps=2 $own on_policy.objective=clip loss=[jsd]
+        jq -e '.recipe | .loss == ["jsd"] and ."loss on own answers" == ["rkl of the sampled tokens (clip)"]' part/run.json
+    }
+    expect_status 0 retort distill recipe.yaml --run plain --quiet --no-export train.steps=2 'loss=[0.8 fkl, 0.2 ce]'
+    jq -e '.recipe | .loss == ["0.8 fkl", "0.2 ce"] and (has("share of own answers") | not)' plain/run.json
 }
 
 contradictions_about_own_answers_are_named() {
@@ -371,7 +386,7 @@ settings_of_adapters_that_cannot_work_are_named() {
     expect_text "adapters.rank 60 is more" "$err"
 }
 
-run_tests adapters_start_as_their_base_and_are_merged_and_kept_for_peft \
+run_tests the_facts_name_the_loss_that_is_used adapters_start_as_their_base_and_are_merged_and_kept_for_peft \
     adapters_are_cut_short_and_go_on_to_the_same_bytes adapters_learn_on_own_answers_and_resume_to_the_same_bytes settings_of_adapters_that_cannot_work_are_named \
     a_recipe_becomes_a_student_that_can_be_a_teacher_again a_run_that_is_killed_goes_on_and_gives_the_same_bytes \
     a_run_on_own_answers_is_killed_and_gives_the_same_bytes contradictions_about_own_answers_are_named \

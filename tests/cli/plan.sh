@@ -184,7 +184,48 @@ adapters_take_what_a_run_with_them_takes() {
          $l[0].memory.arenas < $f[0].memory.arenas - 20e6 and $l[0].disk.checkpoint < $f[0].disk.checkpoint / 10'
 }
 
+a_student_with_a_vocabulary_of_its_own_is_counted_so() {
+    local teacher=$source_dir/data/teacher-small.gguf
+    for i in $(seq 40); do printf '{"text": "question %d, and the answer to it is %d, and there is more to say"}\n' "$i" $((i * 7 % 11)); done >t.jsonl
+    retort tokenizer train t.jsonl "$source_dir/data/prompts.jsonl" --vocab 600 --like "$teacher" --out tok >/dev/null
+    plan=(retort plan "$source_dir/recipes/across-tokenizers.yaml" "teacher.model=$teacher" student.tokenizer=tok student.n_layers=2
+        'data.train=[t.jsonl]' data.tokens_max=128 train.batch_tokens=256 train.tokens=2560 data.loss_on=all --machine H100 --json)
+    expect_status 0 "${plan[@]}"
+    printf '%s' "$out" >other.json
+    # the student that a run makes has as many parameters, and the teacher's bytes are more tokens than its own
+    retort distill "$source_dir/recipes/across-tokenizers.yaml" --run run --quiet "teacher.model=$teacher" student.tokenizer=tok \
+        student.n_layers=2 'data.train=[t.jsonl]' data.tokens_max=128 train.batch_tokens=256 train.steps=1 data.loss_on=all --json >run.json
+    expect_equal "$(jq .student.parameters run.json)" "$(jq '.student.parameters | floor' other.json)"
+    jq -e '.teacher.parameters > 0 and .flops.teacher_token > 0 and .text.teacher_tokens > 1.5' other.json
+    expect_equal "$(retort tokenizer show tok --json | jq .tokens)" "$(jq '.student.head / 256' other.json | sed 's/\.0$//')"
+    # sorted distributions need room of each thread; the text alone needs no teacher
+    expect_status 0 "${plan[@]}" across.way=uld
+    awk -v a="$(jq .memory.arenas other.json)" -v b="$(figure arenas)" 'BEGIN { exit !(b > a) }'
+    expect_status 0 "${plan[@]}" across.way=text
+    near teacher_token 0 0
+    expect_status 0 "${plan[@]}" --no-text
+    expect_text "as many tokens of the text" "$out"
+    expect_status 1 retort plan "$source_dir/recipes/across-tokenizers.yaml" "teacher.model=$teacher" student.tokenizer=none.json --machine H100
+    expect_text "none.json" "$err"
+}
+
+a_factored_embedding_is_counted_in_what_is_trained() {
+    write_recipe
+    expect_status 0 retort plan r.yaml student.n_layers=10 --machine H100 --json
+    whole=$(figure checkpoint)
+    expect_status 0 retort plan r.yaml student.n_layers=10 student.embd_rank=128 --machine H100 --json
+    # 49152 x 576 give way to 128 x (49152 + 576)
+    awk -v a="$whole" -v b="$(figure checkpoint)" 'BEGIN { d = (a - b) / 12 - (49152 * 576 - 128 * (49152 + 576)); exit d > 200 || d < -200 }'
+    near parameters 63.7e6 0.01
+    near trained 41.8e6 0.01
+    expect_status 0 retort plan r.yaml student.n_layers=10 student.embd_rank=128 --machine H100
+    expect_text "values are trained" "$out"
+    expect_status 2 retort plan r.yaml student.n_layers=10 student.embd_rank=576 --machine H100
+    expect_text "only below rank" "$err"
+}
+
 run_tests a_target_becomes_lines_that_distill_takes a_target_may_be_the_size_of_a_file targets_that_cannot_be_are_one_sentence \
     adapters_take_what_a_run_with_them_takes deepseek_v3_costs_what_was_published a_folder_with_a_config_alone_is_enough a_network_between_nodes_costs_time answers_cost_what_the_price_table_says \
     a_machine_may_be_described_in_a_file a_streamed_teacher_is_planned_from_the_disks_rate \
-    what_cannot_be_planned_is_said this_machine_is_measured_once
+    what_cannot_be_planned_is_said this_machine_is_measured_once \
+    a_student_with_a_vocabulary_of_its_own_is_counted_so a_factored_embedding_is_counted_in_what_is_trained

@@ -489,9 +489,93 @@ static void a_new_token_starts_as_the_mean_of_its_pieces(void **state)
     rt_tokenizer_close(large);
 }
 
+/* ---- sorted distributions ---- */
+
+typedef struct plain_rank {
+    double p;
+    size_t id;
+} plain_rank;
+
+static int plainly(const void *a, const void *b)
+{
+    const plain_rank *x = a, *y = b;
+    if (x->p != y->p)
+        return x->p > y->p ? -1 : 1;
+    return x->id < y->id ? -1 : x->id > y->id;
+}
+
+static void sort_plainly(plain_rank *out, const float *z, size_t n)
+{
+    double max = -HUGE_VAL, sum = 0;
+    for (size_t i = 0; i < n; i++)
+        max = fmax(max, (double)z[i]);
+    for (size_t i = 0; i < n; i++)
+        sum += exp((double)z[i] - max);
+    for (size_t i = 0; i < n; i++)
+        out[i] = (plain_rank){exp((double)z[i] - max) / sum, i};
+    qsort(out, n, sizeof *out, plainly);
+}
+
+/* Rows with what makes an order hard: equal logits, both zeros, -inf, logits that differ and have one
+ * probability, probabilities of 0. */
+static void fill_row(float *z, size_t n, rt_rng *rng, int kind)
+{
+    for (size_t i = 0; i < n; i++) {
+        const double x = rt_rng_normal(rng);
+        const uint64_t pick = rt_rng_below(rng, 8);
+        z[i] = (float)(kind == 0 ? 4 * x : kind == 1 ? round(2 * x) : kind == 2 ? 400 * x : 1e-30 * x);
+        if (kind == 3 && pick == 0)
+            z[i] = 20;
+        if (kind && pick == 1)
+            z[i] = rt_rng_below(rng, 2) ? 0.0F : -0.0F;
+        if (kind && pick == 2 && i)
+            z[i] = -INFINITY;
+    }
+}
+
+static void sorted_distributions_are_those_of_a_plain_sort_to_the_last_bit(void **state)
+{
+    (void)state;
+    enum { MOST = 3000 };
+    rt_rng rng = rt_rng_make(21, 0);
+    float *z = calloc(2 * MOST, sizeof *z), *zt = z + MOST;
+    double *grad = calloc(2 * MOST, sizeof *grad), *wanted = grad + MOST;
+    plain_rank *p = calloc(2 * MOST, sizeof *p), *q = p + MOST;
+    void *work = malloc(rt_uld_work_bytes(MOST, MOST));
+    assert_true(z && grad && p && work);
+    for (int round = 0; round < 64; round++) {
+        const size_t n = 1 + rt_rng_below(&rng, MOST), m = 1 + rt_rng_below(&rng, MOST);
+        fill_row(z, n, &rng, round % 4);
+        fill_row(zt, m, &rng, round / 4 % 4);
+        sort_plainly(p, z, n);
+        sort_plainly(q, zt, m);
+        double loss = 0, mean = 0;
+        for (size_t i = 0; i < n; i++) {
+            const double d = p[i].p - (i < m ? q[i].p : 0);
+            loss += fabs(d);
+            wanted[p[i].id] = p[i].p * ((d > 0) - (d < 0));
+            mean += wanted[p[i].id];
+        }
+        for (size_t i = n; i < m; i++)
+            loss += q[i].p;
+        for (size_t i = 0; i < n; i++)
+            wanted[p[i].id] -= p[i].p * mean;
+        const double got = rt_uld_row(z, n, zt, m, grad, work);
+        assert_memory_equal(&got, &loss, sizeof got);
+        for (size_t i = 0; i < n; i++)
+            if (grad[i] != wanted[i])
+                fail_msg("round %d: id %zu has %a, not %a", round, i, grad[i], wanted[i]);
+    }
+    free(z);
+    free(grad);
+    free(p);
+    free(work);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sorted_distributions_are_those_of_a_plain_sort_to_the_last_bit),
         cmocka_unit_test(borders_are_where_both_sides_have_said_the_same),
         cmocka_unit_test(each_teacher_token_gives_its_mass_to_the_id_that_begins_it),
         cmocka_unit_test(gradients_agree_with_differences),

@@ -1,5 +1,6 @@
-/* tests/student/test_factor.c - an embedding as two factors: the nearest product at the start, gradients against
- * finite differences, the merged matrix against the factors, resumed and on any number of threads the same bits. */
+/* tests/student/test_factor.c - an embedding as two factors: the nearest product at the start, gradients
+ * against finite differences, the merged matrix against the factors, resumed and on any number of threads the
+ * same bits. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -152,7 +153,8 @@ static void logits_of_the_factors_are_those_of_the_merged_matrix(void **state)
     world_close(&w);
 }
 
-static void check_part(world *w, const char *what, const float *grads, const float *at, size_t begin, size_t end)
+static void check_part(world *w, const char *what, const float *grads, const float *at, size_t begin,
+                       size_t end)
 {
     rt_trainer *t = w->trainer;
     double size = 0, loss[2];
@@ -194,7 +196,8 @@ static void gradients_agree_with_finite_differences(void **state)
             check_part(&w, models[m], grads, at, f->a, f->a + p->rows * RANK);
             check_part(&w, models[m], grads, at, f->b, f->b + RANK * p->cols);
         }
-        for (size_t i = 0; i < t->layout.count - t->factors.count; i += 7) { /* the others are where they were */
+        for (size_t i = 0; i < t->layout.count - t->factors.count;
+             i += 7) { /* the others are where they were */
             const rt_param *p = &t->layout.list[i];
             check_part(&w, models[m], grads, at, p->offset, p->offset + p->count);
         }
