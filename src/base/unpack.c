@@ -45,8 +45,19 @@ static rt_status unpack(rt_text *out, ZSTD_DStream *stream, const rt_file *file,
     return status;
 }
 
+/* Editors of some systems begin a text with a byte order mark, which is no part of it. */
+static void drop_mark(rt_text *out, size_t from)
+{
+    if (out->size - from < 3 || memcmp(out->data + from, "\xEF\xBB\xBF", 3) != 0)
+        return;
+    out->size -= 3;
+    memmove(out->data + from, out->data + from + 3, out->size - from);
+    out->data[out->size] = '\0';
+}
+
 rt_status rt_file_read_unpacked(rt_text *out, const char *path, rt_error *err)
 {
+    const size_t from = out->size;
     rt_file file;
     if (rt_file_map(&file, path, err) != RT_OK)
         return err->status;
@@ -62,5 +73,7 @@ rt_status rt_file_read_unpacked(rt_text *out, const char *path, rt_error *err)
         (void)ZSTD_freeDStream(stream);
     }
     rt_file_unmap(&file);
+    if (status == RT_OK)
+        drop_mark(out, from);
     return status;
 }

@@ -5,7 +5,8 @@
 #include "base/text.h"
 
 /* Appends the content of a file to `out`, whose size_max bounds what a .zst may unpack to (and what a
- * plain file may hold).  What a zstd header claims about the size is not trusted. */
+ * plain file may hold).  What a zstd header claims about the size is not trusted.  A byte order mark at the
+ * start is no part of the text. */
 rt_status rt_file_read_unpacked(rt_text *out, const char *path, rt_error *err);
 
 #endif

@@ -36,6 +36,9 @@ typedef struct cli_case {
     size_t threads;
 } cli_case;
 
+/* SHA-256 of the input `name` of a plan: a file; of suspect, reference, weights, tokenizer and readers a
+ * model, by path or name. */
+rt_status cli_input_hash(char hex[65], const char *name, const char *path, rt_error *err);
 /* Reads and checks the plan, opens pool, key and models.  A key that is not the plan's (commitment) is
  * RT_MISMATCH; a public one RT_FORBIDDEN; changed inputs RT_MISMATCH. */
 rt_status cli_case_open(cli_case *c, const char *plan_path, const char *key_path, rt_error *err);

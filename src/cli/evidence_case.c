@@ -9,6 +9,7 @@
 #include "base/unpack.h"
 #include "cli/cli.h"
 #include "cli/evidence.h"
+#include "cli/model_arg.h"
 
 static const size_t plan_max = 1 << 20;
 
@@ -32,10 +33,26 @@ size_t cli_plan_count(const json_t *plan, const char *name, size_t otherwise)
     return json_is_integer(value) ? (size_t)json_integer_value(value) : otherwise;
 }
 
-static rt_status check_input(const char *path, const char *said, rt_error *err)
+rt_status cli_input_hash(char hex[65], const char *name, const char *path, rt_error *err)
+{
+    static const char *const models[] = {"suspect", "reference", "weights", "tokenizer", "readers"};
+    size_t i = 0;
+    while (i < sizeof models / sizeof *models && strcmp(models[i], name) != 0)
+        i++;
+    if (i == sizeof models / sizeof *models)
+        return rt_sha256_file(hex, path, err);
+    char *model = NULL;
+    rt_status status = cli_model_path(&model, path, err);
+    if (status == RT_OK)
+        status = cli_model_hash(hex, model, err);
+    free(model);
+    return status;
+}
+
+static rt_status check_input(const char *name, const char *path, const char *said, rt_error *err)
 {
     char hash[65];
-    if (!path || !said || rt_sha256_file(hash, path, err) != RT_OK)
+    if (!path || !said || cli_input_hash(hash, name, path, err) != RT_OK)
         return path && said ? err->status : RT_OK;
     if (strcmp(hash, said) != 0)
         return rt_error_set(err, RT_MISMATCH,
@@ -52,10 +69,10 @@ static rt_status check_inputs(const json_t *plan, rt_error *err)
     json_object_foreach(json_object_get(plan, "inputs"), name, said)
     {
         for (size_t i = 0; i < json_array_size(said); i++) /* a list of files */
-            if (check_input(json_string_value(json_array_get(json_object_get(plan, name), i)),
+            if (check_input(name, json_string_value(json_array_get(json_object_get(plan, name), i)),
                             json_string_value(json_array_get(said, i)), err) != RT_OK)
                 return err->status;
-        if (check_input(cli_plan_text(plan, name), json_string_value(said), err) != RT_OK)
+        if (check_input(name, cli_plan_text(plan, name), json_string_value(said), err) != RT_OK)
             return err->status;
     }
     return RT_OK;

@@ -21,37 +21,76 @@ typedef struct settings {
     bool json;
 } settings;
 
-/* Tests that what is given allows, best first; a reference makes the stronger forms possible. */
-static void default_tests(const settings *s, json_t *tests)
+typedef struct choice {
+    rt_test test;
+    bool can, by_default;
+    const char *needs;
+} choice;
+
+/* Every test, best first: does what is given allow it, and is it planned where none is named?  A suspect that
+ * a calibration puts in the plan's place need not be there. */
+static size_t choices(choice out[RT_TEST_COUNT], const settings *s)
 {
     const bool native = s->key != NULL, asked = (s->suspect || s->url) && s->prompts,
-               told = s->answers || asked;
-    const bool reads = native && ((s->read && (s->suspect || s->url)) || (s->top_logprobs && told));
-    const bool speaks = native && told;
-    const struct {
-        rt_test test;
-        bool can;
-    } list[] = {
-        {RT_TEST_POOLED, reads && s->reference},
-        {RT_TEST_HARD, reads},
-        {RT_TEST_SOFT, reads && !s->reference},
-        {RT_TEST_DIFFERENCE, speaks && (s->reference_answers || (s->reference && s->prompts))},
-        {RT_TEST_CLOSED, speaks},
-        {RT_TEST_TWINS, s->twins != NULL},
-        {RT_TEST_CANARIES, s->canaries != NULL},
-        {RT_TEST_ORDER, s->order != NULL},
-        {RT_TEST_MEMBERSHIP, s->membership != NULL},
-        {RT_TEST_PREFERENCE, s->preference != NULL},
-        {RT_TEST_MMD, s->teacher_answers && told},
-        {RT_TEST_NEARER, s->teacher_answers && told && s->controls.count > 0 && s->innocents.count > 0},
-        {RT_TEST_IDENTITY, s->names.count > 0 && told},
-        {RT_TEST_WEIGHTS, s->weights && s->suspect},
-        {RT_TEST_MATCH, s->weights && s->suspect},
-        {RT_TEST_SIMILARITY, s->weights && s->suspect},
+               told = s->answers || s->prompts;
+    const bool reads = native && (s->read || (s->top_logprobs && told)), speaks = native && told,
+               said = s->answers || asked,
+               read = (s->read && (s->suspect || s->url)) || (s->top_logprobs && said);
+    const char *reading = "--key and --read, or --top-logprobs with answers",
+               *speaking = "--key, and --answers or --prompts";
+    const choice list[] = {
+        {RT_TEST_POOLED, reads && s->reference, read,
+         "--reference, --key and --read (or --top-logprobs with answers)"},
+        {RT_TEST_HARD, reads, read, reading},
+        {RT_TEST_SOFT, reads, read && !s->reference, reading},
+        {RT_TEST_DIFFERENCE, speaks && (s->reference_answers || (s->reference && s->prompts)), said,
+         "--key, --answers or --prompts, and --reference-answers or a --reference with --prompts"},
+        {RT_TEST_CLOSED, speaks, said, speaking},
+        {RT_TEST_TWINS, s->twins, true, "--twins"},
+        {RT_TEST_CANARIES, s->canaries, true, "--canaries"},
+        {RT_TEST_ORDER, s->order, true, "--order"},
+        {RT_TEST_MEMBERSHIP, s->membership, true, "--membership"},
+        {RT_TEST_PREFERENCE, s->preference, true, "--preference"},
+        {RT_TEST_MMD, s->teacher_answers && told, said, "--teacher-answers, and --answers or --prompts"},
+        {RT_TEST_NEARER, s->teacher_answers && told && s->controls.count > 0 && s->innocents.count > 0, said,
+         "--teacher-answers, --control-answers and --innocent-answers, and --answers or --prompts"},
+        {RT_TEST_IDENTITY, s->names.count > 0 && told, said, "--name, and --answers or --prompts"},
+        {RT_TEST_WEIGHTS, s->weights, s->suspect, "--suspect and --weights"},
+        {RT_TEST_MATCH, s->weights, s->suspect, "--suspect and --weights"},
+        {RT_TEST_SIMILARITY, s->weights, s->suspect, "--suspect and --weights"},
+        {RT_TEST_DIMENSION, true, false, "a suspect"},
     };
-    for (size_t i = 0; i < sizeof list / sizeof *list; i++)
-        if (list[i].can)
+    memcpy(out, list, sizeof list);
+    return sizeof list / sizeof *list;
+}
+
+static rt_status add_tests(json_t *plan, const settings *s, rt_error *err)
+{
+    choice list[RT_TEST_COUNT];
+    const size_t n = choices(list, s);
+    json_t *tests = json_array();
+    (void)json_object_set_new(plan, "tests", tests);
+    for (size_t i = 0; i < n && s->tests.count == 0; i++)
+        if (list[i].can && list[i].by_default)
             (void)json_array_append_new(tests, json_string(rt_test_word(list[i].test)));
+    for (size_t t = 0; t < s->tests.count; t++) {
+        const char *word = s->tests.items[t];
+        size_t i = 0;
+        while (i < n && strcmp(rt_test_word(list[i].test), word) != 0)
+            i++;
+        if (i == n)
+            return rt_error_set(err, RT_INVALID,
+                                "there is no test '%.60s'; 'evidence plan --help' names them", word);
+        if (!list[i].can)
+            return rt_error_set(err, RT_INVALID, "the %s test needs %s", word, list[i].needs);
+        (void)json_array_append_new(tests, json_string(word));
+    }
+    if (json_array_size(tests) == 0)
+        return rt_error_set(
+            err, RT_INVALID,
+            "what is given allows no test: a key with texts to read or prompts, or rows of twins, "
+            "canaries, order, membership or preference");
+    return RT_OK;
 }
 
 static json_t *list_json(const cli_list *list)
@@ -67,11 +106,9 @@ static rt_status add_path(json_t *plan, const char *name, const char *path, rt_e
     char hash[65];
     if (!path)
         return RT_OK;
+    if (cli_input_hash(hash, name, path, err) != RT_OK)
+        return rt_error_within(err, name);
     (void)json_object_set_new(plan, name, rt_json_text(path, strlen(path)));
-    if (rt_path_is_dir(path) || !rt_path_exists(path))
-        return RT_OK; /* a model's folder or name */
-    if (rt_sha256_file(hash, path, err) != RT_OK)
-        return err->status;
     (void)json_object_set_new(json_object_get(plan, "inputs"), name, json_string(hash));
     return RT_OK;
 }
@@ -82,7 +119,7 @@ static rt_status add_files(json_t *plan, const char *name, const cli_list *list,
     json_t *hashes = json_array();
     for (size_t i = 0; i < list->count; i++) {
         char hash[65];
-        if (rt_sha256_file(hash, list->items[i], err) != RT_OK) {
+        if (cli_input_hash(hash, name, list->items[i], err) != RT_OK) {
             json_decref(hashes);
             return err->status;
         }
@@ -119,7 +156,8 @@ static rt_status add_suspect(json_t *plan, const settings *s, rt_error *err)
         (void)json_object_set_new(plan, "top_logprobs", json_integer((json_int_t)s->top_logprobs));
     if (s->columns)
         (void)json_object_set_new(plan, "columns", json_integer((json_int_t)s->columns));
-    if (add_files(plan, "control_answers", &s->controls, err) != RT_OK)
+    if (add_files(plan, "control_answers", &s->controls, err) != RT_OK ||
+        add_files(plan, "readers", &s->readers, err) != RT_OK)
         return err->status;
     return add_files(plan, "innocent_answers", &s->innocents, err);
 }
@@ -176,18 +214,10 @@ static rt_status make_plan(json_t *plan, const settings *s, rt_error *err)
             return err->status;
     if (add_suspect(plan, s, err) != RT_OK || add_key(plan, s, err) != RT_OK)
         return err->status;
-    json_t *tests = list_json(&s->tests);
-    if (s->tests.count == 0)
-        default_tests(s, tests);
-    (void)json_object_set_new(plan, "tests", tests);
-    if (json_array_size(tests) == 0)
-        return rt_error_set(
-            err, RT_INVALID,
-            "what is given allows no test: a key with texts to read or prompts, or rows of twins, "
-            "canaries, order, membership or preference");
+    if (add_tests(plan, s, err) != RT_OK)
+        return err->status;
     (void)json_object_set_new(plan, "accounts", list_json(&s->accounts));
     (void)json_object_set_new(plan, "names", list_json(&s->names));
-    (void)json_object_set_new(plan, "readers", list_json(&s->readers));
     (void)json_object_update_new(
         plan, json_pack("{s:i,s:I,s:s,s:s,s:I,s:I,s:I,s:f,s:I,s:I,s:I}", "retort_evidence_plan", 1, "created",
                         (json_int_t)rt_clock_unix_seconds(), "version", RT_VERSION, "claim", s->claim,

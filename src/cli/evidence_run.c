@@ -179,7 +179,7 @@ static json_t *verdict(const run *r, rt_verdict_facts *f)
                             .second_test = groups >= 2,
                             .replicated = replicates(r),
                             .plan_first = r->c.intact,
-                            .identity_only = r->n_counted == 0};
+                            .none_combined = r->n_counted == 0};
     json_t *o = rt_verdict_json(f);
     (void)json_object_set_new(o, "combined_by",
                               json_string("Cauchy, which holds under any dependence of the tests"));
@@ -386,8 +386,12 @@ static void print_record(const json_t *record)
                json_string_value(json_object_get(o, "test")),
                json_string_value(json_object_get(o, "account")), json_number_value(json_object_get(o, "z")),
                json_number_value(json_object_get(o, "log10_p_corrected")));
-    (void)printf("%s (combined p %s)\n", json_string_value(json_object_get(v, "words")),
-                 json_string_value(json_object_get(v, "p")));
+    if (whole(v, "tests_combined"))
+        (void)printf("%s (combined p %s)\n", json_string_value(json_object_get(v, "words")),
+                     json_string_value(json_object_get(v, "p")));
+    else
+        (void)printf("training on outputs: %s (what was run stands each for itself)\n",
+                     json_string_value(json_object_get(v, "words")));
     if (json_object_get(v, "missing_for_more"))
         (void)printf("for more, this is missing: %s\n",
                      json_string_value(json_object_get(v, "missing_for_more")));
@@ -411,8 +415,9 @@ int evidence_run(int argc, char **argv)
     const cli_option spec[] = {
         {CLI_ABOUT, NULL, NULL,
          "Runs the plan's tests, combines those that speak of outputs, and says what the figures allow:\n"
-         "no evidence found, not excluded, indication, strong or very strong evidence. Every test has its\n"
-         "null hypothesis, assumptions and what it cannot say; watermark tests are checked with random\n"
+         "no evidence found, not excluded, indication, strong or very strong evidence; not tested where no\n"
+         "test of outputs was run. Every test has its null hypothesis, assumptions and what it cannot say; "
+         "watermark tests are checked with random\n"
          "keys. A plan that was altered after it was hashed is run and reported as altered.\n"
          "Exit status 0 whatever is found.\n\n"
          "Examples:\n  retort evidence run plan.json --out record.json\n"

@@ -1,6 +1,5 @@
 /* cli/outputs_record.c - `retort outputs record`: a local model's log-probabilities over a text into a store.
  */
-#include <dirent.h>
 #include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +9,7 @@
 #include "base/hash.h"
 #include "base/size.h"
 #include "cli/cli.h"
+#include "cli/model_arg.h"
 #include "cli/open_model.h"
 #include "cli/outputs.h"
 #include "cli/progress.h"
@@ -38,41 +38,6 @@ typedef struct session {
 } session;
 
 /* ---- what is recorded ---- */
-
-static int is_shard(const struct dirent *entry)
-{
-    const size_t n = strlen(entry->d_name), m = strlen(".safetensors");
-    return n > m && strcmp(entry->d_name + n - m, ".safetensors") == 0;
-}
-
-/* Of a folder: the hashes of its weight files, in the order of their names. */
-static rt_status hash_folder(char hex[65], const char *dir, rt_error *err)
-{
-    struct dirent **names;
-    const int n = scandir(dir, &names, is_shard, alphasort);
-    rt_text sums = {0};
-    rt_status status = n >= 0 ? RT_OK : rt_error_set(err, RT_IO, "%.300s: cannot be read", dir);
-    for (int i = 0; i < n; i++) {
-        char *path = rt_path_join(dir, names[i]->d_name);
-        if (status == RT_OK)
-            status = path ? rt_sha256_file(hex, path, err)
-                          : rt_error_set(err, RT_NO_MEMORY, "no memory for a path");
-        rt_text_puts(&sums, hex);
-        free(path);
-        free(names[i]);
-    }
-    if (n >= 0)
-        free(names);
-    if (status == RT_OK)
-        rt_sha256_hex(hex, sums.data ? sums.data : "", sums.size);
-    rt_text_deinit(&sums);
-    return status;
-}
-
-static rt_status hash_teacher(char hex[65], const cli_model *m, rt_error *err)
-{
-    return rt_path_is_dir(m->path) ? hash_folder(hex, m->path, err) : rt_sha256_file(hex, m->path, err);
-}
 
 static rt_rls_header header_of(const arguments *a, const session *s, const char *teacher_hash)
 {
@@ -154,7 +119,7 @@ static rt_status open_store(session *s, const arguments *a, rt_rls_header *heade
     char teacher_hash[65], data_hash[65];
     rt_status status = rt_sha256_file(data_hash, a->data, err);
     if (status == RT_OK)
-        status = hash_teacher(teacher_hash, &s->model, err);
+        status = cli_model_hash(teacher_hash, s->model.path, err);
     if (status != RT_OK)
         return status;
     *header = header_of(a, s, teacher_hash);

@@ -223,13 +223,11 @@ rt_status rt_evidence_plan_check(const json_t *plan, bool *intact, const char *w
 /* The levels of section 8.1, strongest last, and the first requirement that each adds. */
 static size_t level_of(const rt_verdict_facts *f, const char **missing)
 {
-    *missing = "";
+    *missing = f->none_combined ? "a test of outputs whose p counts: names and weights lift no verdict" : "";
     if (!(f->log10_p <= log10(0.05)))
         return 0;
-    if (f->identity_only) {
-        *missing = "anything but identity probes: they alone lift no verdict";
+    if (f->none_combined)
         return 1;
-    }
     if (f->log10_p > -3)
         return 1;
     if (!f->calibrated) {
@@ -259,7 +257,8 @@ static const char *const words[] = {"no evidence found", "not excluded", "indica
 const char *rt_verdict_words(const rt_verdict_facts *f)
 {
     const char *missing;
-    return words[level_of(f, &missing)];
+    const size_t level = level_of(f, &missing);
+    return level == 0 && f->none_combined ? "not tested" : words[level];
 }
 
 json_t *rt_verdict_json(const rt_verdict_facts *f)
@@ -269,7 +268,7 @@ json_t *rt_verdict_json(const rt_verdict_facts *f)
     char p[RT_P_TEXT];
     rt_p_text(p, f->log10_p);
     json_t *o =
-        json_pack("{s:s,s:i,s:f,s:s,s:b,s:b,s:b,s:b,s:b}", "words", words[level], "level", (int)level,
+        json_pack("{s:s,s:i,s:f,s:s,s:b,s:b,s:b,s:b,s:b}", "words", rt_verdict_words(f), "level", (int)level,
                   "log10_p", f->log10_p, "p", p, "calibrated", f->calibrated, "key_check", f->key_check,
                   "second_test", f->second_test, "replicated", f->replicated, "plan_first", f->plan_first);
     if (missing[0])

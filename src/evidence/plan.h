@@ -60,7 +60,8 @@ typedef struct rt_verdict_facts {
     bool second_test;   /* an independent second test has p <= 0.05 */
     bool replicated;    /* on fresh data */
     bool plan_first;    /* the plan is intact and older than the run */
-    bool identity_only; /* nothing but identity probes */
+    bool none_combined; /* no p counts: identity probes, figures of weights, or tests that are not calibrated
+                           here */
 } rt_verdict_facts;
 const char *rt_verdict_words(const rt_verdict_facts *facts);
 /* The words, what is still missing for the next ones, the likelihood-ratio bound. */

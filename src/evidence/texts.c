@@ -203,6 +203,10 @@ static bool rows_by_look(const char *data, size_t size)
 rt_status rt_texts_parse(rt_texts *t, const char *data, size_t size, int form, const char *where,
                          rt_error *err)
 {
+    if (size >= 3 && memcmp(data, "\xEF\xBB\xBF", 3) == 0) { /* a byte order mark */
+        data += 3;
+        size -= 3;
+    }
     if (form == RT_TEXTS_PLAIN || (form == RT_TEXTS_AUTO && !rows_by_look(data, size)))
         return add_text(t, data, size, NULL, err);
     size_t line = 0;

@@ -41,10 +41,17 @@ static void section_verdict(rt_text *out, const json_t *record, bool intact)
     rt_page_section_open(out, "verdict", "What may be said");
     if (!intact)
         alarm(out, "The plan was altered after it was hashed: what follows was not fixed before looking.");
-    (void)snprintf(line, sizeof line, "The words for it: %.60s. Combined p %.40s over %d tests, by %.120s.",
-                   rt_field_text(v, "words"), rt_field_text(v, "p"),
-                   (int)json_integer_value(json_object_get(v, "tests_combined")),
-                   rt_field_text(v, "combined_by"));
+    const int combined = (int)json_integer_value(json_object_get(v, "tests_combined"));
+    if (combined)
+        (void)snprintf(
+            line, sizeof line, "The words for it: %.60s. Combined p %.40s over %d tests, by %.120s.",
+            rt_field_text(v, "words"), rt_field_text(v, "p"), combined, rt_field_text(v, "combined_by"));
+    else
+        (void)snprintf(line, sizeof line,
+                       "Whether it was trained on these outputs: %.60s. No test here gives a p that counts "
+                       "for that; each figure "
+                       "below stands for itself.",
+                       rt_field_text(v, "words"));
     rt_page_paragraph(out, "lead", line);
     if (rt_field_text(v, "missing_for_more")[0]) {
         (void)snprintf(line, sizeof line, "For stronger words this is missing: %.300s.",

@@ -94,7 +94,12 @@ weights_of_one_model_match_and_its_width_is_found() {
     expect_equal "$(retort inspect "$model" --json | jq '[.. | .n_embd? // empty][0]')" \
         "$(jq '.results[] | select(.test == "dimension") | .dimension' <<<"$out")"
     # ancestry of weights is another question than training on outputs
-    expect_equal "no evidence found" "$(jq -r .verdict.words <<<"$out")"
+    expect_equal "not tested" "$(jq -r .verdict.words <<<"$out")"
+    expect_status 0 retort evidence run plan.json --out record.json
+    expect_text "training on outputs: not tested" "$out"
+    expect_equal 0 "$(grep -c 'combined p' <<<"$out" || true)"
+    expect_status 0 retort evidence report record.json --out page.html
+    expect_text "each figure below stands for itself" "$(cat page.html)"
     expect_status 0 retort evidence plan --suspect "$model" --test dimension --columns 64 --out few.json
     expect_status 0 retort evidence run few.json
     expect_text "not determined" "$out"

@@ -25,6 +25,21 @@ marked_text_is_found_by_its_key_and_by_no_other() {
     expect_equal true "$(jq '.results[0].log10_p < -20' <<<"$out")"
 }
 
+texts_of_other_editors_read_alike() {
+    expect_status 0 retort watermark key new mine --secret 5b0c7e1d9a3f46828e11f04c6d7a9b53
+    say a.jsonl --watermark mine
+    { printf '\xef\xbb\xbf' && sed 's/$/\r/' a.jsonl; } >b.jsonl # a byte order mark, and two bytes a line's end
+    for form in a b; do
+        expect_status 0 retort watermark detect "$form.jsonl" --key mine --model "$model" --json
+        jq -c '.results[0] | [.n, .z]' <<<"$out" >"$form"
+    done
+    expect_equal "$(cat a)" "$(cat b)"
+    expect_status 0 retort watermark detect --key mine --model "$model" --json <b.jsonl
+    expect_equal "$(cat a)" "$(jq -c '.results[0] | [.n, .z]' <<<"$out")"
+    expect_status 0 retort evidence plan --answers a.jsonl --prompts b.jsonl --tokenizer "$model" --key mine --test closed --out plan.json
+    expect_status 0 retort evidence run plan.json
+}
+
 places_where_the_model_was_free_count_for_more() {
     expect_status 0 retort watermark key new mine --secret 5b0c7e1d9a3f46828e11f04c6d7a9b53
     expect_status 0 retort watermark key new other --secret c41d90e7b2a35f6886f3127d0e9b4ac5
@@ -162,6 +177,32 @@ an_altered_plan_and_altered_inputs_show() {
     expect_text "is not the file that the plan was made with" "$err"
 }
 
+a_plan_that_cannot_be_carried_out_is_not_made() {
+    expect_status 0 retort watermark key new mine --secret 5b0c7e1d9a3f46828e11f04c6d7a9b53
+    say a.jsonl --watermark mine
+    expect_status 1 retort evidence plan --suspect nowhere --key mine --read a.jsonl --out plan.json
+    expect_text "suspect: there is no file or folder nowhere" "$err"
+    expect_status 1 retort evidence plan --suspect "$model" --key mine --read none.jsonl --out plan.json
+    expect_text "read: none.jsonl" "$err"
+    expect_status 2 retort evidence plan --suspect "$model" --key mine --read a.jsonl --test pooled --out plan.json
+    expect_text "the pooled test needs --reference" "$err"
+    expect_status 2 retort evidence plan --suspect "$model" --key mine --read a.jsonl --test poled --out plan.json
+    expect_text "there is no test 'poled'" "$err"
+    expect_equal no "$([ -e plan.json ] && echo yes || echo no)"
+}
+
+a_suspect_that_was_exchanged_after_the_plan_shows() {
+    expect_status 0 retort watermark key new mine --secret 5b0c7e1d9a3f46828e11f04c6d7a9b53
+    say a.jsonl --watermark mine
+    expect_status 0 retort export "$model" suspect --type BF16
+    expect_status 0 retort evidence plan --suspect suspect --key mine --read a.jsonl --read-tokens 300 --test hard --out plan.json
+    expect_equal 64 "$(jq -r '.inputs.suspect | length' plan.json)"
+    expect_status 0 retort evidence run plan.json
+    printf '\1' | dd of=suspect/model.safetensors bs=1 seek=100000 conv=notrunc 2>/dev/null
+    expect_status 1 retort evidence run plan.json
+    expect_text "suspect: is not the file that the plan was made with" "$err"
+}
+
 another_key_is_not_the_plans() {
     expect_status 0 retort watermark key new mine --secret 5b0c7e1d9a3f46828e11f04c6d7a9b53
     expect_status 0 retort watermark key new other --secret c41d90e7b2a35f6886f3127d0e9b4ac5
@@ -183,7 +224,8 @@ an_innocent_model_is_calibrated_and_shows_nothing() {
     expect_equal true "$(jq '[.results[] | select(.log10_p != null) | .log10_p > -3] | all' <<<"$out")"
 }
 
-run_tests marked_text_is_found_by_its_key_and_by_no_other places_where_the_model_was_free_count_for_more the_key_of_an_account_names_it \
+run_tests marked_text_is_found_by_its_key_and_by_no_other texts_of_other_editors_read_alike a_plan_that_cannot_be_carried_out_is_not_made \
+    a_suspect_that_was_exchanged_after_the_plan_shows places_where_the_model_was_free_count_for_more the_key_of_an_account_names_it \
     one_account_among_thousands_is_named_and_none_where_there_is_none a_folder_of_keys_is_looked_through_and_bad_lists_are_refused \
     a_sentence_said_ten_thousand_times_proves_nothing keys_that_others_may_read_wrong_tokenizers_and_ids_are_refused \
     public_demo_keys_are_warned_of_and_refused_for_evidence evidence_goes_from_a_plan_to_a_page \

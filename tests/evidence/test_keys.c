@@ -152,8 +152,11 @@ static void words_grow_with_p_only_as_far_as_their_conditions_hold(void **state)
     assert_string_equal(rt_verdict_words(&f), "indication");
     f.calibrated = false;
     assert_string_equal(rt_verdict_words(&f), "not excluded");
-    f = (rt_verdict_facts){.log10_p = -20, .identity_only = true, .calibrated = true};
+    f = (rt_verdict_facts){.log10_p = -20, .none_combined = true, .calibrated = true};
     assert_string_equal(rt_verdict_words(&f), "not excluded");
+    f.log10_p = 0;
+    assert_string_equal(rt_verdict_words(&f), "not tested");
+    f.none_combined = false;
     f.log10_p = -1;
     assert_string_equal(rt_verdict_words(&f), "no evidence found");
 }
