@@ -53,6 +53,7 @@ skip() {
 # /v1) and $admin (of the admin listener).  The test's shell stops it when it ends.
 # usage: start_small_server OPTION ...
 start_small_server() {
+    rm -f server.log
     "$build_dir/retort" serve "$source_dir/data/teacher-small.gguf" --db accounts.db --port 0 --admin-port 0 --threads 1 \
         "$@" >server.log 2>&1 &
     server_pid=$!
@@ -66,6 +67,24 @@ start_small_server() {
     url=$(grep -oE 'http://127.0.0.1:[0-9]+/v1' server.log | head -n 1)
     # shellcheck disable=SC2034
     admin=$(grep -oE 'http://127.0.0.1:[0-9]+/admin' server.log | head -n 1)
+}
+
+# Starts a gateway to one upstream (its URL and words) with the accounts of gateway.db; sets $server_pid and $url.  The test's
+# shell stops it when it ends, and the upstream if it is $upstream_pid.
+# usage: start_small_gateway UPSTREAM OPTION ...
+start_small_gateway() {
+    rm -f gateway.log
+    "$build_dir/retort" serve --upstream "$1" --db gateway.db --port 0 --admin-port 0 "${@:2}" >gateway.log 2>&1 &
+    server_pid=$!
+    # shellcheck disable=SC2064 # as they are
+    trap "kill $server_pid ${upstream_pid:-} 2>/dev/null || true; wait" EXIT
+    for _ in $(seq 300); do
+        grep -qs admin gateway.log && break
+        kill -0 "$server_pid" || { cat gateway.log && return 1; }
+        sleep 0.1
+    done
+    # shellcheck disable=SC2034 # for the tests
+    url=$(grep -oE 'http://127.0.0.1:[0-9]+/v1' gateway.log | head -n 1)
 }
 
 # Two accounts in accounts.db: $alice and $bob (ids), $alice_key and $bob_key (secrets).

@@ -124,8 +124,8 @@ bool rt_gate_check_ask(rt_gate *gate, const rt_caller *caller, const rt_gate_ask
  * settled. */
 rt_ticket *rt_gate_admit(rt_gate *gate, const rt_caller *caller, const rt_gate_ask *ask, rt_refusal *refusal);
 /* So many tokens of output more than were reserved, all or none: false when budget or day have no room for
- * them.  The ticket is the caller's alone meanwhile. */
-bool rt_gate_raise(rt_gate *gate, rt_ticket *ticket, int64_t output_tokens);
+ * them, or (why->http 503) the database does not answer.  The ticket is the caller's alone meanwhile. */
+bool rt_gate_raise(rt_gate *gate, rt_ticket *ticket, int64_t output_tokens, rt_refusal *why);
 /* false once the account of a running request was suspended or closed, or its key revoked: end the stream.
  * Cheap enough for every second. */
 bool rt_gate_still_allowed(rt_gate *gate, const rt_ticket *ticket);

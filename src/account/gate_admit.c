@@ -203,20 +203,20 @@ rt_ticket *rt_gate_admit(rt_gate *gate, const rt_caller *caller, const rt_gate_a
     return NULL;
 }
 
-bool rt_gate_raise(rt_gate *gate, rt_ticket *ticket, int64_t output_tokens)
+bool rt_gate_raise(rt_gate *gate, rt_ticket *ticket, int64_t output_tokens, rt_refusal *why)
 {
     rt_meter_draw *reserved = &ticket->row.reserved_draw, whole = {0};
-    rt_refusal refusal;
+    *why = (rt_refusal){.http = atomic_load(&gate->failing) ? 503 : 429};
     if (output_tokens <= 0 || output_tokens > RT_LIMIT_MAX)
         return output_tokens == 0;
     const rt_gate_ask ask = {.model = ticket->row.model,
                              .prompt_tokens = ticket->prompt_tokens,
                              .output_tokens = ticket->output_tokens + output_tokens};
-    if (!worst_case(ticket->prices, &ask, &whole, &refusal))
+    if (!worst_case(ticket->prices, &ask, &whole, why))
         return false;
     const rt_meter_draw more = {whole.tokens - reserved->tokens,
                                 whole.cost > reserved->cost ? whole.cost - reserved->cost : 0, whole.priced};
-    const bool raised = !atomic_load(&gate->failing) && decide(gate, ticket, &more, &refusal);
+    const bool raised = why->http != 503 && decide(gate, ticket, &more, why);
     if (raised) {
         reserved->tokens += more.tokens;
         reserved->cost += more.cost;

@@ -53,6 +53,35 @@ static void append_member(rt_text *said, const json_t *object, const char *key)
         rt_text_append(said, json_string_value(value), json_string_length(value));
 }
 
+/* Of a chat message or a delta of one. */
+static void append_message(rt_text *said, const json_t *message)
+{
+    size_t i;
+    json_t *call;
+    append_member(said, message, "reasoning_content");
+    append_member(said, message, "content");
+    json_array_foreach(json_object_get(message, "tool_calls"), i, call)
+    {
+        append_member(said, json_object_get(call, "function"), "name");
+        append_member(said, json_object_get(call, "function"), "arguments");
+    }
+}
+
+/* Of /v1/responses: what a delta adds, or all of an answer in one piece. */
+static void append_response(rt_text *said, const json_t *json)
+{
+    size_t i, k;
+    json_t *item, *part;
+    append_member(said, json, "delta");
+    json_array_foreach(json_object_get(json, "output"), i, item)
+    {
+        json_array_foreach(json_object_get(item, "content"), k, part) append_member(said, part, "text");
+        json_array_foreach(json_object_get(item, "summary"), k, part) append_member(said, part, "text");
+        append_member(said, item, "name");
+        append_member(said, item, "arguments");
+    }
+}
+
 void rt_said_append(rt_text *said, const char *data, size_t size)
 {
     rt_error err = {0};
@@ -63,10 +92,9 @@ void rt_said_append(rt_text *said, const char *data, size_t size)
     json_array_foreach(json_object_get(json, "choices"), i, choice)
     {
         const json_t *delta = json_object_get(choice, "delta");
-        const json_t *message = delta ? delta : json_object_get(choice, "message");
-        append_member(said, message, "reasoning_content");
-        append_member(said, message, "content");
+        append_message(said, delta ? delta : json_object_get(choice, "message"));
         append_member(said, choice, "text");
     }
+    append_response(said, json);
     json_decref(json);
 }

@@ -114,6 +114,9 @@ typedef enum rt_cover {
 /* May an event with text_bytes of text, already in relay->text_bytes and relay->said, go down?  More is
  * reserved for it where there is room. */
 rt_cover rt_limit_covers(rt_relay *relay, const char *data, size_t size, size_t text_bytes);
+/* Of the event at which a stream ends (relay->text_bytes and relay->said without it): appends it with as much
+ * of its text as there is room for; false where there is none, or the text cannot be shortened. */
+bool rt_limit_shorten(rt_relay *relay, const char *data, size_t size, rt_text *out);
 /* What was used after all: reserves what is missing, as far as there is room.  false: relay->raising. */
 bool rt_limit_cover_used(rt_relay *relay);
 /* Appends the end of a stream that was cut, with finish_reason "length", to relay->tail. */

@@ -3,7 +3,8 @@
  * What streams past is counted: by the tokenizer where there is one, else as the larger of bytes/4 and the
  * events with text.  Where that passes what is reserved, more is reserved in steps; where there is no room
  * for more, the stream ends before that event, as if its length had been bounded.  So an honest answer whose
- * count is a poor estimate is not cut while the account has room. */
+ * count is a poor estimate is not cut while the account has room.  Of the event at which it ends goes down
+ * what still has room, where it is one text that can be shortened. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -48,17 +49,25 @@ static size_t tokens_so_far(rt_relay *relay, bool exactly)
     return relay->counted;
 }
 
-/* A large step, or a smaller one where the room ends; 0: there is none.  Perhaps in another thread. */
+/* A large step, or a smaller one where the room ends; below `missing`: that is all there is.  Perhaps in
+ * another thread. */
 static size_t reserve_more(const rt_relay *relay, size_t missing)
 {
     rt_gate *gate = relay->gateway->serve->options.gate;
-    for (size_t step = STEP_TOKENS;; step /= 8) {
-        const size_t more = step > missing ? step : missing;
-        if (rt_gate_raise(gate, relay->call->ticket, (int64_t)more))
+    rt_ticket *ticket = relay->call->ticket;
+    rt_refusal why = {0};
+    size_t got = 0, part = 1;
+    for (size_t step = STEP_TOKENS, more = 0; more != missing && why.http != 503; step /= 8) {
+        more = step > missing ? step : missing;
+        if (rt_gate_raise(gate, ticket, (int64_t)more, &why))
             return more;
-        if (more == missing)
-            return 0;
     }
+    while (part < missing / 2)
+        part *= 2;
+    for (; part > 0 && why.http != 503; part /= 2)
+        if (got + part < missing && rt_gate_raise(gate, ticket, (int64_t)part, &why))
+            got += part;
+    return got;
 }
 
 static rt_desk_reply raise_work(rt_errand *errand, rt_desk *desk)
@@ -69,10 +78,10 @@ static rt_desk_reply raise_work(rt_errand *errand, rt_desk *desk)
     return (rt_desk_reply){.http = 200};
 }
 
-static void raised(rt_relay *relay, size_t got)
+static void raised(rt_relay *relay, size_t missing, size_t got)
 {
     relay->call->reserved_tokens += got;
-    relay->no_room = got == 0;
+    relay->no_room = got < missing;
 }
 
 static void raise_done(rt_errand *errand)
@@ -80,7 +89,7 @@ static void raise_done(rt_errand *errand)
     struct rt_raise *raise = (struct rt_raise *)errand;
     rt_relay *relay = raise->relay;
     relay->raising = false;
-    raised(relay, raise->got);
+    raised(relay, raise->missing, raise->got);
     rt_relay_go_on(relay);
 }
 
@@ -96,7 +105,7 @@ static rt_cover more_room(rt_relay *relay, size_t missing)
         relay->raising = rt_clerks_send(serve->clerks, RT_CLERK_DOOR, &relay->raise.errand);
         return relay->raising ? RT_COVER_WAITS : RT_COVER_FULL;
     }
-    raised(relay, reserve_more(relay, missing));
+    raised(relay, missing, reserve_more(relay, missing));
     const bool full = relay->no_room;
     relay->no_room = false; /* to ask again costs nothing */
     return full ? RT_COVER_FULL : RT_COVERED;
@@ -125,14 +134,112 @@ rt_cover rt_limit_covers(rt_relay *relay, const char *data, size_t size, size_t 
     const rt_call *call = relay->call;
     if (!call->ticket)
         return RT_COVERED;
-    note_finished(relay, data, size);
-    if (text_bytes == 0)
-        return RT_COVERED;
-    relay->text_events++;
-    size_t tokens = tokens_so_far(relay, false);
-    if (tokens > call->reserved_tokens && relay->gateway->serve->options.counter)
-        tokens = tokens_so_far(relay, true);
-    return tokens <= call->reserved_tokens ? RT_COVERED : more_room(relay, tokens - call->reserved_tokens);
+    rt_cover cover = RT_COVERED;
+    if (text_bytes > 0) {
+        relay->text_events++;
+        size_t tokens = tokens_so_far(relay, false);
+        if (tokens > call->reserved_tokens && relay->gateway->serve->options.counter)
+            tokens = tokens_so_far(relay, true);
+        if (tokens > call->reserved_tokens)
+            cover = more_room(relay, tokens - call->reserved_tokens);
+    }
+    if (cover == RT_COVERED)
+        note_finished(relay, data, size);
+    return cover;
+}
+
+/* ---- the event at which it ends ---- */
+
+/* Steals the JSON. */
+static void append_event(rt_text *out, const char *name, json_t *json)
+{
+    char *text = json_dumps(json, JSON_COMPACT);
+    json_decref(json);
+    if (text && name)
+        rt_text_printf(out, "event: %s\n", name);
+    if (text)
+        rt_text_printf(out, "data: %s\n\n", text);
+    free(text);
+}
+
+/* The one member that holds the event's text; NULL: there are several, or what goes with each of its tokens.
+ */
+static json_t *only_text(json_t *event, json_t **holder, const char **key)
+{
+    static const char *const members[] = {"content", "reasoning_content", "text"};
+    json_t *choice = json_array_get(json_object_get(event, "choices"), 0);
+    json_t *delta = json_object_get(choice, "delta"), *found = NULL;
+    if (!json_object_get(event, "choices")) {
+        *holder = event;
+        *key = "delta";
+        return json_object_get(event, "delta");
+    }
+    if (json_array_size(json_object_get(event, "choices")) != 1 || json_object_get(delta, "tool_calls") ||
+        json_is_object(json_object_get(choice, "logprobs")) ||
+        json_array_size(json_object_get(choice, "token_ids")) > 0)
+        return NULL;
+    for (size_t i = 0; i < sizeof members / sizeof members[0]; i++) {
+        json_t *in = i < 2 ? delta : choice, *text = json_object_get(in, members[i]);
+        if (json_string_length(text) == 0)
+            continue;
+        if (found)
+            return NULL;
+        found = text;
+        *holder = in;
+        *key = members[i];
+    }
+    return found;
+}
+
+/* How many bytes of a text there is room for, at most; whole characters. */
+static size_t bytes_with_room(rt_relay *relay, const char *text, size_t size)
+{
+    const rt_tokenizer *counter = relay->gateway->serve->options.counter;
+    const size_t reserved = relay->call->reserved_tokens;
+    size_t kept = 0;
+    if (counter) {
+        const size_t before = tokens_so_far(relay, true), room = before < reserved ? reserved - before : 0;
+        rt_token_list ids = {0};
+        rt_error err = {0};
+        if (room > 0 && rt_tokenizer_encode(counter, text, size, false, &ids, &err) == RT_OK)
+            for (size_t i = 0, bytes; i < room && i < ids.count; i++, kept += bytes)
+                (void)rt_tokenizer_token_bytes(counter, ids.ids[i], &bytes);
+        rt_token_list_deinit(&ids);
+    } else if (relay->text_events <= reserved && relay->text_bytes < reserved * BYTES_PER_TOKEN) {
+        kept = reserved * BYTES_PER_TOKEN - relay->text_bytes;
+    }
+    if (kept > size)
+        kept = size;
+    while (kept > 0 && kept < size && ((unsigned char)text[kept] & 0xC0) == 0x80)
+        kept--;
+    return kept;
+}
+
+bool rt_limit_shorten(rt_relay *relay, const char *data, size_t size, rt_text *out)
+{
+    rt_error err = {0};
+    json_t *event = NULL, *holder = NULL;
+    const char *key = NULL;
+    size_t kept = 0;
+    if (rt_json_parse(&event, data, size, "event", &err) != RT_OK)
+        return false;
+    const json_t *text = only_text(event, &holder, &key);
+    if (json_is_string(text))
+        kept = bytes_with_room(relay, json_string_value(text), json_string_length(text));
+    if (kept > 0) {
+        json_t *choice = json_array_get(json_object_get(event, "choices"), 0);
+        (void)json_object_set_new(holder, key, json_stringn(json_string_value(text), kept));
+        if (json_object_get(choice, "finish_reason"))
+            (void)json_object_set_new(choice, "finish_reason", json_null());
+        if (json_object_get(event, "usage")) /* of the whole */
+            (void)json_object_set_new(event, "usage", json_null());
+        append_event(
+            out, json_object_get(event, "choices") ? NULL : json_string_value(json_object_get(event, "type")),
+            event);
+        return !out->failed;
+    }
+    json_decref(event);
+    return false;
 }
 
 /* ---- at the end ---- */
@@ -159,18 +266,6 @@ static json_t *head_of(const json_t *event)
         if (json_object_get(event, kept[i]))
             (void)json_object_set(head, kept[i], json_object_get(event, kept[i]));
     return head;
-}
-
-/* Steals the JSON. */
-static void append_event(rt_text *out, const char *name, json_t *json)
-{
-    char *text = json_dumps(json, JSON_COMPACT);
-    json_decref(json);
-    if (text && name)
-        rt_text_printf(out, "event: %s\n", name);
-    if (text)
-        rt_text_printf(out, "data: %s\n\n", text);
-    free(text);
 }
 
 static void close_choices(rt_relay *relay, const json_t *event)

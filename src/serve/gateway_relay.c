@@ -420,6 +420,24 @@ static void hold(rt_relay *relay, const char *bytes, size_t size, bool whole)
     rt_text_append(&relay->held, bytes, size);
 }
 
+/* The stream ends in this event, of which what has room goes down. */
+static void cut_at(rt_relay *relay, const char *data, size_t size)
+{
+    rt_text shorter = {0};
+    size_t shorter_size;
+    relay->cut = true;
+    rt_text_append(&relay->last, data, size);
+    if (rt_limit_shorten(relay, data, size, &shorter)) {
+        const char *shortened = rt_sse_data(shorter.data, shorter.size, &shorter_size);
+        relay->text_bytes += rt_chunk_text_bytes(shortened, shorter_size);
+        if (relay->gateway->serve->options.counter)
+            rt_said_append(&relay->said, shortened, shorter_size);
+        begin_stream(relay);
+        rt_http_write(relay->call->x, shorter.data, shorter.size);
+    }
+    rt_text_deinit(&shorter);
+}
+
 static void on_event(void *context, const char *bytes, size_t size, bool whole)
 {
     rt_relay *relay = context;
@@ -454,8 +472,7 @@ static void on_event(void *context, const char *bytes, size_t size, bool whole)
         return;
     }
     if (cover == RT_COVER_FULL) {
-        relay->cut = true;
-        rt_text_append(&relay->last, data ? data : "", data_size);
+        cut_at(relay, data ? data : "", data_size);
         return;
     }
     if (only_usage && relay->added_usage)

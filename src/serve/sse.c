@@ -183,7 +183,14 @@ size_t rt_chunk_text_bytes(const char *data, size_t size)
 {
     static const char *const keys[] = {
         "\"content\":", "\"text\":", "\"reasoning_content\":", "\"arguments\":", "\"delta\":"};
+    static const char named[] = "\"response.", delta[] = ".delta\"";
     size_t bytes = 0;
+    const span type =
+        memmem(data, size, named, sizeof named - 1) ? member_of((span){data, size}, "type") : (span){0};
+    if (type.size >= sizeof named - 1 && memcmp(type.data, named, sizeof named - 1) == 0 &&
+        !(type.size > sizeof delta &&
+          memcmp(type.data + type.size - (sizeof delta - 1), delta, sizeof delta - 1) == 0))
+        return 0;
     for (size_t k = 0; k < sizeof keys / sizeof keys[0]; k++) {
         const size_t length = strlen(keys[k]);
         const char *at = data, *end = data + size;

@@ -35,7 +35,7 @@ typedef struct rt_sse_usage {
 /* Overwrites *usage when the JSON has one.  *only_usage: it is a chunk without choices. */
 void rt_usage_read(rt_sse_usage *usage, const char *data, size_t size, bool *only_usage);
 /* Bytes of generated text in a chunk: the strings at "content", "text", "reasoning_content", "arguments",
- * "delta". */
+ * "delta"; none in an event of /v1/responses that is no delta, since it says again what deltas said. */
 size_t rt_chunk_text_bytes(const char *data, size_t size);
 /* At most so many tokens can these values of a request be: a byte each for texts, one for numbers, and some
  * for what a template puts between; 2,000 for an image. */

@@ -165,7 +165,7 @@ static void *worker_run(void *context)
         if (open[place]) { /* from nothing at all to half more than was reserved, raised before or not */
             const int64_t used = (int64_t)rt_rng_below(&rng, (uint64_t)asked[place] * 3 / 2 + 1);
             const int64_t more = (int64_t)rt_rng_below(&rng, 40);
-            if (rt_rng_below(&rng, 2) == 1 && rt_gate_raise(w->gate, open[place], more))
+            if (rt_rng_below(&rng, 2) == 1 && rt_gate_raise(w->gate, open[place], more, &refusal))
                 asked[place] += more;
             const rt_outcome outcome = {.input_tokens = used < 10 ? used : 10,
                                         .output_tokens = used < 10 ? 0 : used - 10,

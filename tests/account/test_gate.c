@@ -188,7 +188,7 @@ static void a_raise_passes_the_minute_and_the_next_request_waits(void **state)
     const client who = make_client(s.desk, json_pack("{s:i}", "tpm", 100));
     const rt_caller *caller = enter(&s, who.secret);
     rt_ticket *running = admit(&s, caller, 50, 40);
-    assert_true(rt_gate_raise(s.gate, running, 60)); /* 150 of 100 */
+    assert_true(rt_gate_raise(s.gate, running, 60, &s.refusal)); /* 150 of 100 */
     settle(&s, running, 50, 100);
     assert_null(admit(&s, caller, 5, 5));
     assert_refused(s, 429, "tokens", "rate_limit_exceeded");

@@ -106,15 +106,7 @@ what_a_gateway_has_passed_on_is_trained_on() {
     export UPSTREAM_KEY=$key
     retort account create behind --permissions '{"capture":true,"prompt_log":true}' --prompts '{"keep":"full"}' --db gateway.db --json >behind.json
     key=$(retort key create "$(jq -r .id behind.json)" --db gateway.db --json | jq -r .secret)
-    "$build_dir/retort" serve --upstream "$upstream" --upstream-key-env UPSTREAM_KEY --db gateway.db --port 0 --admin-port 0 \
-        --capture store >gateway.log 2>&1 &
-    server_pid=$!
-    trap 'kill "$server_pid" "$upstream_pid" 2>/dev/null; wait 2>/dev/null' EXIT
-    for _ in $(seq 300); do
-        grep -qs admin gateway.log && break
-        sleep 0.1
-    done
-    url=$(grep -oE 'http://127.0.0.1:[0-9]+/v1' gateway.log | head -n 1)
+    start_small_gateway "$upstream" --upstream-key-env UPSTREAM_KEY --capture store
     local i
     for i in 1 2 3 4 5 6; do
         expect_equal 200 "$(ask "$key" "$(chat "tell me about $i" ',"model":"default"')")"

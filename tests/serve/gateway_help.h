@@ -87,18 +87,41 @@ static void send_excess(rt_http_exchange *x, const char *body)
     rt_http_end(x);
 }
 
-/* Of /v1/responses: named events that go on and on. */
-static void stream_response(rt_http_exchange *x)
+/* One event with all of the text, two bytes a character, and its end; perhaps with what belongs to each of
+ * its tokens. */
+enum { LARGE_CHARACTERS = 600 };
+static void send_large(rt_http_exchange *x, const char *body)
+{
+    char event[3000];
+    int size = snprintf(event, sizeof event,
+                        "data: {\"id\":\"x8\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"");
+    for (int i = 0; i < LARGE_CHARACTERS; i++)
+        size += snprintf(event + size, sizeof event - (size_t)size, "\xC3\xA9");
+    size += snprintf(
+        event + size, sizeof event - (size_t)size,
+        "\"},%s\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":5000}}\n\n",
+        strstr(body, "\"logprobs\"") ? "\"logprobs\":{\"content\":[]}," : "");
+    rt_http_write(x, event, (size_t)size);
+    rt_http_write(x, event_done, sizeof event_done - 1);
+    rt_http_end(x);
+}
+
+/* Of /v1/responses: named events that go on and on, or few, of which the last says all again. */
+static const char response_done[] =
+    "event: response.output_text.done\ndata: {\"type\":\"response.output_text.done\",\"text\":\""
+    "some wordssome wordssome wordssome wordssome words\"}\n\n";
+static void stream_response(rt_http_exchange *x, const char *body)
 {
     char event[300];
     rt_http_begin(x, 200, "text/event-stream");
-    for (int i = 0; i < 200; i++) {
+    for (int i = 0; i < (strstr(body, "\"few\"") ? 5 : 200); i++) {
         const int size = snprintf(event, sizeof event,
                                   "event: response.output_text.delta\ndata: {\"type\":\"response.output_text."
                                   "delta\",\"sequence_number\":%d,\"delta\":\"some words\"}\n\n",
                                   i);
         rt_http_write(x, event, (size_t)size);
     }
+    rt_http_write(x, response_done, sizeof response_done - 1);
     rt_http_end(x);
 }
 
@@ -107,6 +130,11 @@ static void stream(upstream_server *up, rt_http_exchange *x, const char *body)
     if (strstr(body, "\"excessive\"")) {
         rt_http_begin(x, 200, "text/event-stream");
         send_excess(x, body);
+        return;
+    }
+    if (strstr(body, "\"large\"")) {
+        rt_http_begin(x, 200, "text/event-stream");
+        send_large(x, body);
         return;
     }
     rt_http_header(x, "set-cookie", "secret=1");
@@ -153,7 +181,7 @@ static void up_body(void *context, rt_http_exchange *x)
     } else if (strstr(request->body, "\"auth\"")) {
         rt_http_reply(x, 401, "application/json", "{}", 2);
     } else if (strstr(request->head->path, "/responses") && strstr(request->body, "\"stream\":true")) {
-        stream_response(x);
+        stream_response(x, request->body);
     } else if (strstr(request->body, "\"stream\":true")) {
         stream(up, x, request->body);
     } else if (strstr(request->body, "\"excessive\"")) {

@@ -111,16 +111,7 @@ keys_of_upstreams_are_read_again() {
     local upstream=$url upstream_pid=$server_pid other
     other=$(retort key create "$account" --db accounts.db --json | jq -r .secret)
     echo "$key" >key.txt
-    "$build_dir/retort" serve --upstream "$upstream key-file=key.txt" --db gateway.db --secrets gateway.secrets --port 0 --admin-port 0 \
-        --log log.jsonl 2>gateway.log &
-    server_pid=$!
-    # shellcheck disable=SC2064 # as they are
-    trap "kill $server_pid $upstream_pid 2>/dev/null; wait" EXIT
-    for _ in $(seq 300); do
-        grep -qs admin gateway.log && break
-        sleep 0.1
-    done
-    url=$(grep -oE 'http://127.0.0.1:[0-9]+/v1' gateway.log | head -n 1)
+    start_small_gateway "$upstream key-file=key.txt" --secrets gateway.secrets --log log.jsonl
     local first=$key
     account=$(retort account create customer --db gateway.db --secrets gateway.secrets --json | jq -r .id)
     key=$(retort key create "$account" --db gateway.db --secrets gateway.secrets --json | jq -r .secret)

@@ -3,7 +3,9 @@
 #include "gateway_help.h"
 
 #include "account/gate_internal.h"
+#include "serve/gateway_count.h"
 #include "base/rng.h"
+#include "tiny_tokenizer.h"
 
 static const char stream_plain[] = "{\"model\":\"m\",\"stream\":false,\"messages\":[]}";
 
@@ -83,7 +85,7 @@ static void a_stream_ends_where_the_budget_ends(void **state)
     assert_string_equal(a.body + strlen(a.body) - strlen(event_done), event_done);
     assert_null(strstr(a.body, "5000"));
     assert_int_equal(total, input + output);
-    assert_in_range(total, 90, 100); /* what there was, but for less than an event */
+    assert_int_equal(total, 100); /* the last event is shortened to what there was */
     assert_int_equal(ledger_int(&s, "SELECT input + output FROM ledger"), total);
     assert_int_equal(ledger_int(&s, "SELECT MAX(total_tokens) FROM meters"), total);
     close_stage(&s);
@@ -120,9 +122,115 @@ static void a_response_that_is_cut_is_told_to_be_incomplete(void **state)
     const char *usage = strstr(end, "\"total_tokens\":");
     assert_non_null(usage);
     const long long total = strtoll(usage + strlen("\"total_tokens\":"), NULL, 10);
-    assert_in_range(total, 90, 100);
+    assert_in_range(total, 95, 100); /* the prompt is estimated at less than its bound */
     assert_int_equal(ledger_int(&s, "SELECT input + output FROM ledger"), total);
     close_stage(&s);
+}
+
+static void what_a_response_says_again_is_counted_once(void **state)
+{
+    (void)state;
+    static stage s;
+    open_stage(&s, 1, 1, json_pack("{s:{s:i}}", "budget", "amount", 25));
+    const answer a =
+        receive(send_request(&s, "POST", "/v1/responses",
+                             "{\"model\":\"m\",\"user\":\"few\",\"stream\":true,\"input\":\"hi\","
+                             "\"max_output_tokens\":14}"));
+    assert_int_equal(a.status, 200);
+    assert_string_equal(a.body + strlen(a.body) - strlen(response_done), response_done);
+    close_stage(&s);
+}
+
+/* The text of a stream's deltas, one after the other. */
+static rt_text said_in(const answer *a)
+{
+    rt_text said = {0};
+    size_t size;
+    for (const char *at = a->body, *end; (end = strstr(at, "\n\n")) != NULL; at = end + 2) {
+        const char *data = rt_sse_data(at, (size_t)(end - at), &size);
+        if (data)
+            rt_said_append(&said, data, size);
+    }
+    rt_text_append(&said, "", 0);
+    return said;
+}
+
+static rt_tokenizer *counter;
+static void count_here(rt_serve_options *options) { options->counter = counter; }
+
+/* Of the upstream's words every character is a token of the counter: four times as many as bytes would tell.
+ */
+static void a_stream_is_cut_by_the_tokenizers_count(void **state)
+{
+    (void)state;
+    static stage s;
+    rt_error err = {0};
+    static const struct {
+        const char *path, *body;
+    } asked[] = {
+        {"/v1/chat/completions", "{\"model\":\"excessive\",\"user\":\"forgets\",\"stream\":true,"
+                                 "\"messages\":[],\"max_tokens\":20}"},
+        {"/v1/responses", "{\"model\":\"m\",\"stream\":true,\"input\":\"hi\",\"max_output_tokens\":20}"}};
+    counter = tiny_tokenizer(&err);
+    assert_non_null(counter);
+    stage_tune = count_here;
+    for (int i = 0; i < 2; i++) {
+        open_stage(&s, 1, 1, json_pack("{s:{s:i}}", "budget", "amount", 300));
+        const answer a = receive(send_request(&s, "POST", asked[i].path, asked[i].body));
+        rt_text said = said_in(&a);
+        assert_int_equal(a.status, 200);
+        assert_non_null(strstr(a.body, i ? "response.incomplete" : "\"finish_reason\":\"length\""));
+        assert_true(said.size > 250 && said.size <= 300);
+        assert_int_equal(ledger_int(&s, "SELECT output FROM ledger"), said.size);
+        assert_int_equal(ledger_int(&s, "SELECT estimated FROM ledger"), 0);
+        assert_in_range(ledger_int(&s, "SELECT MAX(total_tokens) FROM meters"), said.size, 300);
+        rt_text_deinit(&said);
+        close_stage(&s);
+    }
+    stage_tune = NULL;
+    rt_tokenizer_close(counter);
+}
+
+static void an_event_larger_than_the_room_is_shortened_to_whole_characters(void **state)
+{
+    (void)state;
+    static stage s;
+    open_stage(&s, 1, 1, json_pack("{s:{s:i}}", "budget", "amount", 60));
+    const answer a = post(&s, "{\"model\":\"large\",\"stream\":true,\"messages\":[],\"max_tokens\":20}");
+    rt_text said = said_in(&a);
+    assert_int_equal(a.status, 200);
+    assert_true(said.size >= 200 && said.size <= 240 && rt_utf8_valid(said.data, said.size));
+    assert_null(strstr(a.body, "\"stop\"")); /* which the whole event would have been */
+    assert_null(strstr(a.body, "5000"));
+    assert_non_null(strstr(a.body, "\"finish_reason\":\"length\""));
+    assert_string_equal(a.body + strlen(a.body) - strlen(event_done), event_done);
+    assert_in_range(ledger_int(&s, "SELECT output FROM ledger"), said.size / 4, said.size / 4 + 1);
+    assert_in_range(ledger_int(&s, "SELECT MAX(total_tokens) FROM meters"), 55, 60);
+    rt_text_deinit(&said);
+    close_stage(&s);
+}
+
+/* A text without some of its tokens' log-probabilities would be told wrongly. */
+static void an_event_with_logprobs_goes_down_whole_or_not_at_all(void **state)
+{
+    (void)state;
+    static stage s;
+    static const char body[] =
+        "{\"model\":\"large\",\"stream\":true,\"messages\":[],\"logprobs\":true,\"max_tokens\":20}";
+    open_stage(&s, 1, 1, json_pack("{s:{s:i}}", "budget", "amount", 60));
+    answer a = post(&s, body);
+    rt_text said = said_in(&a);
+    assert_int_equal(said.size, 0);
+    assert_non_null(strstr(a.body, "\"finish_reason\":\"length\""));
+    close_stage(&s);
+    open_stage(&s, 1, 1, json_pack("{s:{s:i}}", "budget", "amount", 6000));
+    a = post(&s, body);
+    rt_text whole = said_in(&a);
+    assert_int_equal(whole.size, 2 * LARGE_CHARACTERS);
+    assert_null(strstr(a.body, "\"length\""));
+    close_stage(&s);
+    rt_text_deinit(&said);
+    rt_text_deinit(&whole);
 }
 
 static void an_upstream_that_passes_its_bound_is_paid_where_there_is_room(void **state)
@@ -219,6 +327,10 @@ int main(void)
         cmocka_unit_test(a_stream_ends_where_the_budget_ends),
         cmocka_unit_test(every_choice_of_a_stream_that_is_cut_has_an_end),
         cmocka_unit_test(a_response_that_is_cut_is_told_to_be_incomplete),
+        cmocka_unit_test(what_a_response_says_again_is_counted_once),
+        cmocka_unit_test(a_stream_is_cut_by_the_tokenizers_count),
+        cmocka_unit_test(an_event_larger_than_the_room_is_shortened_to_whole_characters),
+        cmocka_unit_test(an_event_with_logprobs_goes_down_whole_or_not_at_all),
         cmocka_unit_test(an_upstream_that_passes_its_bound_is_paid_where_there_is_room),
         cmocka_unit_test(settled_and_reserved_never_pass_the_budget_whatever_upstreams_do),
     };
