@@ -188,7 +188,13 @@ bool rt_content_type_is_json(const rt_http_exchange *x)
 
 static bool check_content_type(const rt_call *call, rt_fault *fault)
 {
-    if (strcmp(rt_http_request_of(call->x)->head->method, "POST") != 0 || rt_content_type_is_json(call->x))
+    const char *coding = rt_http_request_field(call->x, "content-encoding");
+    if (strcmp(rt_http_request_of(call->x)->head->method, "POST") != 0)
+        return true;
+    if (coding && strcasecmp(coding, "identity") != 0)
+        return rt_fault_set(fault, 415, "invalid_request_error", "unsupported_media_type",
+                            "the body must be sent without a Content-Encoding such as gzip");
+    if (rt_content_type_is_json(call->x))
         return true;
     return rt_fault_set(fault, 415, "invalid_request_error", "unsupported_media_type",
                         "the body must be sent as application/json");
