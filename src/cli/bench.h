@@ -15,6 +15,7 @@
 typedef struct bench_options {
     const char *model, *precision, *teacher_precision;
     size_t runs, tokens, threads, layers;
+    size_t lora;             /* train: a step of adapters of this rank too; 0: none */
     cli_draft_options draft; /* of speculate, and so are the next ones */
     const char *prompts;
     size_t answer;

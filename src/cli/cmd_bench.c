@@ -126,7 +126,8 @@ int cmd_bench(int argc, char **argv)
          "mark     8 sequences at once as the server draws them, plainly and watermarked\n"
          "all      each of these (default)\n\n"
          "Figures are medians of --runs, limits the best of short runs: a busy machine lowers the shares.\n\n"
-         "Examples:\n  retort bench\n  retort bench train --teacher-precision bf16 --json"},
+         "Examples:\n  retort bench\n  retort bench train --teacher-precision bf16 --json\n"
+         "  retort bench train --lora 16"},
         {CLI_STRING, "[all|gemm|prefill|decode|train|store|outputs|start|stream|speculate|moe|guard|mark]",
          &what, "what to measure"},
         {CLI_STRING, "--model MODEL", &b.options.model, "default smollm2-135m-instruct"},
@@ -140,6 +141,8 @@ int cmd_bench(int argc, char **argv)
         {CLI_STRING, "--teacher-precision " CLI_PRECISIONS, &b.options.teacher_precision,
          "train (default int8)"},
         {CLI_COUNT, "--layers N", &b.options.layers, "train: of the student (default 10)"},
+        {CLI_COUNT, "--lora R", &b.options.lora,
+         "train: besides, the step that trains adapters of rank R on the same student"},
         {CLI_COUNT, "--tokens N", &b.options.tokens, "prefill, decode (default 2048)"},
         {CLI_COUNT, "--runs N", &b.options.runs, "medians of this many (default 5)"},
         {CLI_COUNT, "--threads N", &b.options.threads, "default: one a processor"},

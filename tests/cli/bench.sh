@@ -34,6 +34,19 @@ a_training_step_says_its_speed_and_memory() {
     expect_text '"unit": "GiB"' "$out"
 }
 
+a_step_of_adapters_stands_beside_the_whole_one() {
+    local small=$source_dir/data/teacher-small.gguf
+    expect_status 0 retort bench train --model "$small" --layers 2 --runs 1 --lora 4 --json
+    expect_text '"name": "training step, teacher in int8"' "$out"
+    expect_text '"name": "training step of LoRA adapters"' "$out"
+    expect_text '"name": "memory of LoRA' "$out"
+    # two layers' seven matrices: rank x (rows + columns) of each
+    local trained=$((4 * 2 * (2 * (256 + 256) + 2 * (256 + 128) + 3 * (256 + 704))))
+    printf '%s' "$out" | jq -e --argjson n "$trained" '[.. | objects | select(.name? == "values that LoRA trains")][0].value * 1e6 - $n | fabs < 1'
+    expect_status 2 retort bench train --model "$small" --layers 1 --runs 1 --lora 100000
+    expect_text "bench: --lora" "$err"
+}
+
 what_the_guard_costs_stands_beside_its_bars() {
     expect_status 0 retort bench guard --json
     for name in "guard: a request, p50" "guard: a request, p99" "guard: an account" "guard: a sweep over 100,000 accounts"; do
@@ -68,7 +81,7 @@ wrong_use_is_told() {
 
 run_tests the_limits_are_figures_of_their_own \
     decoding_and_prefill_stand_beside_their_limits \
-    a_training_step_says_its_speed_and_memory \
+    a_training_step_says_its_speed_and_memory a_step_of_adapters_stands_beside_the_whole_one \
     what_the_guard_costs_stands_beside_its_bars a_store_is_read_and_taken_away \
     the_start_is_that_of_generate \
     wrong_use_is_told
