@@ -15,25 +15,53 @@
 
 typedef struct prior {
     const char *feature;
-    float weight;  /* in the additive part, a scale from the benign median */
-    int direction; /* of the trees: 1 never falls, -1 never rises, 0 free */
+    float weight;        /* in the additive part, a scale from the benign median */
+    int direction;       /* of the trees: 1 never falls, -1 never rises, 0 free */
+    float centre, scale; /* of the additive part, where these are known before any traffic; scale 0: they are
+                            the benign accounts' */
 } prior;
 
 /* Features that are not here are measured and shown, but not judged by: who the client is, when and how much.
- */
+ * Honest classifiers force two to four ids: eight and more begin to be a walk.  Prompts of honest use that
+ * read like a collector's are few: where they are more than every tenth, each further sixth counts, however
+ * the traffic at hand is spread, so that a matter which the sample has no collectors of is evidence too. */
+#define WANT 0.5F, 1, 0.1F, 0.15F
 static const prior priors[] = {
-    {"repeat.distinct", 0, 1},      {"repeat.near", 0, 0},           {"repeat.continued", 0, -1},
-    {"repeat.lower", 0, -1},        {"template.share", 0, 0},        {"template.top", 0, 0},
-    {"template.variety", 0, 1},     {"template.filler_types", 0, 1}, {"template.long_top", 0, 0},
-    {"breadth.types", 0.1F, 1},     {"breadth.kinds", 0, 1},         {"breadth.switches", 0, 1},
-    {"breadth.tasks", 0, 0},        {"breadth.questions", 0, 0},     {"breadth.alike", 0, -1},
-    {"breadth.vocabulary", 0, 0},   {"breadth.length", 0, 0},        {"breadth.mixed", 0.25F, 1},
-    {"elicit.trace", 0.15F, 1},     {"elicit.grade", 0.15F, 1},      {"elicit.evolve", 0.15F, 1},
-    {"elicit.wrapper", 0.1F, 1},    {"elicit.agent", 0.15F, 1},      {"elicit.any", 0.1F, 1},
-    {"elicit.any_types", 0.25F, 1}, {"elicit.count", 0.05F, 1},      {"params.top_logprobs", 0.1F, 1},
-    {"params.exposure", 0.2F, 1},   {"params.bias_ids", 1.2F, 1},    {"params.samples", 0.05F, 1},
-    {"params.cold", 0, -1},         {"volume.ratio", 0, 1},          {"volume.out", 0, 1},
+    {"repeat.distinct", 0, 1},
+    {"repeat.near", 0, 0},
+    {"repeat.continued", 0, -1},
+    {"repeat.lower", 0, -1},
+    {"template.share", 0, 0},
+    {"template.top", 0, 0},
+    {"template.variety", 0, 1},
+    {"template.filler_types", 0, 1},
+    {"template.long_top", 0, 0},
+    {"breadth.types", 0.1F, 1},
+    {"breadth.kinds", 0, 1},
+    {"breadth.switches", 0, 1},
+    {"breadth.tasks", 0, 0},
+    {"breadth.questions", 0, 0},
+    {"breadth.alike", 0, -1},
+    {"breadth.vocabulary", 0, 0},
+    {"breadth.length", 0, 0},
+    {"breadth.mixed", 0.25F, 1},
+    {"elicit.trace", WANT},
+    {"elicit.grade", WANT},
+    {"elicit.evolve", WANT},
+    {"elicit.agent", WANT},
+    {"elicit.wrapper", 0.1F, 1},
+    {"elicit.any", 0.1F, 1},
+    {"elicit.any_types", 0.25F, 1},
+    {"elicit.count", 0.05F, 1},
+    {"params.top_logprobs", 0.1F, 1},
+    {"params.exposure", 0.2F, 1},
+    {"params.bias_ids", 1.2F, 1, 2.2F, 0.7F},
+    {"params.samples", 0.05F, 1},
+    {"params.cold", 0, -1},
+    {"volume.ratio", 0, 1},
+    {"volume.out", 0, 1},
 };
+#undef WANT
 enum { N_PRIORS = sizeof priors / sizeof *priors };
 static const float clip_low = -2, clip_high = 5;
 static const double floor_quantile = 0.8; /* of benign scores: those under it tell nothing apart */
@@ -102,7 +130,6 @@ static rt_status fit_trees(rt_guard_reference *r, const rt_guard_sample *s, cons
     if (describe(r, s, used, err) != RT_OK)
         return err->status;
     int8_t direction[RT_GUARD_FEATURES];
-    const int bias = rt_guard_feature_find("params.bias_ids");
     memset(direction, 2, sizeof direction);
     for (size_t k = 0; k < N_PRIORS; k++) {
         const int f = rt_guard_feature_find(priors[k].feature);
@@ -110,9 +137,9 @@ static rt_status fit_trees(rt_guard_reference *r, const rt_guard_sample *s, cons
         const bool asked = is_asked(fit, f);
         direction[f] = (int8_t)(asked ? priors[k].direction : 2);
         r->terms[f].weight = asked ? priors[k].weight : 0;
-        if (f == bias) { /* honest classifiers force two to four ids: eight and more begin to be a walk */
-            r->terms[f].centre = 2.2F;
-            r->terms[f].scale = 0.7F;
+        if (priors[k].scale > 0) {
+            r->terms[f].centre = priors[k].centre;
+            r->terms[f].scale = priors[k].scale;
         }
         r->terms[f].low = clip_low;
         r->terms[f].high = clip_high;
@@ -225,13 +252,14 @@ static size_t take_benign(float *out, const rt_guard_sample *s, const float *sco
     return n;
 }
 
-/* Keeps every so-manieth of ascending values, about `wanted` of them. */
+/* Keeps `wanted` of ascending values so that a p-value of them means what it says: the largest has a share
+ * 1 / (wanted + 1) of all over it, the next twice that, ... */
 static size_t thin(float *values, size_t n, size_t wanted)
 {
     if (wanted >= n)
         return n;
     for (size_t i = 0; i < wanted; i++)
-        values[i] = values[(size_t)(((double)i + 0.5) * (double)n / (double)wanted)];
+        values[i] = values[(size_t)(((double)i + 1) * (double)n / ((double)wanted + 1))];
     return wanted;
 }
 

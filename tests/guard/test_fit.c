@@ -14,6 +14,7 @@
 
 #include "base/file.h"
 #include "base/rng.h"
+#include "guard/sample.h"
 #include "guard/train.h"
 
 static rt_guard_span span(const char *text) { return (rt_guard_span){text, strlen(text)}; }
@@ -233,6 +234,85 @@ static void what_a_person_decided_stays_and_counts(void **state)
     rt_guard_screen(accounts, 0, 0.01);
 }
 
+/* An account with two checks alike, so that its score is theirs. */
+static void put(rt_guard_sample *s, size_t number, const char *kind, bool attacker, uint32_t corpus,
+                float mixed, float grade)
+{
+    rt_sample_account *a = &s->accounts[s->n_accounts];
+    *a = (rt_sample_account){.first = s->n_rows,
+                             .count = 2,
+                             .group = rt_guard_mix(number, 7),
+                             .attacker = attacker,
+                             .use_class = 2,
+                             .corpus = corpus};
+    (void)snprintf(a->name, sizeof a->name, "account-%zu", number);
+    (void)snprintf(a->kind, sizeof a->kind, "%s", kind);
+    for (uint32_t i = 0; i < 2; i++) {
+        rt_sample_row *row = &s->rows[s->n_rows++];
+        *row = (rt_sample_row){.account = (uint32_t)s->n_accounts, .requests = 20 + i};
+        row->features[rt_guard_feature_find("breadth.mixed")] = mixed;
+        row->features[rt_guard_feature_find("elicit.grade")] = grade;
+    }
+    s->n_accounts++;
+}
+
+typedef struct judged {
+    size_t fresh, flagged, graders, found;
+} judged;
+
+static void count(void *context, const rt_guard_scored *scored)
+{
+    judged *j = context;
+    const bool grader = !strcmp(scored->kind, "grader");
+    if (!grader && (scored->attacker || scored->corpus == 0))
+        return;
+    *(grader ? &j->graders : &j->fresh) += 1;
+    if (scored->p < 0.02F)
+        *(grader ? &j->found : &j->flagged) += 1;
+}
+
+static void few_kept_scores_promise_what_all_did_and_an_unknown_kind_is_found(void **state)
+{
+    (void)state;
+    enum { BENIGN = 20000, COLLECTORS = 40, GRADERS = 10, ALL = 2 * BENIGN + COLLECTORS + GRADERS };
+    rt_error err = {0};
+    rt_guard_sample *s = NULL;
+    rt_guard_reference *r = NULL;
+    rt_guard_fit_report report;
+    judged j = {0};
+    rt_rng rng = rt_rng_make(3, 0);
+    assert_int_equal(rt_guard_sample_open(&s, &err), RT_OK);
+    s->accounts = calloc(ALL, sizeof *s->accounts);
+    s->rows = calloc((size_t)2 * ALL, sizeof *s->rows);
+    assert_non_null(s->accounts);
+    assert_non_null(s->rows);
+    s->n_corpora = 2;
+    for (size_t i = 0; i < 2 * BENIGN; i++)
+        put(s, i, "honest", false, i >= BENIGN, (float)rt_rng_uniform(&rng),
+            0.05F * (float)rt_rng_uniform(&rng));
+    for (size_t i = 0; i < COLLECTORS; i++) /* what the fit knows of collectors: they range widely */
+        put(s, 2 * BENIGN + i, "wide", true, 0, 2 + (float)rt_rng_uniform(&rng), 0.02F);
+    for (size_t i = 0; i < GRADERS; i++)
+        put(s, 2 * BENIGN + COLLECTORS + i, "grader", true, 0, 0, 0.95F);
+    const rt_guard_fit fit = {.folds = 2,
+                              .trees = 3,
+                              .strength = 0.01,
+                              .reference_accounts = 99,
+                              .fit_corpora = 1,
+                              .left_out = "grader",
+                              .on_scored = count,
+                              .context = &j};
+    assert_int_equal(rt_guard_train(&r, s, &fit, &report, &err), RT_OK);
+    /* of 99 kept scores p < 2 % means none over: one of a hundred, give or take two deviations */
+    const double expected = 0.01 * (double)j.fresh;
+    assert_int_equal(j.fresh, BENIGN);
+    assert_true(fabs((double)j.flagged - expected) < 2 * sqrt(2 * expected));
+    assert_int_equal(j.graders, GRADERS);
+    assert_int_equal(j.found, GRADERS);
+    rt_guard_reference_close(r);
+    rt_guard_sample_close(s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -242,6 +322,7 @@ int main(void)
         cmocka_unit_test(ties_share_their_p_by_lot),
         cmocka_unit_test(screening_spares_the_honest_and_bounds_what_is_hidden),
         cmocka_unit_test(what_a_person_decided_stays_and_counts),
+        cmocka_unit_test(few_kept_scores_promise_what_all_did_and_an_unknown_kind_is_found),
         cmocka_unit_test(kept_features_come_back_and_damage_is_refused),
     };
     return cmocka_run_group_tests_name("guard fit", tests, NULL, NULL);
