@@ -25,43 +25,41 @@ typedef struct prior {
  * Honest classifiers force two to four ids: eight and more begin to be a walk.  Prompts of honest use that
  * read like a collector's are few: where they are more than every tenth, each further sixth counts, however
  * the traffic at hand is spread, so that a matter which the sample has no collectors of is evidence too. */
-#define WANT 0.5F, 1, 0.1F, 0.15F
 static const prior priors[] = {
-    {"repeat.distinct", 0, 1},
-    {"repeat.near", 0, 0},
-    {"repeat.continued", 0, -1},
-    {"repeat.lower", 0, -1},
-    {"template.share", 0, 0},
-    {"template.top", 0, 0},
-    {"template.variety", 0, 1},
-    {"template.filler_types", 0, 1},
-    {"template.long_top", 0, 0},
-    {"breadth.types", 0.1F, 1},
-    {"breadth.kinds", 0, 1},
-    {"breadth.switches", 0, 1},
-    {"breadth.tasks", 0, 0},
-    {"breadth.questions", 0, 0},
-    {"breadth.alike", 0, -1},
-    {"breadth.vocabulary", 0, 0},
-    {"breadth.length", 0, 0},
-    {"breadth.mixed", 0.25F, 1},
-    {"elicit.trace", WANT},
-    {"elicit.grade", WANT},
-    {"elicit.evolve", WANT},
-    {"elicit.agent", WANT},
-    {"elicit.wrapper", 0.1F, 1},
-    {"elicit.any", 0.1F, 1},
-    {"elicit.any_types", 0.25F, 1},
-    {"elicit.count", 0.05F, 1},
-    {"params.top_logprobs", 0.1F, 1},
-    {"params.exposure", 0.2F, 1},
+    {"repeat.distinct", 0, 1, 0, 0},
+    {"repeat.near", 0, 0, 0, 0},
+    {"repeat.continued", 0, -1, 0, 0},
+    {"repeat.lower", 0, -1, 0, 0},
+    {"template.share", 0, 0, 0, 0},
+    {"template.top", 0, 0, 0, 0},
+    {"template.variety", 0, 1, 0, 0},
+    {"template.filler_types", 0, 1, 0, 0},
+    {"template.long_top", 0, 0, 0, 0},
+    {"breadth.types", 0.1F, 1, 0, 0},
+    {"breadth.kinds", 0, 1, 0, 0},
+    {"breadth.switches", 0, 1, 0, 0},
+    {"breadth.tasks", 0, 0, 0, 0},
+    {"breadth.questions", 0, 0, 0, 0},
+    {"breadth.alike", 0, -1, 0, 0},
+    {"breadth.vocabulary", 0, 0, 0, 0},
+    {"breadth.length", 0, 0, 0, 0},
+    {"breadth.mixed", 0.25F, 1, 0, 0},
+    {"elicit.trace", 0.5F, 1, 0.1F, 0.15F},
+    {"elicit.grade", 0.5F, 1, 0.1F, 0.15F},
+    {"elicit.evolve", 0.5F, 1, 0.1F, 0.15F},
+    {"elicit.agent", 0.5F, 1, 0.1F, 0.15F},
+    {"elicit.wrapper", 0.1F, 1, 0, 0},
+    {"elicit.any", 0.1F, 1, 0, 0},
+    {"elicit.any_types", 0.25F, 1, 0, 0},
+    {"elicit.count", 0.05F, 1, 0, 0},
+    {"params.top_logprobs", 0.1F, 1, 0, 0},
+    {"params.exposure", 0.2F, 1, 0, 0},
     {"params.bias_ids", 1.2F, 1, 2.2F, 0.7F},
-    {"params.samples", 0.05F, 1},
-    {"params.cold", 0, -1},
-    {"volume.ratio", 0, 1},
-    {"volume.out", 0, 1},
+    {"params.samples", 0.05F, 1, 0, 0},
+    {"params.cold", 0, -1, 0, 0},
+    {"volume.ratio", 0, 1, 0, 0},
+    {"volume.out", 0, 1, 0, 0},
 };
-#undef WANT
 enum { N_PRIORS = sizeof priors / sizeof *priors };
 static const float clip_low = -2, clip_high = 5;
 static const double floor_quantile = 0.8; /* of benign scores: those under it tell nothing apart */
@@ -263,8 +261,22 @@ static size_t thin(float *values, size_t n, size_t wanted)
     return wanted;
 }
 
+/* The scores of all classes for one that has too few of its own, moved to where its own lie: what heavy
+ * people score is not what all do, but the tail looks alike.  Under OWN_MIN its own say nothing of where they
+ * lie. */
+static size_t borrow(float *out, const rt_guard_sample *s, const float *scores, size_t n_own)
+{
+    enum { OWN_MIN = 20 };
+    const float own = quantile(out, n_own, floor_quantile);
+    const size_t n = take_benign(out, s, scores, -1);
+    const float moved = n_own < OWN_MIN ? 0 : own - quantile(out, n, floor_quantile);
+    for (size_t i = 0; i < n; i++)
+        out[i] += moved;
+    return n;
+}
+
 /* Keeps the benign accounts' scores in ascending order by use class, `wanted` of each (0: all).  A class that
- * has too few to support the rate takes those of all classes. */
+ * has too few to support the rate borrows those of all classes. */
 static rt_status keep_benign(rt_guard_reference *r, const rt_guard_sample *s, const float *scores,
                              size_t wanted, double alpha, rt_error *err)
 {
@@ -275,7 +287,7 @@ static rt_status keep_benign(rt_guard_reference *r, const rt_guard_sample *s, co
                                 s->n_accounts, RT_GUARD_CALIBRATION_MAX);
         size_t n = take_benign(benign, s, scores, k);
         if ((double)n + 1 < 1 / alpha)
-            n = take_benign(benign, s, scores, -1);
+            n = borrow(benign, s, scores, n);
         r->n_benign[k] = n = wanted ? thin(benign, n, wanted) : n;
         r->floor[k] = quantile(benign, n, floor_quantile);
         for (size_t i = 0; i < n; i++)
