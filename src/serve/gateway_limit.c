@@ -150,16 +150,16 @@ rt_cover rt_limit_covers(rt_relay *relay, const char *data, size_t size, size_t 
 
 /* ---- the event at which it ends ---- */
 
-/* Steals the JSON. */
+/* Steals the JSON, which may hold the name; NULL, or one that is more than a line: none is sent. */
 static void append_event(rt_text *out, const char *name, json_t *json)
 {
     char *text = json_dumps(json, JSON_COMPACT);
-    json_decref(json);
-    if (text && name)
+    if (text && name && !strpbrk(name, "\r\n"))
         rt_text_printf(out, "event: %s\n", name);
     if (text)
         rt_text_printf(out, "data: %s\n\n", text);
     free(text);
+    json_decref(json);
 }
 
 /* The one member that holds the event's text; NULL: there are several, or what goes with each of its tokens.
