@@ -9,6 +9,7 @@
 #include "base/size.h"
 #include "cli/cli.h"
 #include "cli/commands.h"
+#include "cli/draft.h"
 #include "cli/eval_bits.h"
 #include "cli/eval_table.h"
 #include "cli/open_model.h"
@@ -20,7 +21,7 @@ enum { STUDENTS_MAX = RT_EVAL_MODELS_MAX - 1, NAME_MAX_BYTES = 32 };
 static_assert((int)CLI_LIST_MAX <= (int)STUDENTS_MAX, "every --student that is read must fit");
 
 typedef struct arguments {
-    const char *teacher, *data, *precision, *out;
+    const char *teacher, *data, *precision, *out, *shortlist;
     cli_list students;
     size_t tokens, tokens_max, seed, resamples, own_answers;
     bool loss_on_all, no_speed, bits, json;
@@ -32,6 +33,7 @@ typedef struct session { /* all that the command owns */
     rt_eval_model models[RT_EVAL_MODELS_MAX];
     char names[RT_EVAL_MODELS_MAX][NAME_MAX_BYTES + 1], labels[RT_EVAL_MODELS_MAX][96];
     size_t n_models;
+    rt_shortlist shortlists[RT_EVAL_MODELS_MAX];
     rt_eval_text text;
     rt_eval_result result;
     rt_eval_own_result own; /* with --own-answers */
@@ -47,6 +49,8 @@ static void session_close(session *s)
     rt_eval_text_deinit(&s->text);
     for (size_t m = 0; m < RT_EVAL_MODELS_MAX; m++)
         cli_model_close(&s->opened[m]);
+    for (size_t m = 0; m < RT_EVAL_MODELS_MAX; m++)
+        rt_shortlist_deinit(&s->shortlists[m]);
     rt_pool_close(s->pool);
 }
 
@@ -106,6 +110,24 @@ static rt_status add_model(session *s, const char *model, rt_precision precision
     return m ? cli_models_match(&s->opened[0], opened, err) : RT_OK;
 }
 
+/* "own": the list beside the student's files, where there is one, as drafts find it. */
+static rt_status open_shortlist(session *s, size_t m, const char *asked, rt_error *err)
+{
+    const bool own = asked && strcmp(asked, "own") == 0;
+    if (!asked || strcmp(asked, "none") == 0)
+        return RT_OK;
+    char *path = own ? cli_shortlist_path(s->opened[m].path) : strdup(asked);
+    if (!path)
+        return rt_error_set(err, RT_NO_MEMORY, "no memory for the name of a shortlist");
+    rt_status status = RT_OK;
+    if (!own || rt_path_exists(path)) {
+        status = cli_shortlist_read(&s->shortlists[m], path, &s->opened[m], err);
+        s->models[m].shortlist = &s->shortlists[m];
+    }
+    free(path);
+    return status;
+}
+
 static rt_status open_models(session *s, const arguments *a, rt_error *err)
 {
     const rt_precision precision = cli_precision(a->precision);
@@ -117,7 +139,8 @@ static rt_status open_models(session *s, const arguments *a, rt_error *err)
     for (size_t i = 0; i < a->students.count; i++) {
         const char *model;
         if (name_student(s->names[s->n_models], &model, a->students.items[i], i + 1, err) != RT_OK ||
-            add_model(s, model, precision, err) != RT_OK)
+            add_model(s, model, precision, err) != RT_OK ||
+            open_shortlist(s, s->n_models - 1, a->shortlist, err) != RT_OK)
             return err->status;
     }
     return RT_OK;
@@ -259,6 +282,9 @@ int cmd_eval(int argc, char **argv)
          "besides, each student answers the documents' prompts itself, up to N\ntokens at temperature 1, and "
          "the teacher "
          "judges what it said"},
+        {CLI_STRING, "--draft-shortlist FILE", &a.shortlist,
+         "acceptance and total variation are those of drafts that may say\nthese ids alone ('own': the list "
+         "beside each student; default: all ids)"},
         {CLI_FLAG, "--loss-on-all", &a.loss_on_all, "judge prompts too, not only answers"},
         {CLI_STRING, "--precision " CLI_PRECISIONS, &a.precision, "how all models compute (default bf16)"},
         {CLI_FLAG, "--bits", &a.bits,

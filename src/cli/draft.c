@@ -31,13 +31,25 @@ static rt_status check_ids(const rt_shortlist *list, const cli_model *draft, con
     return RT_OK;
 }
 
+rt_status cli_shortlist_read(rt_shortlist *out, const char *path, const cli_model *draft, rt_error *err)
+{
+    if (rt_shortlist_read(out, path, err) != RT_OK)
+        return err->status;
+    rt_status status = check_ids(out, draft, path, err);
+    if (status == RT_OK && rt_shortlist_fits(out, draft->model, err) != RT_OK)
+        status = rt_error_within(err, path);
+    if (status != RT_OK)
+        rt_shortlist_deinit(out);
+    return status;
+}
+
 static rt_status shorten(cli_draft *out, const char *path, rt_error *err)
 {
     rt_shortlist list;
-    if (rt_shortlist_read(&list, path, err) != RT_OK)
+    if (cli_shortlist_read(&list, path, &out->model, err) != RT_OK)
         return err->status;
-    rt_status status = check_ids(&list, &out->model, path, err);
-    if (status == RT_OK && rt_model_shorten_head(out->model.model, out->model.weights, &list, err) != RT_OK)
+    rt_status status = rt_model_shorten_head(out->model.model, out->model.weights, &list, err);
+    if (status != RT_OK)
         status = rt_error_within(err, path);
     out->n_ids = list.n;
     rt_shortlist_deinit(&list);

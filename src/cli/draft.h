@@ -4,6 +4,7 @@
 
 #include "cli/open_model.h"
 #include "model/generate.h"
+#include "model/shortlist.h"
 
 typedef struct cli_draft_options {
     const char *draft, *shortlist; /* NULL: none; the one beside the draft */
@@ -36,6 +37,9 @@ typedef struct cli_draft {
 
 /* Where a model's shortlist lies, in malloc'd memory: in its folder, or beside its file; NULL: no memory. */
 char *cli_shortlist_path(const char *model_path);
+
+/* A list that was made for such a model; RT_MISMATCH: for another. */
+rt_status cli_shortlist_read(rt_shortlist *out, const char *path, const cli_model *draft, rt_error *err);
 
 /* Without options->draft *out stays empty.  RT_MISMATCH when the draft reads other ids than the model. */
 rt_status cli_draft_open(cli_draft *out, const cli_draft_options *options, const cli_model *model,

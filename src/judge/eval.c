@@ -210,6 +210,7 @@ typedef struct chunk {
     const rt_model *model;
     size_t first, n, padded, ld;
     const void *operand;
+    const rt_shortlist *shortlist;
     const float *student; /* whose figures are made; the teacher's own logits for model 0 */
     size_t student_vocab;
     float *out;
@@ -251,6 +252,10 @@ static void metrics_task(void *context, size_t index, unsigned thread)
                    e->logits_t + index * e->models[0].model->config.n_vocab,
                    (size_t)e->targets[c->first + index].label, e->result->n_vocab,
                    e->work + thread * e->work_bytes);
+    if (c->shortlist)
+        e->metrics[index].tvd = rt_metrics_short_tvd(c->student + index * c->student_vocab,
+                                                     e->logits_t + index * e->models[0].model->config.n_vocab,
+                                                     e->result->n_vocab, c->shortlist->ids, c->shortlist->n);
 }
 
 static void add_to_group(eval_group_sum *group, const rt_token_metrics *t)
@@ -290,6 +295,7 @@ static rt_status run_chunk(evaluation *e, size_t first, rt_error *err)
         make_logits(&c, m, logits);
         c.student = logits;
         c.student_vocab = c.model->config.n_vocab;
+        c.shortlist = m ? e->models[m].shortlist : NULL;
         rt_pool_run(e->pool, c.n, metrics_task, &c);
         if (add_chunk(e, &c, m, err) != RT_OK)
             return err->status;

@@ -15,6 +15,7 @@
 
 #include "judge/bootstrap.h"
 #include "judge/eval_kind.h"
+#include "model/shortlist.h"
 #include "student/data.h"
 
 /* name in eval.json, figure of a sum, one line for people */
@@ -45,6 +46,9 @@ typedef struct rt_eval_model {
     const char *name, *label; /* key in eval.json; for people.  Borrowed */
     const rt_model *model;
     uint64_t file_bytes; /* of the weights on disk */
+    /* As a draft it may say those ids alone: total variation and acceptance are then the draft's, all else is
+     * the whole model's.  NULL: all.  Borrowed. */
+    const rt_shortlist *shortlist;
 } rt_eval_model;
 
 typedef struct rt_eval_options {

@@ -83,6 +83,8 @@ static json_t *model_json(const rt_eval_result *r, size_t m)
     for (size_t i = 0; i < RT_EVAL_FIGURES; i++)
         (void)json_object_set_new(out, figure_names[i], rt_interval_json(&f->figures[i]));
     (void)json_object_set_new(out, "tokens_per_round", rounds_json(&f->figures[RT_EVAL_acceptance]));
+    if (model->shortlist)
+        (void)json_object_set_new(out, "draft_ids", json_integer((json_int_t)model->shortlist->n));
     if (m)
         (void)json_object_set_new(out, "nll_above_teacher", rt_interval_json(&f->nll_above_teacher));
     if (isfinite(f->decode_tokens_per_s))

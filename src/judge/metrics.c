@@ -69,6 +69,24 @@ void rt_metrics_row(rt_token_metrics *out, const float *z, const float *zt, size
     out->confidence = 1 / sums.s;
 }
 
+double rt_metrics_short_tvd(const float *z, const float *zt, size_t n_vocab, const uint32_t *ids, size_t n)
+{
+    const double log_t = rt_log_sum_exp(zt, n_vocab);
+    double max = -HUGE_VAL, sum = 0, both = 0; /* both: of min(p', q) */
+    while (n > 0 && ids[n - 1] >= n_vocab)     /* ascending */
+        n--;
+    for (size_t i = 0; i < n; i++)
+        max = fmax(max, (double)z[ids[i]]);
+    if (!isfinite(max))
+        return 1;
+    for (size_t i = 0; i < n; i++)
+        sum += exp((double)z[ids[i]] - max);
+    const double log_s = max + log(sum);
+    for (size_t i = 0; i < n; i++)
+        both += exp(fmin((double)z[ids[i]] - log_s, (double)zt[ids[i]] - log_t));
+    return fmax(0, 1 - both);
+}
+
 void rt_metrics_add_token(rt_metrics_sum *sum, const rt_token_metrics *token)
 {
     const double at = ceil(token->confidence * RT_ECE_BINS) - 1;

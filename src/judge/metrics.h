@@ -25,6 +25,10 @@ typedef struct rt_token_metrics {
 void rt_metrics_row(rt_token_metrics *out, const float *z, const float *zt, size_t label, size_t n_vocab,
                     void *work);
 
+/* The same for a draft that may say ids [n] alone, those of n_vocab: half of sum |p' - q|, where p' is p with
+ * the other ids left out; 1 where it may say none of them. */
+double rt_metrics_short_tvd(const float *z, const float *zt, size_t n_vocab, const uint32_t *ids, size_t n);
+
 enum { RT_ECE_BINS = 15 }; /* bin b holds confidences in (b/15, (b+1)/15] */
 
 typedef struct rt_metrics_sum {

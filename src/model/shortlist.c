@@ -181,10 +181,8 @@ static rt_status copy_rows(rt_proj *out, rt_model *model, const rt_shortlist *li
     return RT_OK;
 }
 
-rt_status rt_model_shorten_head(rt_model *model, const rt_weights *weights, const rt_shortlist *list,
-                                rt_error *err)
+rt_status rt_shortlist_fits(const rt_shortlist *list, const rt_model *model, rt_error *err)
 {
-    assert(!model->head_ids && !model->stream);
     const size_t n_vocab = model->config.n_vocab;
     if (list->n_vocab != n_vocab)
         return rt_error_set(
@@ -192,6 +190,15 @@ rt_status rt_model_shorten_head(rt_model *model, const rt_weights *weights, cons
             "the shortlist is of a vocabulary of %zu ids and the draft has %zu: make it for this "
             "draft",
             list->n_vocab, n_vocab);
+    return RT_OK;
+}
+
+rt_status rt_model_shorten_head(rt_model *model, const rt_weights *weights, const rt_shortlist *list,
+                                rt_error *err)
+{
+    assert(!model->head_ids && !model->stream);
+    if (rt_shortlist_fits(list, model, err) != RT_OK)
+        return err->status;
     rt_proj head = {.rows = list->n, .cols = model->head.cols};
     rt_canonical from = {0};
     rt_status status;

@@ -30,6 +30,8 @@ rt_status rt_shortlist_write(const rt_shortlist *list, const char *path, rt_erro
 rt_status rt_shortlist_parse(rt_shortlist *out, const json_t *json, const char *path, rt_error *err);
 rt_status rt_shortlist_read(rt_shortlist *out, const char *path, rt_error *err);
 
+/* RT_MISMATCH: the list was made for another vocabulary than the model's. */
+rt_status rt_shortlist_fits(const rt_shortlist *list, const rt_model *model, rt_error *err);
 /* The model's logits then come from these rows of the head alone; only sessions may run it (no training, no
  * scoring by blocks).  `weights` are those that the model was opened from; not for streamed models.  Once a
  * model.  RT_MISMATCH: the list was made for another vocabulary. */

@@ -80,7 +80,36 @@ what_does_not_fit_is_named() {
     expect_text "--draft" "$err"
 }
 
+the_judge_foresees_what_a_short_draft_is_worth() {
+    cp "$small" draft.gguf
+    said >said.jsonl
+    # few ids, so that much of what the model says cannot be said ahead
+    expect_status 0 retort shortlist draft.gguf --data said.jsonl --size 18
+    for i in $(seq 12); do printf '{"prompt": "Tell me about number %s."}\n' "$i"; done >p.jsonl
+    expect_status 0 retort generate "$small" --prompts p.jsonl --tokens-max 60 --temperature 1 --seed 3 --precision f32 \
+        --draft draft.gguf --draft-fixed --draft-max 1 --json --out said1.jsonl
+    tested=$(jq .stats.draft.tested <<<"$out") accepted=$(jq .stats.draft.accepted <<<"$out")
+    eval=(retort eval --teacher "$small" --student draft.gguf --data said1.jsonl --precision f32 --no-speed --json)
+    expect_status 0 "${eval[@]}" --draft-shortlist own
+    expect_equal 18 "$(jq .models.student.draft_ids <<<"$out")"
+    # within four standard errors of what was measured, and far from what the whole draft would be: itself
+    jq -e --argjson t "$tested" --argjson a "$accepted" '.models.student | ($a / $t) as $m | .acceptance.value as $p |
+        $t > 100 and $p < 0.95 and ($p - $m | fabs) < 4 * ($p * (1 - $p) / $t | sqrt) and .kl_teacher_student.value < 1e-6' <<<"$out"
+    expect_status 0 "${eval[@]}" --draft-shortlist draft.gguf.shortlist.json
+    for list in none all; do
+        [ $list = none ] || printf '{"format": "retort-shortlist", "version": 1, "vocabulary": 272, "ids": %s}\n' "$(seq 0 258 | jq -sc .)" >all
+        expect_status 0 "${eval[@]}" --draft-shortlist $list
+        jq -e '.models.student.acceptance.value > 0.999' <<<"$out"
+    done
+    printf '{"format": "retort-shortlist", "version": 1, "vocabulary": 7, "ids": [1]}\n' >other.json
+    expect_status 1 "${eval[@]}" --draft-shortlist other.json
+    expect_text "vocabulary of 7" "$err"
+    expect_status 1 "${eval[@]}" --draft-shortlist nowhere.json
+    expect_text "nowhere.json" "$err"
+}
+
 run_tests a_shortlist_lies_beside_the_draft_and_is_found_there \
     answers_are_the_same_with_whatever_runs_ahead \
     a_bench_measures_what_a_draft_costs \
+    the_judge_foresees_what_a_short_draft_is_worth \
     what_does_not_fit_is_named
