@@ -261,7 +261,8 @@ static void peak(const bench *b)
 static void idle(const bench *b)
 {
     load_order order = order_of(b, LOAD_IDLE, rt_serve_port(b->serve), IDLE);
-    order.requests = IDLE;
+    order.requests = IDLE; /* all of them, however long it takes */
+    order.seconds = 0;
     const double before = resident_mb();
     const load_result result = carry_out(b, &order);
     (void)printf("%-32s %8zu      %.1f MB resident, %.1f before (<= 200)\n", "idle connections", result.count,

@@ -402,8 +402,11 @@ static rt_status serve(server *s, rt_error *err)
     if (rt_serve_open(&s->open, &options, err) != RT_OK)
         return err->status;
     const rt_serve *open = s->open;
-    (void)fprintf(stderr, "retort: %s on http://%s:%d/v1 (%zu slots)\n", s->n_models ? s->ids[0] : "gateway",
-                  set->host, rt_serve_port(open), s->n_models ? set->slots : 0);
+    if (s->n_models)
+        (void)fprintf(stderr, "retort: %s on http://%s:%d/v1 (%zu slots)\n", s->ids[0], set->host,
+                      rt_serve_port(open), (size_t)set->slots);
+    else
+        (void)fprintf(stderr, "retort: gateway on http://%s:%d/v1\n", set->host, rt_serve_port(open));
     if (rt_serve_admin_port(open))
         (void)fprintf(stderr, "retort: admin API on http://%s:%d/admin/v1\n", set->admin_host,
                       rt_serve_admin_port(open));
