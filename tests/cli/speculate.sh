@@ -108,8 +108,22 @@ the_judge_foresees_what_a_short_draft_is_worth() {
     expect_text "nowhere.json" "$err"
 }
 
+a_draft_of_another_vocabulary_is_refused() {
+    said >said.jsonl
+    retort tokenizer train said.jsonl "$source_dir/data/prompts.jsonl" --vocab 400 --like "$small" --out tokenizer >/dev/null
+    retort distill "$source_dir/recipes/across-tokenizers.yaml" --run other --quiet --init-only "teacher.model=$small" student.n_layers=2 \
+        student.tokenizer=tokenizer 'data.train=[said.jsonl]' data.tokens_max=128 train.batch_tokens=256
+    for draft in other/student lookup+other/student; do
+        expect_status 1 retort generate "$small" --prompt a --draft $draft
+        expect_text "tokenizer" "$err"
+        expect_equal "" "$out"
+    done
+    expect_status 1 retort bench speculate --model "$small" --draft other/student --runs 1
+    expect_text "tokenizer" "$err"
+}
+
 run_tests a_shortlist_lies_beside_the_draft_and_is_found_there \
     answers_are_the_same_with_whatever_runs_ahead \
     a_bench_measures_what_a_draft_costs \
-    the_judge_foresees_what_a_short_draft_is_worth \
+    a_draft_of_another_vocabulary_is_refused the_judge_foresees_what_a_short_draft_is_worth \
     what_does_not_fit_is_named

@@ -141,6 +141,32 @@ a_rank_that_dies_ends_the_run_at_the_last_checkpoint() {
     cmp whole/student/model.safetensors cut/student/model.safetensors
 }
 
+# The other waits for it, whatever it takes; nothing is lost and no bit differs.
+a_rank_that_is_slow_is_waited_for() {
+    make_world
+    expect_status 0 ranks 2 --run whole train.steps=16
+    mpirun -np 2 "$build_dir/retort" distill recipe.yaml --quiet --run late train.steps=16 2>/dev/null &
+    launcher=$!
+    for _ in $(seq 2000); do
+        [ -s late/log.jsonl ] && break
+        sleep 0.02
+    done
+    slow=$(pgrep -P "$launcher" -f 'distill recipe.yaml' | tail -1)
+    if kill -STOP "$slow" 2>/dev/null; then
+        for _ in $(seq 500); do
+            grep -q '^State:[[:space:]]*[TZ]' "/proc/$slow/status" 2>/dev/null || [ ! -e "/proc/$slow" ] && break
+            sleep 0.02
+        done
+        lines=$(wc -l <late/log.jsonl)
+        sleep 0.5 # at most the step under way is finished without it
+        [ "$(wc -l <late/log.jsonl)" -le $((lines + 2)) ]
+        kill -CONT "$slow" 2>/dev/null || true
+    fi
+    wait "$launcher"
+    expect_equal 16 "$(wc -l <late/log.jsonl)"
+    cmp whole/student/model.safetensors late/student/model.safetensors
+}
+
 ranks_that_were_started_otherwise_are_named() {
     make_world
     expect_status 1 mpirun -np 1 "$build_dir/retort" distill recipe.yaml --quiet --run run : \
@@ -210,5 +236,5 @@ SH
 }
 
 run_tests two_and_three_ranks_give_the_curve_of_one adapters_go_over_ranks_and_on_own_answers another_number_of_ranks_goes_on two_ranks_resume_bit_for_bit \
-    a_rank_that_dies_ends_the_run_at_the_last_checkpoint ranks_that_were_started_otherwise_are_named a_damaged_part_is_named \
+    a_rank_that_dies_ends_the_run_at_the_last_checkpoint a_rank_that_is_slow_is_waited_for ranks_that_were_started_otherwise_are_named a_damaged_part_is_named \
     without_the_module_it_says_so two_network_namespaces_train_together
