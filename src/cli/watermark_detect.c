@@ -1,5 +1,6 @@
 /* cli/watermark_detect.c - `retort watermark detect`: exact tails of one or several keys over text. */
 #include <math.h>
+#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -150,9 +151,26 @@ static rt_status pairs_of(const run *r, const rt_watermark *mark, size_t from, s
     return status;
 }
 
+/* Schemes read the same numbers of a secret: what one finds, another may find again, or miss for it. */
+static void warn_of_reuse(json_t *list, const run *r, const under_test *t)
+{
+    for (const under_test *other = r->tests; other < t; other++) {
+        char text[300];
+        if (t->mark.scheme >= RT_SCHEME_HF_KGW || other->mark.scheme >= RT_SCHEME_HF_KGW ||
+            sodium_memcmp(t->mark.key, other->mark.key, sizeof t->mark.key) != 0)
+            continue;
+        (void)snprintf(
+            text, sizeof text,
+            "key %.80s has the secret of %.80s: two findings of theirs are one; make a key for each use",
+            t->key.id, other->key.id);
+        (void)json_array_append_new(list, json_string(text));
+    }
+}
+
 static json_t *warnings_of(const run *r, const under_test *t, const rt_detection *d)
 {
     json_t *list = json_array();
+    warn_of_reuse(list, r, t);
     if (rt_mark_key_is_public(&t->mark))
         (void)json_array_append_new(
             list, json_string("this key is in public code: anybody can make such a mark, and "

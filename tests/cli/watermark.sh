@@ -137,6 +137,16 @@ keys_that_others_may_read_wrong_tokenizers_and_ids_are_refused() {
     expect_text "others may read" "$err"
 }
 
+a_secret_that_is_used_twice_is_said() {
+    expect_status 0 retort watermark key new mine --secret 5b0c7e1d9a3f46828e11f04c6d7a9b53
+    expect_status 0 retort watermark key new again --scheme gumbel --secret 5b0c7e1d9a3f46828e11f04c6d7a9b53
+    expect_status 0 retort watermark key new other --secret c41d90e7b2a35f6886f3127d0e9b4ac5
+    say a.jsonl --watermark mine
+    expect_status 0 retort watermark detect a.jsonl --key mine --key other --key again --account bob --model "$model" --json
+    expect_equal '["again: key again has the secret of mine: two findings of theirs are one; make a key for each use"]' \
+        "$(jq -c '[.results[] | .key as $k | .warnings[] | select(test("secret")) | "\($k): \(.)"] | unique' <<<"$out")"
+}
+
 public_demo_keys_are_warned_of_and_refused_for_evidence() {
     expect_status 0 retort watermark key new demo --scheme hf-kgw --secret 15485863 --vocab-size 272
     expect_text "public code" "$err"
@@ -228,5 +238,5 @@ run_tests marked_text_is_found_by_its_key_and_by_no_other texts_of_other_editors
     a_suspect_that_was_exchanged_after_the_plan_shows places_where_the_model_was_free_count_for_more the_key_of_an_account_names_it \
     one_account_among_thousands_is_named_and_none_where_there_is_none a_folder_of_keys_is_looked_through_and_bad_lists_are_refused \
     a_sentence_said_ten_thousand_times_proves_nothing keys_that_others_may_read_wrong_tokenizers_and_ids_are_refused \
-    public_demo_keys_are_warned_of_and_refused_for_evidence evidence_goes_from_a_plan_to_a_page \
+    a_secret_that_is_used_twice_is_said public_demo_keys_are_warned_of_and_refused_for_evidence evidence_goes_from_a_plan_to_a_page \
     an_altered_plan_and_altered_inputs_show another_key_is_not_the_plans an_innocent_model_is_calibrated_and_shows_nothing
