@@ -17,7 +17,7 @@ pairs_of_students_are_measured_once() {
     expect_equal true "$(jq '.arms.marked.evidence | length == 2 and all(.places > 100)' docs/results-quality.json)"
     page=$(cat docs/results-quality.md)
     expect_text 'students, wide (a context of four tokens) | not run' "$page"
-    expect_text 'start from the same 2 of its layers' "$page"
+    expect_text 'start from the same 3 of its layers' "$page"
 
     measure
     expect_equal '' "$(grep '^==' out.txt)"
