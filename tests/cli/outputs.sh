@@ -106,6 +106,7 @@ a_streamed_model_gives_the_same_rows() {
 start_server() {
     local port=${url##*:}
     port=${port%%/*}
+    : >serve.log
     "$build_dir/retort" serve "$1" --alias served --port "${port:-0}" --db none --admin-host none --precision f32 >serve.log 2>&1 &
     pid=$! url=
     # shellcheck disable=SC2064

@@ -8,6 +8,7 @@ need_model() { [ -e "$model" ] || skip "the SmolLM2 model is not here: retort pu
 
 # Starts a server on a free port; leaves $url, $port and $server.  What the tests start they stop by its pid.
 serve() {
+    : >serve.txt # there is one to look into, however late the server starts
     "$build_dir/retort" serve "$model" --port 0 --admin-port 0 --log log.jsonl "$@" 2>serve.txt &
     server=$!
     trap 'kill -9 "$server" 2>kill.txt || true' EXIT
